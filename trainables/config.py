@@ -1,0 +1,190 @@
+"""TrainingConfig: everything one training depends on, and nothing else.
+
+Its key, a hash of the complete configuration, names the training for ever: two configurations with one key give the
+same numbers. Where it runs (device, packing, storage) is not part of it.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+
+from trainables.components import (
+    KNOB,
+    SHAPE,
+    Component,
+    Frozen,
+    NonNegativeKnob,
+    PositiveKnob,
+    PositiveShape,
+    Role,
+    chosen_from,
+    registered,
+)
+from trainables.estimators import EstimatorField
+from trainables.latents import Latents
+from trainables.likelihoods import GaussianPrecision, LikelihoodField
+from trainables.models import DecoderField, EncoderField
+from trainables.registry import Registry
+
+TRAINING_SEMANTICS = 1
+"""Raised whenever the same configuration would train to other numbers; part of every key."""
+
+BetaKnob = Annotated[float, Field(ge=0, lt=1), KNOB]
+
+
+class DataConfig(Frozen):
+    """Which images, and what the model sees of them.
+
+    pixels: "dequantize", y = (x + u) / 256 with fresh uniform noise u (SG C.1); "unit", x / 255, without noise (DST);
+        "binarize", a fresh Bernoulli draw with probability x / 255 (the discrete-VAE tutorial).
+    """
+
+    name: Annotated[str, SHAPE] = "digits"
+    pixels: Annotated[Literal["dequantize", "unit", "binarize"], SHAPE] = "dequantize"
+
+
+OPTIMIZERS: Registry["OptimConfig"] = Registry("optimizer")
+
+
+class OptimConfig(Component):
+    """Adam and its relatives, with the arguments and defaults of `torch.optim`."""
+
+    lr: PositiveKnob = 1e-3
+    beta1: BetaKnob = 0.9
+    beta2: BetaKnob = 0.999
+    eps: PositiveKnob = 1e-8
+    weight_decay: NonNegativeKnob = 0.0
+
+
+@registered(OPTIMIZERS)
+class AdamConfig(OptimConfig):
+    """Adam; weight decay is added to the gradient."""
+
+    name: Annotated[Literal["adam"], SHAPE] = "adam"
+
+
+@registered(OPTIMIZERS)
+class AdamWConfig(OptimConfig):
+    """Adam with decoupled weight decay."""
+
+    name: Annotated[Literal["adamw"], SHAPE] = "adamw"
+    weight_decay: NonNegativeKnob = 1e-2
+
+
+@registered(OPTIMIZERS)
+class RAdamConfig(OptimConfig):
+    """Rectified Adam; weight decay is added to the gradient."""
+
+    name: Annotated[Literal["radam"], SHAPE] = "radam"
+
+
+OptimField = Annotated[SerializeAsAny[OptimConfig], chosen_from(OPTIMIZERS)]
+
+
+class ObjectiveConfig(Frozen):
+    """The loss around the reconstruction: reconstruction + kl_weight * KL.
+
+    kl_temperature: the KL trained on is of softmax(logits) ("one", as published code has it) or of the distribution
+        that the estimator samples from ("forward"). Reported KL and ELBO are always of the latter.
+    """
+
+    kl_weight: NonNegativeKnob = 1.0
+    kl_temperature: Annotated[Literal["one", "forward"], SHAPE] = "one"
+
+
+class Guide(Frozen):
+    """A linear decoder beside the model's own, whose silent gradient guides the encoder (SG section 4.2, Figure 1).
+
+    In epoch n (from 1) the encoder follows w * silent + (1 - w) * estimator, w = max(0, 1 - n * annealing_rate); from
+    `freeze_epoch` on nothing of it moves. Rate 0 is the paper's standalone Silent Gradients. With
+    anneal="encoder_gradient" both decoders always train at full weight (SG section 4.2); with "loss" the losses
+    themselves are weighted (SG Algorithm 1).
+    """
+
+    likelihood: LikelihoodField = GaussianPrecision()
+    annealing_rate: NonNegativeKnob = 0.0
+    freeze_epoch: Annotated[int | None, Field(ge=1), KNOB] = None
+    anneal: Annotated[Literal["encoder_gradient", "loss"], SHAPE] = "encoder_gradient"
+    lr_mu: PositiveKnob = 1e-3
+    lr_alpha: PositiveKnob = 1e-3
+
+
+class TrainingConfig(Frozen):
+    """One training, complete: validated before anything starts."""
+
+    data: DataConfig = DataConfig()
+    latent: Latents
+    encoder: EncoderField
+    decoder: DecoderField
+    likelihood: LikelihoodField
+    estimator: EstimatorField
+    objective: ObjectiveConfig = ObjectiveConfig()
+    guide: Annotated[Guide | None, SHAPE] = None
+    optim: OptimField
+    epochs: PositiveShape
+    batch_size: PositiveShape
+    seed: Annotated[int, Field(ge=0, lt=2**63), KNOB] = 0
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        estimator, latent = self.estimator, self.latent
+        if latent.family not in estimator.families:
+            raise ValueError(
+                f"estimator {estimator.name!r} works on {' or '.join(sorted(estimator.families))} latents, "
+                f"got {latent.family!r}"
+            )
+        if estimator.analytic:
+            self._check_analytic(f"estimator {estimator.name!r}", self.decoder.linear, self.likelihood)
+        if self.guide is not None:
+            self._check_analytic("guide", True, self.guide.likelihood)
+        if self.likelihood.binary and self.data.pixels == "dequantize":
+            raise ValueError("a bernoulli likelihood needs data.pixels 'unit' or 'binarize', got 'dequantize'")
+        if self.likelihood.name == "gaussian_precision" and not self.decoder.linear:
+            raise ValueError("likelihood 'gaussian_precision' belongs to a linear decoder; use 'gaussian_log_scale'")
+        return self
+
+    def _check_analytic(self, what: str, linear: bool, likelihood: Any) -> None:
+        if not linear or likelihood.name not in ("gaussian_fixed", "gaussian_precision"):
+            raise ValueError(
+                f"{what} needs a linear decoder and likelihood 'gaussian_fixed' or 'gaussian_precision', "
+                f"got decoder {self.decoder.name!r} and likelihood {likelihood.name!r}"
+            )
+        if getattr(likelihood, "log_term", None) == "exact" and self.latent.family != "gaussian":
+            raise ValueError(f"log_term 'exact' is for gaussian latents, got {self.latent.family!r}; use 'taylor'")
+
+    def key(self) -> str:
+        """96 bits of SHA-256 of the complete configuration and of TRAINING_SEMANTICS, in hexadecimal."""
+        return _digest(self.model_dump(mode="json"))
+
+    def shape_key(self) -> str:
+        """Equal for configurations that can be trained as one stack: every field but the knobs."""
+        return _digest({path: value for path, value, role in self.leaves() if role is SHAPE})
+
+    def knobs(self) -> dict[str, float]:
+        """The knobs by dotted path, without the seed; an absent epoch is infinity."""
+        return {
+            path: float("inf") if value is None else float(value)
+            for path, value, role in self.leaves()
+            if role is Role.KNOB and path != "seed"
+        }
+
+    def flat(self) -> dict[str, Any]:
+        """Every field by dotted path."""
+        return {path: list(value) if isinstance(value, tuple) else value for path, value, _ in self.leaves()}
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps([TRAINING_SEMANTICS, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def explain(error: ValidationError) -> str:
+    """The first complaint of a validation error in one line: field, rule, value."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("value_error", "component"):
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, got {first['input']!r}"

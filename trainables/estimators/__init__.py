@@ -1,0 +1,21 @@
+"""Estimators of the gradient of E_q[loss(z)]. One file a family; a file added here is found by itself.
+
+    from trainables.estimators import ESTIMATORS
+    surrogate = ESTIMATORS["decoupled_st_gs"](loss, q, noise, knobs)
+
+`trainables.estimators.base` holds the contract.
+"""
+
+from typing import Annotated
+
+from pydantic import SerializeAsAny
+
+from trainables.components import chosen_from
+from trainables.estimators.base import ESTIMATORS, Estimator
+from trainables.registry import import_submodules
+
+import_submodules(__name__, __path__)
+
+EstimatorField = Annotated[SerializeAsAny[Estimator], chosen_from(ESTIMATORS)]
+
+__all__ = ["ESTIMATORS", "Estimator", "EstimatorField"]

@@ -1,0 +1,27 @@
+"""Silent Gradients: the expectation itself, with no sample and no variance (SG sections 3 and 4)."""
+
+from typing import Annotated, ClassVar, Literal
+
+from torch import Tensor
+
+from trainables.components import SHAPE, registered
+from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss
+from trainables.latents import FAMILIES, Latent
+
+
+@registered(ESTIMATORS)
+class Silent(Estimator):
+    """The analytic expectation of the loss of a linear Gaussian decoder."""
+
+    name: Annotated[Literal["silent"], SHAPE] = "silent"
+    families: ClassVar[frozenset[str]] = FAMILIES
+    bias: ClassVar[Literal["exact"]] = "exact"
+    cost: ClassVar[str] = "2 to 10 matrix products of the decoder's size"
+    source: ClassVar[str] = "Silent Gradients; categorical latents are this project's"
+    analytic: ClassVar[bool] = True
+
+    def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (0,)
+
+    def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
+        return loss.expected(q)

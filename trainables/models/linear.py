@@ -1,0 +1,37 @@
+"""The linear decoder of Silent Gradients (SG section 3.1 and C.2.1)."""
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainables.components import SHAPE, registered
+from trainables.models.base import DECODERS, Decoder, ImageShape
+
+
+class Linear(nn.Module):
+    """mean = W_mu z + b_mu and, with two outputs, precision alpha = W_alpha z + b_alpha; z [N, F] -> [N, outputs, D].
+
+    The bias stands for the latent fixed at 1 of SG C.2.1.
+    """
+
+    def __init__(self, features: int, pixels: int, outputs: int):
+        super().__init__()
+        self.mu = nn.Linear(features, pixels)
+        self.alpha = nn.Linear(features, pixels) if outputs == 2 else None
+
+    def forward(self, z: Tensor) -> Tensor:
+        rows = [self.mu(z)] if self.alpha is None else [self.mu(z), self.alpha(z)]
+        return torch.stack(rows, dim=1)
+
+
+@registered(DECODERS)
+class LinearDecoder(Decoder):
+    """One linear layer from the code to the mean and, where the likelihood has one, to the precision of each pixel."""
+
+    name: Annotated[Literal["linear"], SHAPE] = "linear"
+    linear: ClassVar[bool] = True
+
+    def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
+        return Linear(features, math.prod(image_shape), outputs)

@@ -1,0 +1,47 @@
+"""Multilayer perceptrons: the 784-512-256 networks of DST A.2 and of the discrete-VAE tutorial."""
+
+import math
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from trainables.components import SHAPE, registered
+from trainables.models.base import DECODERS, ENCODERS, Activation, Decoder, Encoder, ImageShape, activation
+
+Widths = Annotated[tuple[Annotated[int, Field(gt=0)], ...], SHAPE]
+
+
+def _perceptron(widths: list[int], act: str) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.Linear(n_in, n_out), activation(act)]
+    return layers[:-1]
+
+
+@registered(ENCODERS)
+class MLPEncoder(Encoder):
+    """Flattened image through the hidden widths to the features."""
+
+    name: Annotated[Literal["mlp"], SHAPE] = "mlp"
+    hidden: Widths = (512, 256)
+    activation: Activation = "relu"
+
+    def build(self, image_shape: ImageShape, features: int) -> nn.Module:
+        widths = [math.prod(image_shape), *self.hidden, features]
+        return nn.Sequential(nn.Flatten(), *_perceptron(widths, self.activation))
+
+
+@registered(DECODERS)
+class MLPDecoder(Decoder):
+    """Code through the hidden widths to every pixel."""
+
+    name: Annotated[Literal["mlp"], SHAPE] = "mlp"
+    hidden: Widths = (256, 512)
+    activation: Activation = "relu"
+
+    def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
+        pixels = math.prod(image_shape)
+        layers = _perceptron([features, *self.hidden, outputs * pixels], self.activation)
+        return nn.Sequential(*layers, nn.Unflatten(1, (outputs, pixels)))

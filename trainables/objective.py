@@ -1,0 +1,208 @@
+"""The objective of one member: reconstruction, KL, annealing and freezing.
+
+Shapes. B images, D pixels, z_shape = [L] or [L, K], F = size of a flat code. Everything is in nats.
+The functions here are written for one member; the cohort lifts them with `torch.func.vmap`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from trainables.analytic import expected_log_likelihood
+from trainables.config import TrainingConfig
+from trainables.latents import Latent, scale_gradient
+from trainables.likelihoods import Likelihood
+from trainables.models.linear import Linear
+
+Tensors = dict[str, Tensor]
+
+
+class VAE(nn.Module):
+    """An encoder, a decoder and, where the configuration has a guide, a linear decoder beside it.
+
+    Only a container: the parts are called one by one, with parameters from outside (`call`).
+    """
+
+    def __init__(self, config: TrainingConfig, image_shape: tuple[int, int, int]):
+        super().__init__()
+        features, pixels = math.prod(config.latent.z_shape), math.prod(image_shape)
+        self.encoder = config.encoder.build(image_shape, config.latent.encoder_features)
+        self.decoder = config.decoder.build(features, image_shape, config.likelihood.outputs)
+        self.guide = Linear(features, pixels, config.guide.likelihood.outputs) if config.guide else None
+
+
+def call(model: VAE, part: str, tensors: Mapping[str, Tensor], *args: Tensor) -> Tensor:
+    """Calls one part of the model with the parameters and buffers of that part among `tensors`."""
+    prefix = part + "."
+    own = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+    return functional_call(getattr(model, part), own, args, strict=True)
+
+
+def sub_knobs(knobs: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The knobs below a dotted path, by their name there."""
+    return {path[len(prefix) + 1 :]: value for path, value in knobs.items() if path.startswith(prefix + ".")}
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """-log p(x|z) of one decoder and likelihood: the `Loss` that estimators differentiate."""
+
+    x: Tensor
+    decode: Callable[[Tensor], Tensor]
+    likelihood: Likelihood
+    knobs: Mapping[str, Tensor]
+    z_shape: tuple[int, ...]
+    linear: Mapping[str, Tensor] | None = None
+    """Weights of a linear decoder by their name in `Linear`."""
+
+    def output(self, z: Tensor) -> Tensor:
+        """The decoder's output [..., outputs, D] at z [..., *z_shape]."""
+        leading = z.shape[: z.dim() - len(self.z_shape)]
+        return self.decode(z.reshape(-1, math.prod(self.z_shape))).unflatten(0, leading)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return -self.likelihood.log_prob(self.x, self.output(z), self.knobs)
+
+    def expected(self, q: Latent) -> Tensor:
+        """E_q of the loss [B], exactly."""
+        assert self.linear is not None  # configurations that need it have a linear decoder
+        weights = {
+            "weight_mu": self.linear["mu.weight"].unflatten(1, self.z_shape),
+            "bias_mu": self.linear["mu.bias"],
+        }
+        if self.likelihood.name == "gaussian_fixed":
+            return -expected_log_likelihood(self.x, q, variance=self.likelihood.knob("variance", self.knobs), **weights)
+        weights |= {
+            "weight_alpha": self.linear["alpha.weight"].unflatten(1, self.z_shape),
+            "bias_alpha": self.linear["alpha.bias"],
+        }
+        return -expected_log_likelihood(self.x, q, log_term=self.likelihood.log_term, **weights)  # pyright: ignore
+
+
+class StepLoss(NamedTuple):
+    """What a training step differentiates and what the cohort keeps of it, each a scalar in nats per image."""
+
+    loss: Tensor
+    reconstruction: Tensor
+
+
+def posterior(config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor) -> Latent:
+    """q(z|x) of images [B, C, H, W]."""
+    return config.latent.posterior(call(model, "encoder", tensors, x))
+
+
+def reconstruction(config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, knobs: Tensors) -> Reconstruction:
+    """The loss of the model's own decoder on images [B, C, H, W]."""
+    return Reconstruction(
+        x=x.flatten(1),
+        decode=lambda z: call(model, "decoder", tensors, z),
+        likelihood=config.likelihood,
+        knobs=sub_knobs(knobs, "likelihood"),
+        z_shape=config.latent.z_shape,
+        linear=_part(tensors, "decoder") if config.decoder.linear else None,
+    )
+
+
+def guide_reconstruction(
+    config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, knobs: Tensors
+) -> Reconstruction:
+    """The loss of the guide's linear decoder on images [B, C, H, W]."""
+    assert config.guide is not None
+    return Reconstruction(
+        x=x.flatten(1),
+        decode=lambda z: call(model, "guide", tensors, z),
+        likelihood=config.guide.likelihood,
+        knobs=sub_knobs(knobs, "guide.likelihood"),
+        z_shape=config.latent.z_shape,
+        linear=_part(tensors, "guide"),
+    )
+
+
+def _part(tensors: Tensors, part: str) -> Tensors:
+    return {name[len(part) + 1 :]: value for name, value in tensors.items() if name.startswith(part + ".")}
+
+
+def training_loss(
+    config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, noise: Tensor, knobs: Tensors
+) -> StepLoss:
+    """The loss of one step on images x [B, C, H, W].
+
+    Args:
+        config: any member of the cohort; only its shape fields are read.
+        tensors: the member's parameters and buffers by their name in the model.
+        noise: of shape `config.estimator.noise_shape((B, *z_shape))`.
+        knobs: the member's knobs by dotted path, as of this epoch (`epoch_knobs`), and `running_loss`.
+    """
+    q = posterior(config, model, tensors, x)
+    estimator_knobs = sub_knobs(knobs, "estimator") | {"running_loss": knobs["running_loss"]}
+    loss = reconstruction(config, model, tensors, x, knobs)
+    if config.guide is None:
+        surrogate = config.estimator(loss, q, noise, estimator_knobs)
+        total = surrogate
+    else:
+        guide = guide_reconstruction(config, model, tensors, x, knobs)
+        weight = knobs["guide.weight"]
+        if config.guide.anneal == "encoder_gradient":
+            surrogate = config.estimator(loss, scale_gradient(q, 1 - weight), noise, estimator_knobs)
+            total = surrogate + guide.expected(scale_gradient(q, weight))
+        else:
+            surrogate = config.estimator(loss, q, noise, estimator_knobs)
+            total = (1 - weight) * surrogate + weight * guide.expected(q)
+    trained = config.estimator.sampled(q, estimator_knobs) if config.objective.kl_temperature == "forward" else q
+    total = total + knobs["objective.kl_weight"] * trained.kl()
+    return StepLoss(total.mean(), surrogate.detach().mean())
+
+
+def epoch_knobs(config: TrainingConfig, knobs: Tensors, epoch: int) -> Tensors:
+    """The knobs of an epoch (from 1), with what schedules make of them; tensors may carry a member axis."""
+    current = dict(knobs)
+    if config.guide is not None:
+        current["guide.weight"] = (1 - epoch * knobs["guide.annealing_rate"]).clamp(min=0)
+    for name, value in config.estimator.scheduled(
+        sub_knobs(knobs, "estimator"), (epoch - 1) / max(1, config.epochs - 1)
+    ).items():
+        current[f"estimator.{name}"] = value
+    return current
+
+
+def evaluation_sums(
+    config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, noise: Tensor, knobs: Tensors
+) -> Tensors:
+    """Sums over images [B, C, H, W] of the reported quantities: hard samples, KL of the distribution sampled from.
+
+    noise: standard noise of the family, [B, *z_shape].
+    """
+    sampled = config.estimator.sampled(posterior(config, model, tensors, x), sub_knobs(knobs, "estimator"))
+    loss = reconstruction(config, model, tensors, x, knobs)
+    output = loss.output(sampled.sample(noise))
+    nats = -config.likelihood.log_prob(loss.x, output, loss.knobs)
+    squared = (loss.x - config.likelihood.mean(output)).square().sum(-1)
+    sums = {"reconstruction": nats, "kl": sampled.kl(), "mse": squared, "saturated": sampled.saturated()}
+    return {name: value.sum() for name, value in sums.items()}
+
+
+def metrics_of(config: TrainingConfig, sums: Tensors, images: int, pixels: int) -> Tensors:
+    """Reported metrics from sums over images.
+
+    elbo, kl, bce: nats an image. bits_per_dim: bits a pixel; 8 bits for the dequantization of 8-bit pixels (SG C.1) are
+    added where pixels are dequantized. mse: squared error of the decoder's mean, summed over pixels (SG Table 2);
+    mse_per_pixel: its mean (DST Table 1). saturated: share of latents with (almost) certain outcome.
+    """
+    mean = {name: value / images for name, value in sums.items()}
+    elbo = -(mean["reconstruction"] + mean["kl"])
+    offset = 8.0 if config.data.pixels == "dequantize" else 0.0
+    metrics = {
+        "elbo": elbo,
+        "bits_per_dim": -elbo / (pixels * math.log(2)) + offset,
+        "kl": mean["kl"],
+        "mse": mean["mse"],
+        "mse_per_pixel": mean["mse"] / pixels,
+        "saturated": mean["saturated"],
+    }
+    if config.likelihood.binary:
+        metrics["bce"] = mean["reconstruction"]
+    return metrics

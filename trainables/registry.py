@@ -1,0 +1,45 @@
+"""Registries: dictionaries that refuse duplicates, list the choices on a miss, and find plug-ins by their files."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from typing import TypeVar
+
+V = TypeVar("V")
+
+
+class UnknownName(KeyError):
+    """A name that is not registered; the message lists the choices."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """' Did you mean …?' for the closest choice, or an empty string."""
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.4)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class Registry(dict[str, V]):
+    """A dictionary of plug-ins of one kind."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+
+    def __missing__(self, name: str) -> V:
+        raise UnknownName(f"unknown {self.kind} {name!r}.{nearest(str(name), self)} Known: {', '.join(sorted(self))}.")
+
+    def add(self, name: str, value: V) -> None:
+        """Registers a plug-in; raises ValueError where the name is taken."""
+        if name in self:
+            raise ValueError(f"two {self.kind}s are named {name!r}")
+        self[name] = value
+
+
+def import_submodules(package: str, path: Iterable[str]) -> None:
+    """Imports every module of a package, so that one added file is one added plug-in."""
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")

@@ -1,0 +1,182 @@
+"""The epoch loop: trains cohorts, yields metrics, takes and gives checkpoints.
+
+from trainables.training import train
+results = train([config, …], device="cpu", data_dir="data")
+"""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from trainables.cohort import Cohort
+from trainables.config import TrainingConfig
+from trainables.data import load
+
+CHECKPOINT_FORMAT = 1
+History = dict[str, np.ndarray]
+"""Metrics by name, each [epochs, M] float64; NaN from a member's divergence on."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of one member. `epochs` is the number trained; of a diverged member, the epoch it diverged in."""
+
+    key: str
+    status: Literal["finished", "failed"]
+    reason: str | None
+    epochs: int
+    wall_s: float
+    """The member's share of its cohort's wall time."""
+    metrics: dict[str, float]
+    """Of the last epoch; empty for a failed member."""
+    history: dict[str, list[float]] = field(repr=False)
+    """Metrics by name, one number an epoch from the first."""
+    state: dict[str, Tensor] = field(repr=False, default_factory=dict)
+    """The model's `state_dict`."""
+
+
+class CohortTraining:
+    """A cohort together with its history: what a checkpoint holds.
+
+    Iterating trains epoch by epoch and yields the number of each epoch completed.
+    """
+
+    def __init__(
+        self, configs: Sequence[TrainingConfig], *, device: torch.device | str, data_dir: Path, **options: Any
+    ):
+        self.keys = [config.key() for config in configs]
+        self.epochs = configs[0].epochs
+        self.cohort = Cohort(configs, load(configs[0].data.name, Path(data_dir)), device=device, **options)
+        self.wall_s = 0.0
+        self._metrics: dict[str, list[np.ndarray]] = defaultdict(list)
+
+    def __iter__(self) -> Iterator[int]:
+        while self.cohort.epoch < self.epochs and None in self.cohort.diverged_epoch:
+            started = time.perf_counter()
+            for name, value in self.cohort.train_epoch().items():
+                self._metrics[name].append(value)
+            self.wall_s += time.perf_counter() - started
+            yield self.cohort.epoch
+
+    def history(self, since: int = 0) -> History:
+        """Metrics of the epochs after `since`."""
+        return {name: np.stack(values[since:]) for name, values in self._metrics.items() if len(values) > since}
+
+    def results(self, with_state: bool = False) -> list[TrainingResult]:
+        """What came of each member, in the order of the configurations."""
+        history = self.history()
+        results = []
+        for member, (key, diverged) in enumerate(zip(self.keys, self.cohort.diverged_epoch, strict=True)):
+            epochs = diverged or self.cohort.epoch
+            own = {
+                name: values[: epochs if diverged is None else epochs - 1, member].tolist()
+                for name, values in history.items()
+            }
+            results.append(
+                TrainingResult(
+                    key=key,
+                    status="finished" if diverged is None else "failed",
+                    reason=None if diverged is None else "diverged",
+                    epochs=epochs,
+                    wall_s=self.wall_s / len(self.keys),
+                    metrics={name: values[-1] for name, values in own.items()} if diverged is None else {},
+                    history=own,
+                    state=self.cohort.member_state(member) if with_state else {},
+                )
+            )
+        return results
+
+    def checkpoint(self) -> bytes:
+        """The state as a safetensors file whose header says what it is."""
+        tensors, plain = self.cohort.state()
+        tensors |= {f"history/{name}": torch.from_numpy(values) for name, values in self.history().items()}
+        header = {"format": CHECKPOINT_FORMAT, "keys": self.keys, "wall_s": self.wall_s, **plain}
+        return safetensors.torch.save(tensors, metadata={"training": json.dumps(header)})
+
+    def restore(self, checkpoint: bytes) -> None:
+        """Goes on from a checkpoint of the same members.
+
+        Raises:
+            ValueError: not a checkpoint, or one of other members; nothing is changed then.
+        """
+        tensors, header = read_checkpoint(checkpoint)
+        if header["keys"] != self.keys:
+            raise ValueError("this checkpoint is of other members")
+        history = {
+            name.removeprefix("history/"): tensors.pop(name).numpy()
+            for name in list(tensors)
+            if name.startswith("history/")
+        }
+        self.cohort.load_state(tensors, header)
+        self.wall_s = header["wall_s"]
+        self._metrics = defaultdict(list, {name: list(values) for name, values in history.items()})
+
+
+def read_checkpoint(checkpoint: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a checkpoint; executes no code.
+
+    Raises:
+        ValueError: not a checkpoint of this format.
+    """
+    try:
+        size = int.from_bytes(checkpoint[:8], "little")
+        header = json.loads(json.loads(checkpoint[8 : 8 + size])["__metadata__"]["training"])
+        tensors = safetensors.torch.load(checkpoint)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"not a training checkpoint: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != CHECKPOINT_FORMAT:
+        raise ValueError(f"a checkpoint of format {CHECKPOINT_FORMAT} is needed")
+    return tensors, header
+
+
+def train(
+    configs: Sequence[TrainingConfig],
+    *,
+    device: torch.device | str = "cpu",
+    data_dir: str | Path = "data",
+    dtype: torch.dtype = torch.float32,
+) -> list[TrainingResult]:
+    """Trains configurations of any shapes, those of one shape packed together.
+
+    Args:
+        configs: what to train.
+        device: a torch device, or "auto" for CUDA where there is one.
+        data_dir: where data sets that are not embedded lie.
+        dtype: of parameters and arithmetic.
+
+    Returns:
+        Results in the order of `configs`, each with its final `state`.
+
+    Raises:
+        UnknownName: a configuration names an unknown data set.
+    """
+    device = resolve_device(device)
+    by_shape: dict[str, list[int]] = defaultdict(list)
+    for index, config in enumerate(configs):
+        by_shape[config.shape_key()].append(index)
+    results: dict[int, TrainingResult] = {}
+    for members in by_shape.values():
+        training = CohortTraining(
+            [configs[index] for index in members], device=device, data_dir=Path(data_dir), dtype=dtype
+        )
+        for _ in training:
+            pass
+        results |= dict(zip(members, training.results(with_state=True), strict=True))
+    return [results[index] for index in range(len(configs))]
+
+
+def resolve_device(device: torch.device | str) -> torch.device:
+    """The torch device that "auto" or a device's name stands for."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
