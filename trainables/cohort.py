@@ -7,7 +7,7 @@ A member's numbers do not depend on its company: its randomness is its own (`str
 and since losses are summed, the gradient of its loss reaches its parameters alone, also when a neighbour's is NaN.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,11 @@ class Cohort:
         states = [member.state_dict() for member in members]
         stacked = {name: torch.stack([s[name].to(self.device) for s in states]) for name in states[0]}
         parameters = [name for name, _ in self._model.named_parameters()]
-        self._buffers = {name: value for name, value in stacked.items() if name not in parameters}
+        self._buffers = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in stacked.items()
+            if name not in parameters
+        }
         self.groups = {
             group: Group({name: stacked[name].to(dtype) for name in parameters if name.startswith(group + ".")})
             for group in _GROUPS
@@ -149,13 +153,15 @@ class Cohort:
         }
         frozen = self._frozen(knobs)
         self._freeze_statistics(which, frozen)
+        still = frozen is not None and bool(frozen.all())
+        moving = {name: group for name, group in self.groups.items() if not (still and name == "encoder")}
         order = streams.permutation(n, Purpose.ORDER, epoch=self.epoch)
         total = torch.zeros_like(self._running["sum"][which])
         for index, start in enumerate(range(0, n, batch_size)):
             rows = order[:, start : start + batch_size]
             x = self._pixels(self._images["train"][rows], streams, Purpose.PIXELS, index)
-            loss, gradients = self._gradients(which, streams, x, index, knobs)
-            for (name, group), gradient in zip(self.groups.items(), gradients, strict=True):
+            loss, gradients = self._gradients(which, streams, x, index, knobs, moving)
+            for (name, group), gradient in zip(moving.items(), gradients, strict=True):
                 update(
                     self.config.optim.name,
                     group.flat[which],
@@ -169,19 +175,18 @@ class Cohort:
         return total / n
 
     def _gradients(
-        self, which: slice, streams: Streams, x: Tensor, step: int, knobs: Tensors
+        self, which: slice, streams: Streams, x: Tensor, step: int, knobs: Tensors, moving: Mapping[str, Group]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Loss [m] of a batch and its gradient [m, P] for every group."""
+        """Loss [m] of a batch and its gradient [m, P] for every moving group; the others cost no backward pass."""
         noise = self._noise(
             streams, self.config.estimator.noise_shape((x.shape[1], *self.config.latent.z_shape)), Purpose.LATENT, step
         )
         running = {name: value[which] for name, value in self._running.items()}
         knobs = knobs | {"running_loss": running["sum"] / running["weight"].clamp(min=1e-12)}
-        leaves = [group.flat[which].detach().requires_grad_() for group in self.groups.values()]
-        named: Tensors = {}
-        for group, leaf in zip(self.groups.values(), leaves, strict=True):
-            named |= group.named(leaf)
-        tensors = named | {name: value[which] for name, value in self._buffers.items()}
+        leaves = [group.flat[which].detach().requires_grad_() for group in moving.values()]
+        tensors = {name: value[which] for name, value in self.tensors().items()}
+        for group, leaf in zip(moving.values(), leaves, strict=True):
+            tensors |= group.named(leaf)
         self._model.train()
         result = _lift(objective.training_loss, self.config, self._model)(tensors, x, noise, knobs)
         gradients = torch.autograd.grad(result.loss.sum(), leaves)

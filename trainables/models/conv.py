@@ -1,16 +1,27 @@
-"""The convolutional networks of Silent Gradients."""
+"""The convolutional networks of Silent Gradients, layer by layer as in its Tables 5 to 8.
 
+The paper gives kernels, strides, paddings and activations; the numbers of channels are left open there and are fields
+here, whose defaults are this project's.
+"""
+
+import math
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
 from torch import nn
 
 from trainables.components import SHAPE, PositiveShape, registered
-from trainables.models.base import ENCODERS, Encoder, ImageShape
+from trainables.models.base import DECODERS, ENCODERS, Decoder, Encoder, ImageShape
+from trainables.models.normalization import BatchNorm
+
+_Width = Annotated[int, Field(gt=0)]
+FourWidths = Annotated[tuple[_Width, _Width, _Width, _Width], SHAPE]
 
 
 @registered(ENCODERS)
 class Conv3Encoder(Encoder):
-    """Three 3x3 convolutions at full resolution and a linear layer (SG Table 5; the paper leaves the channels open)."""
+    """Three 3x3 convolutions at full resolution and a linear layer, for MNIST (SG Table 5)."""
 
     name: Annotated[Literal["conv3"], SHAPE] = "conv3"
     channels: PositiveShape = 32
@@ -27,3 +38,79 @@ class Conv3Encoder(Encoder):
             nn.Flatten(),
             nn.Linear(self.channels * height * width, features),
         )
+
+
+@registered(DECODERS)
+class Conv5Decoder(Decoder):
+    """A linear layer to full resolution, four 3x3 convolutions and a 1x1 one, for MNIST (SG Table 6)."""
+
+    name: Annotated[Literal["conv5"], SHAPE] = "conv5"
+    channels: PositiveShape = 32
+    packs_on_cpu: ClassVar[bool] = False
+
+    def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
+        colours, height, width = image_shape
+        layers: list[nn.Module] = [
+            nn.Linear(features, self.channels * height * width),
+            nn.Unflatten(1, (self.channels, height, width)),
+        ]
+        for _ in range(4):
+            layers += [nn.Conv2d(self.channels, self.channels, 3, padding=1), nn.ReLU()]
+        layers.append(nn.Conv2d(self.channels, outputs * colours, 1))
+        return nn.Sequential(*layers, *by_output(outputs, image_shape))
+
+
+@registered(ENCODERS)
+class StridedEncoder(Encoder):
+    """Three 4x4 convolutions of stride 2 and one without padding, which takes 32x32 images to a single position.
+
+    For CIFAR-10 and ImageNet (SG Table 7). Batch normalization follows the activation, as the table has it. The default
+    channels are those of the encoder of World Models (Ha and Schmidhuber 2018), which has the same strides.
+    """
+
+    name: Annotated[Literal["strided"], SHAPE] = "strided"
+    channels: FourWidths = (32, 64, 128, 256)
+    packs_on_cpu: ClassVar[bool] = False
+
+    def build(self, image_shape: ImageShape, features: int) -> nn.Module:
+        """As `Encoder.build`; raises ValueError unless height and width are multiples of 8 and at least 32."""
+        height, width = _innermost(image_shape)
+        layers: list[nn.Module] = []
+        for index, (n_in, n_out) in enumerate(pairwise((image_shape[0], *self.channels))):
+            stride, padding = (2, 1) if index < 3 else (1, 0)
+            layers += [nn.Conv2d(n_in, n_out, 4, stride, padding), nn.ReLU(), BatchNorm(n_out)]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(self.channels[-1] * height * width, features))
+
+
+@registered(DECODERS)
+class StridedDecoder(Decoder):
+    """The mirror image of `StridedEncoder`: a linear layer and four transposed convolutions (SG Table 8)."""
+
+    name: Annotated[Literal["strided"], SHAPE] = "strided"
+    channels: FourWidths = (256, 128, 64, 32)
+    packs_on_cpu: ClassVar[bool] = False
+
+    def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
+        """As `Decoder.build`; raises ValueError unless height and width are multiples of 8 and at least 32."""
+        shape = (self.channels[0], *_innermost(image_shape))
+        layers: list[nn.Module] = [nn.Linear(features, math.prod(shape)), nn.Unflatten(1, shape)]
+        for index, (n_in, n_out) in enumerate(pairwise(self.channels)):
+            stride, padding = (1, 0) if index == 0 else (2, 1)
+            layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride, padding), nn.ReLU(), BatchNorm(n_out)]
+        layers.append(nn.ConvTranspose2d(self.channels[-1], outputs * image_shape[0], 4, 2, 1))
+        return nn.Sequential(*layers, *by_output(outputs, image_shape))
+
+
+def by_output(outputs: int, image_shape: ImageShape) -> tuple[nn.Module, nn.Module]:
+    """Layers [N, outputs*C, H, W] -> [N, outputs, C*H*W], the last ones of a convolutional decoder."""
+    return nn.Flatten(), nn.Unflatten(1, (outputs, math.prod(image_shape)))
+
+
+def _innermost(image_shape: ImageShape) -> tuple[int, int]:
+    """Height and width left after three halvings and a 4x4 convolution without padding."""
+    _, height, width = image_shape
+    if height % 8 or width % 8 or min(height, width) < 32:
+        raise ValueError(
+            f"strided networks need height and width that are multiples of 8 and at least 32, got {height} x {width}"
+        )
+    return height // 8 - 3, width // 8 - 3

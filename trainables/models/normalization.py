@@ -1,0 +1,59 @@
+"""Batch normalization (Ioffe and Szegedy 2015) that can be stacked and frozen.
+
+Shapes. N images, C channels, H x W positions.
+"""
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.1
+EPSILON = 1e-5
+
+
+class BatchNorm(nn.Module):
+    """`torch.nn.BatchNorm2d` whose statistics a cohort can hold for many members and stop for some of them.
+
+    In training it normalizes with the mean and variance of the batch and moves the running ones towards them, in place,
+    by a tenth; in evaluation it uses the running ones and moves nothing. While the buffer `frozen` is true, training
+    does as evaluation does. `frozen` is a tensor, not an attribute, because members of one cohort freeze in different
+    epochs: under `torch.func.vmap` each has its own value of it.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.frozen: Tensor
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W].
+
+        Raises:
+            ValueError: training on a single value a channel, which has no variance.
+        """
+        mean, variance = self._statistics(x) if self.training else (self.running_mean, self.running_var)
+        scale = self.weight * (variance + EPSILON).rsqrt()
+        shift = self.bias - mean * scale
+        return x * scale[:, None, None] + shift[:, None, None]
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What a training step normalizes with, each [C]; moves the running statistics on."""
+        n = x.shape[0] * x.shape[2] * x.shape[3]
+        if n == 1:
+            raise ValueError(f"batch normalization needs more than one value a channel, got images {tuple(x.shape)}")
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        # Chosen before the running statistics move; `where` copies, so that moving them spares what is used here.
+        used = torch.where(self.frozen, self.running_mean, mean), torch.where(self.frozen, self.running_var, variance)
+        with torch.no_grad():
+            # The batch is normalized with the biased variance, but the running one averages the unbiased.
+            self._move(self.running_mean, mean)
+            self._move(self.running_var, variance * (n / (n - 1)))
+        return used
+
+    def _move(self, running: Tensor, observed: Tensor) -> None:
+        running.copy_(torch.where(self.frozen, running, running.lerp(observed, MOMENTUM)))

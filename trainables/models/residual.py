@@ -1,0 +1,105 @@
+"""The residual convolutional autoencoder of DST A.1, with codes laid out on a grid a quarter of the image's size.
+
+The paper says: convolutions with residual connections, a latent space of 8 x 8 x 32, a decoder that mirrors the encoder.
+The rest follows the autoencoder it cites, of van den Oord et al. 2017, section 4.1: two 4x4 convolutions of stride 2,
+then residual blocks.
+
+Images whose height or width is no multiple of 8 get a margin of zeros up to the next one, which the decoder cuts off
+again: 28 x 28 becomes 32 x 32, so that MNIST has the 8 x 8 grid of CIFAR-10.
+"""
+
+import math
+from typing import Annotated, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from trainables.components import SHAPE, PositiveShape, registered
+from trainables.models.base import DECODERS, ENCODERS, Decoder, Encoder, ImageShape
+from trainables.models.conv import by_output
+
+
+class Residual(nn.Module):
+    """x + branch(x), the branch ReLU, 3x3 convolution, ReLU, 1x1 convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+@registered(ENCODERS)
+class ResidualEncoder(Encoder):
+    """Image to features on a grid of a quarter of its padded height and width; features [C', H/4, W/4] flattened.
+
+    For the codes of DST on 32x32 or 28x28 images take 8 * 8 * 32 = 2,048 bits.
+    """
+
+    name: Annotated[Literal["residual"], SHAPE] = "residual"
+    channels: PositiveShape = 64
+    blocks: PositiveShape = 2
+    packs_on_cpu: ClassVar[bool] = False
+
+    def build(self, image_shape: ImageShape, features: int) -> nn.Module:
+        """As `Encoder.build`; raises ValueError unless `features` fill the grid evenly."""
+        depth, *_ = _grid(features, image_shape)
+        channels = self.channels
+        return nn.Sequential(
+            nn.ZeroPad2d(_margin(image_shape)),
+            nn.Conv2d(image_shape[0], channels, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 4, stride=2, padding=1),
+            *(Residual(channels) for _ in range(self.blocks)),
+            nn.ReLU(),
+            nn.Conv2d(channels, depth, 1),
+            nn.Flatten(),
+        )
+
+
+@registered(DECODERS)
+class ResidualDecoder(Decoder):
+    """The mirror image of `ResidualEncoder`."""
+
+    name: Annotated[Literal["residual"], SHAPE] = "residual"
+    channels: PositiveShape = 64
+    blocks: PositiveShape = 2
+    packs_on_cpu: ClassVar[bool] = False
+
+    def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
+        """As `Decoder.build`; raises ValueError unless `features` fill the grid evenly."""
+        shape = _grid(features, image_shape)
+        channels = self.channels
+        left, right, top, bottom = _margin(image_shape)
+        return nn.Sequential(
+            nn.Unflatten(1, shape),
+            nn.Conv2d(shape[0], channels, 1),
+            *(Residual(channels) for _ in range(self.blocks)),
+            nn.ReLU(),
+            nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(channels, outputs * image_shape[0], 4, stride=2, padding=1),
+            nn.ZeroPad2d((-left, -right, -top, -bottom)),
+            *by_output(outputs, image_shape),
+        )
+
+
+def _margin(image_shape: ImageShape) -> tuple[int, int, int, int]:
+    """Rows and columns of zeros (left, right, top, bottom) up to the next multiples of 8."""
+    _, height, width = image_shape
+    down, across = -height % 8, -width % 8
+    return across // 2, across - across // 2, down // 2, down - down // 2
+
+
+def _grid(features: int, image_shape: ImageShape) -> tuple[int, int, int]:
+    """Channels, height and width that `features` numbers have on the grid."""
+    _, height, width = image_shape
+    rows, columns = math.ceil(height / 8) * 2, math.ceil(width / 8) * 2
+    if features % (rows * columns):
+        raise ValueError(
+            f"residual networks need as many features as fill a grid of {rows} x {columns} positions evenly, "
+            f"got {features}"
+        )
+    return features // (rows * columns), rows, columns
