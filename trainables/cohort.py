@@ -8,7 +8,7 @@ and since losses are summed, the gradient of its loss reaches its parameters alo
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,30 +20,19 @@ from trainables import objective
 from trainables.config import TrainingConfig
 from trainables.data import Images
 from trainables.objective import VAE, Tensors
-from trainables.optim import Moments, update
+from trainables.optim import Coefficients, Group, coefficients
+from trainables.pixels import observed
 from trainables.streams import Purpose, Streams
 
 EVALUATION_BATCH = 1000
 _GROUPS = ("encoder", "decoder", "guide.mu", "guide.alpha")
-_NOISE = {"gaussian": "normal", "bernoulli": "logistic", "categorical": "gumbel"}
 
 
-class Group:
-    """One optimizer's parameters for all members, flat [M, P], with their names and shapes."""
+class Turn(NamedTuple):
+    """Members trained in one program: all of a packed cohort, or one."""
 
-    def __init__(self, stacked: Tensors):
-        self.names = list(stacked)
-        self.shapes = [value.shape[1:] for value in stacked.values()]
-        self.flat = torch.cat([value.flatten(1) for value in stacked.values()], dim=1)
-        self.moments = Moments.zeros_like(self.flat)
-
-    def named(self, flat: Tensor) -> Tensors:
-        """Views of flat [m, P] by name, each [m, *shape]."""
-        pieces = flat.split([shape.numel() for shape in self.shapes], dim=1)
-        return {
-            name: piece.unflatten(1, shape) if shape else piece[:, 0]
-            for name, shape, piece in zip(self.names, self.shapes, pieces, strict=True)
-        }
+    which: slice
+    streams: Streams
 
 
 class Cohort:
@@ -74,7 +63,6 @@ class Cohort:
         self.config = configs[0]
         self.device, self.dtype = torch.device(device), dtype
         self.epoch = 0
-        self._step = 0
         self._images = {
             "train": torch.as_tensor(images.train, device=self.device),
             "validation": torch.as_tensor(images.validation, device=self.device),
@@ -95,27 +83,29 @@ class Cohort:
             if any(name.startswith(group + ".") for name in parameters)
         }
         knobs = [config.knobs() for config in configs]
+        # In float64: schedules and optimizers subtract some of them from 1.
         self._knobs = {
-            path: torch.tensor([k[path] for k in knobs], dtype=dtype, device=self.device) for path in knobs[0]
+            path: torch.tensor([k[path] for k in knobs], dtype=torch.float64, device=self.device) for path in knobs[0]
         }
         self._running = {name: torch.zeros(len(configs), dtype=dtype, device=self.device) for name in ("sum", "weight")}
-        self._diverged = torch.zeros(len(configs), dtype=torch.bool, device=self.device)
-        self.diverged_epoch: list[int | None] = [None] * len(configs)
+        self._diverged_epoch = torch.zeros(len(configs), dtype=torch.int64, device=self.device)
         if packed is None:
             pays = self.config.encoder.packs_on_cpu and self.config.decoder.packs_on_cpu
             packed = pays or self.device.type != "cpu"
-        members_at_once = len(configs) if packed else 1
-        seeds = [config.seed for config in configs]
+        at_once = len(configs) if packed else 1
+        slices = [slice(start, start + at_once) for start in range(0, len(configs), at_once)]
         self._turns = [
-            (
-                slice(start, start + members_at_once),
-                Streams(seeds[start : start + members_at_once], device=device, dtype=dtype),
-            )
-            for start in range(0, len(configs), members_at_once)
+            Turn(which, Streams([config.seed for config in configs[which]], device=device, dtype=dtype))
+            for which in slices
         ]
 
     def __len__(self) -> int:
-        return len(self._diverged)
+        return len(self._diverged_epoch)
+
+    @property
+    def diverged_epoch(self) -> list[int | None]:
+        """The epoch in which each member diverged, that is, had a loss or metric that is not finite."""
+        return [epoch or None for epoch in self._diverged_epoch.tolist()]
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -127,132 +117,103 @@ class Cohort:
         """
         self.epoch += 1
         knobs = objective.epoch_knobs(self.config, self._knobs, self.epoch)
-        losses = torch.cat([self._train_turn(which, streams, knobs) for which, streams in self._turns])
-        self._step += -(-len(self._images["train"]) // self.config.batch_size)
+        losses = torch.cat([self._train_turn(turn, knobs) for turn in self._turns])
         metrics = {"train_loss": losses} | self._evaluate(knobs)
-        healthy = torch.stack(list(metrics.values())).isfinite().all(0) & ~self._diverged
-        for member in (~healthy).nonzero()[:, 0].tolist():
-            self._diverged[member] = True
-            if self.diverged_epoch[member] is None:
-                self.diverged_epoch[member] = self.epoch
+        finite = torch.stack(list(metrics.values())).isfinite().all(0)
+        self._diverged_epoch[~finite & (self._diverged_epoch == 0)] = self.epoch
         # A diverged member is masked: its numbers are not reported, and none of them can reach its neighbours.
-        return {
-            name: value.masked_fill(self._diverged, torch.nan).double().cpu().numpy() for name, value in metrics.items()
-        }
+        diverged = self._diverged_epoch > 0
+        return {name: value.double().masked_fill(diverged, torch.nan).cpu().numpy() for name, value in metrics.items()}
 
-    def _train_turn(self, which: slice, streams: Streams, knobs: Tensors) -> Tensor:
+    def _train_turn(self, turn: Turn, epoch_knobs: Tensors) -> Tensor:
         """One epoch of some members; their mean loss over the epoch [m]."""
+        which, streams = turn
         n, batch_size = len(self._images["train"]), self.config.batch_size
-        knobs = {path: value[which] for path, value in knobs.items()}
-        optim = {
-            path.removeprefix("optim."): value[:, None] for path, value in knobs.items() if path.startswith("optim.")
-        }
-        rates = {
-            group: optim | {"lr": knobs[f"guide.lr_{group[6:]}"][:, None]} if group.startswith("guide.") else optim
-            for group in self.groups
-        }
-        frozen = self._frozen(knobs)
+        total = torch.zeros_like(self._running["sum"][which])
+        if self._diverged_epoch[which].all():
+            return total.fill_(torch.nan)
+        knobs = {path: value[which] for path, value in epoch_knobs.items()}
+        frozen = self.epoch >= knobs["guide.freeze_epoch"] if "guide.freeze_epoch" in knobs else None
         self._freeze_statistics(which, frozen)
         still = frozen is not None and bool(frozen.all())
         moving = {name: group for name, group in self.groups.items() if not (still and name == "encoder")}
+        batches = -(-n // batch_size)
+        steps = range((self.epoch - 1) * batches + 1, self.epoch * batches + 1)
+        plans = {name: self._coefficients(name, knobs, steps, frozen) for name in moving}
         order = streams.permutation(n, Purpose.ORDER, epoch=self.epoch)
-        total = torch.zeros_like(self._running["sum"][which])
-        for index, start in enumerate(range(0, n, batch_size)):
-            rows = order[:, start : start + batch_size]
-            x = self._pixels(self._images["train"][rows], streams, Purpose.PIXELS, index)
-            loss, gradients = self._gradients(which, streams, x, index, knobs, moving)
+        knobs = {path: value.to(self.dtype) for path, value in knobs.items()}
+        self._model.train()
+        for step, rows in enumerate(order.split(batch_size, dim=1)):
+            x = self._observed(self._images["train"][rows], streams, Purpose.PIXELS, step, self.epoch)
+            loss, gradients = self._gradients(turn, x, step, knobs, moving)
             for (name, group), gradient in zip(moving.items(), gradients, strict=True):
-                update(
-                    self.config.optim.name,
-                    group.flat[which],
-                    gradient,
-                    group.moments.members(which),
-                    rates[name],
-                    self._step + index + 1,
-                    frozen if name == "encoder" else None,
-                )
+                group.update(which, gradient, plans[name][step])
             total += loss * rows.shape[1]
         return total / n
 
+    def _coefficients(self, group: str, knobs: Tensors, steps: range, frozen: Tensor | None) -> list[Coefficients]:
+        """What the optimizer of a group multiplies with in some steps; a guide's groups have learning rates of their
+        own."""
+        own = objective.sub_knobs(knobs, "optim")
+        if group.startswith("guide."):
+            own["lr"] = knobs[group.replace(".", ".lr_")]
+        return coefficients(
+            self.config.optim.name, own, steps, dtype=self.dtype, frozen=frozen if group == "encoder" else None
+        )
+
     def _gradients(
-        self, which: slice, streams: Streams, x: Tensor, step: int, knobs: Tensors, moving: Mapping[str, Group]
+        self, turn: Turn, x: Tensor, step: int, knobs: Tensors, moving: Mapping[str, Group]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Loss [m] of a batch and its gradient [m, P] for every moving group; the others cost no backward pass."""
-        noise = self._noise(
-            streams, self.config.estimator.noise_shape((x.shape[1], *self.config.latent.z_shape)), Purpose.LATENT, step
-        )
+        which, streams = turn
+        shape = self.config.estimator.noise_shape((x.shape[1], *self.config.latent.z_shape))
+        noise = self._noise(streams, shape, Purpose.LATENT, step, self.epoch)
         running = {name: value[which] for name, value in self._running.items()}
         knobs = knobs | {"running_loss": running["sum"] / running["weight"].clamp(min=1e-12)}
         leaves = [group.flat[which].detach().requires_grad_() for group in moving.values()]
         tensors = {name: value[which] for name, value in self.tensors().items()}
         for group, leaf in zip(moving.values(), leaves, strict=True):
             tensors |= group.named(leaf)
-        self._model.train()
         result = _lift(objective.training_loss, self.config, self._model)(tensors, x, noise, knobs)
         gradients = torch.autograd.grad(result.loss.sum(), leaves)
         if self.config.estimator.uses_running_loss:
             momentum = knobs["estimator.baseline_momentum"]
             running["sum"].lerp_(result.reconstruction, 1 - momentum)
             running["weight"].lerp_(torch.ones_like(momentum), 1 - momentum)
-        loss = result.loss.detach()
-        self._diverged[which] |= ~loss.isfinite()
-        return loss, gradients
-
-    def _frozen(self, knobs: Tensors) -> Tensor | None:
-        """[m, 1] bool: whose encoder no longer moves in this epoch; None where no member ever freezes."""
-        return (self.epoch >= knobs["guide.freeze_epoch"])[:, None] if "guide.freeze_epoch" in knobs else None
+        return result.loss.detach(), gradients
 
     def _freeze_statistics(self, which: slice, frozen: Tensor | None) -> None:
         """Tells the encoder's normalization layers, whose statistics must stop with its parameters."""
         if frozen is not None:
             for name, value in self._buffers.items():
                 if name.startswith("encoder.") and name.endswith(".frozen"):
-                    value[which] = frozen[:, 0].to(value.dtype)
+                    value[which] = frozen.to(value.dtype)
 
-    # --- randomness --------------------------------------------------------------------------------------------------
+    def _noise(self, streams: Streams, shape: tuple[int, ...], purpose: Purpose, step: int, epoch: int) -> Tensor:
+        draw: Callable[..., Tensor] = getattr(streams, self.config.latent.noise)
+        return draw(shape, purpose, epoch=epoch, step=step)
 
-    def _noise(
-        self, streams: Streams, shape: tuple[int, ...], purpose: Purpose, step: int, epoch: int | None = None
-    ) -> Tensor:
-        draw: Callable[..., Tensor] = getattr(streams, _NOISE[self.config.latent.family])
-        return draw(shape, purpose, epoch=self.epoch if epoch is None else epoch, step=step)
-
-    def _pixels(
-        self, images: Tensor, streams: Streams, purpose: Purpose, step: int, epoch: int | None = None
-    ) -> Tensor:
-        """What the model sees [m, B, C, H, W] of uint8 images of that shape."""
-        epoch = self.epoch if epoch is None else epoch
-        shape = tuple(images.shape[1:])
-        match self.config.data.pixels:
-            case "dequantize":
-                return (images + streams.uniform_coarse(shape, purpose, epoch=epoch, step=step)).mul_(1 / 256)
-            case "unit":
-                return images.to(self.dtype) / 255
-            case "binarize":
-                return (
-                    streams.uniform_coarse(shape, purpose, epoch=epoch, step=step) < images.to(self.dtype) / 255
-                ).to(self.dtype)
+    def _observed(self, images: Tensor, streams: Streams, purpose: Purpose, step: int, epoch: int) -> Tensor:
+        return observed(self.config.data.pixels, images, streams, purpose, epoch=epoch, step=step)
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _evaluate(self, knobs: Tensors) -> Tensors:
-        """Metrics [M] on the validation images, with noise that is the same in every epoch."""
+    def _evaluate(self, epoch_knobs: Tensors) -> Tensors:
+        """Metrics [M] on the validation images, with noise that is the same in every epoch: that of an epoch 0."""
         self._model.eval()
         images = self._images["validation"]
         parts = []
         for which, streams in self._turns:
             tensors = {name: value[which] for name, value in self.tensors().items()}
-            own = {path: value[which] for path, value in knobs.items()}
+            knobs = {path: value[which].to(self.dtype) for path, value in epoch_knobs.items()}
             sums: Tensors = {}
-            for step, start in enumerate(range(0, len(images), EVALUATION_BATCH)):
-                batch = images[start : start + EVALUATION_BATCH]
-                x = batch.expand(len(own["optim.lr"]), *batch.shape)
-                x = self._pixels(x, streams, Purpose.EVALUATION_PIXELS, step, epoch=0)
-                noise = self._noise(
-                    streams, (len(batch), *self.config.latent.z_shape), Purpose.EVALUATION_LATENT, step, epoch=0
-                )
-                more = _lift(objective.evaluation_sums, self.config, self._model)(tensors, x, noise, own)
+            for step, batch in enumerate(images.split(EVALUATION_BATCH)):
+                stacked = batch.expand(len(knobs["optim.lr"]), *batch.shape)
+                x = self._observed(stacked, streams, Purpose.EVALUATION_PIXELS, step, 0)
+                shape = (len(batch), *self.config.latent.z_shape)
+                noise = self._noise(streams, shape, Purpose.EVALUATION_LATENT, step, 0)
+                more = _lift(objective.evaluation_sums, self.config, self._model)(tensors, x, noise, knobs)
                 sums = {name: sums.get(name, 0) + value for name, value in more.items()}
             parts.append(sums)
         total = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -271,33 +232,32 @@ class Cohort:
         """The standard `state_dict` of one member's model, on the CPU."""
         return {name: value[member].detach().cpu().clone() for name, value in self.tensors().items()}
 
-    def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Everything that `load_state` needs to go on as if nothing had happened: tensors, and plain data."""
+    def _state(self) -> Tensors:
+        """What training changes, by a name of its own; the tensors themselves, not copies."""
         tensors = {f"buffer/{name}": value for name, value in self._buffers.items()}
-        for name, group in self.groups.items():
-            tensors[f"group/{name}"] = group.flat
-            tensors[f"mean/{name}"], tensors[f"square/{name}"] = group.moments.mean, group.moments.square
         tensors |= {f"running/{name}": value for name, value in self._running.items()}
-        tensors["diverged"] = self._diverged
-        plain = {"epoch": self.epoch, "step": self._step, "diverged_epoch": self.diverged_epoch}
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, plain
-
-    def load_state(self, tensors: Tensors, plain: dict[str, Any]) -> None:
-        """Takes up a state that a cohort of the same members gave."""
-        own = {f"buffer/{name}": value for name, value in self._buffers.items()}
         for name, group in self.groups.items():
-            own |= {
-                f"group/{name}": group.flat,
-                f"mean/{name}": group.moments.mean,
-                f"square/{name}": group.moments.square,
-            }
-        own |= {f"running/{name}": value for name, value in self._running.items()} | {"diverged": self._diverged}
-        if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
-            raise ValueError("this checkpoint is of another cohort: its tensors have other names or shapes")
+            tensors |= {f"group/{name}": group.flat, f"mean/{name}": group.mean, f"square/{name}": group.square}
+        return tensors | {"diverged_epoch": self._diverged_epoch}
+
+    def state(self) -> Tensors:
+        """A copy on the CPU of everything but `epoch` that `load_state` needs to go on as if nothing had happened."""
+        return {name: value.detach().cpu().clone() for name, value in self._state().items()}
+
+    def load_state(self, tensors: Tensors, epoch: int) -> None:
+        """Takes up the state that a cohort of the same members had after some epoch.
+
+        Raises:
+            ValueError: tensors of other names, shapes or dtypes; nothing is changed then.
+        """
+        own = self._state()
+        if {name: (t.shape, t.dtype) for name, t in own.items()} != {
+            name: (t.shape, t.dtype) for name, t in tensors.items()
+        }:
+            raise ValueError("the state is of another cohort: its tensors have other names, shapes or dtypes")
         for name, value in own.items():
             value.copy_(tensors[name])
-        self.epoch, self._step = int(plain["epoch"]), int(plain["step"])
-        self.diverged_epoch = list(plain["diverged_epoch"])
+        self.epoch = epoch
 
 
 def _initialised(config: TrainingConfig, image_shape: tuple[int, int, int]) -> VAE:

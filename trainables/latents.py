@@ -160,6 +160,7 @@ class GaussianLatents(Frozen):
 
     family: Annotated[Literal["gaussian"], SHAPE] = "gaussian"
     size: PositiveShape = 200
+    noise: ClassVar[str] = "normal"
 
     @property
     def encoder_features(self) -> int:
@@ -181,6 +182,7 @@ class BernoulliLatents(Frozen):
 
     family: Annotated[Literal["bernoulli"], SHAPE] = "bernoulli"
     size: PositiveShape = 200
+    noise: ClassVar[str] = "logistic"
 
     @property
     def encoder_features(self) -> int:
@@ -202,6 +204,7 @@ class CategoricalLatents(Frozen):
     family: Annotated[Literal["categorical"], SHAPE] = "categorical"
     size: PositiveShape = 4
     categories: Annotated[int, Field(ge=2), SHAPE] = 8
+    noise: ClassVar[str] = "gumbel"
 
     @property
     def encoder_features(self) -> int:

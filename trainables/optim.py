@@ -1,76 +1,106 @@
 """Adam, AdamW and RAdam for a stack of members, each with its own learning rate, betas, epsilon and weight decay.
 
-Shapes. M members, P parameters of a group: everything is [M, P], hyperparameters are [M, 1]. The formulas and the order
-of operations are those of `torch.optim` (Kingma & Ba 2015; Loshchilov & Hutter 2019; Liu et al. 2020), against which
-they are tested.
+Shapes. M members, P parameters of a group, S steps.
+
+The three differ only in a few numbers a step, so each step is the same few passes over memory for all of them:
+
+    g <- g + decay_in_gradient * p
+    m <- m + (1 - beta1) (g - m),  s <- s + (1 - beta2) (g^2 - s)
+    p <- keep * p - rate * m / (root * sqrt(s) + epsilon)
+
+Kingma & Ba 2015; Loshchilov & Hutter 2019; Liu et al. 2020; details (epsilon outside the root, RAdam's plain momentum
+steps while its length is at most 5) as in `torch.optim`, against which they are tested.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-@dataclass
-class Moments:
-    """First and second moment estimates [M, P] of one parameter group."""
-
-    mean: Tensor
-    square: Tensor
-
-    @classmethod
-    def zeros_like(cls, parameters: Tensor) -> "Moments":
-        return cls(torch.zeros_like(parameters), torch.zeros_like(parameters))
-
-    def members(self, which: slice) -> "Moments":
-        """A view of some members."""
-        return Moments(self.mean[which], self.square[which])
+TRACTABLE = 5
+"""RAdam adapts its rate once the length of the approximated moving average exceeds this (Liu et al. 2020)."""
 
 
-def update(
-    name: str,
-    parameters: Tensor,
-    gradient: Tensor,
-    moments: Moments,
-    knobs: Mapping[str, Tensor],
-    step: int,
-    frozen: Tensor | None = None,
-) -> None:
-    """One step in place.
+class Coefficients(NamedTuple):
+    """The numbers of one step, each [M, 1] (see the module's formulas)."""
+
+    decay_in_gradient: Tensor
+    weight1: Tensor
+    weight2: Tensor
+    keep: Tensor
+    rate: Tensor
+    root: Tensor
+    epsilon: Tensor
+
+
+def coefficients(
+    name: str, knobs: Mapping[str, Tensor], steps: range, *, dtype: torch.dtype, frozen: Tensor | None = None
+) -> list[Coefficients]:
+    """The coefficients of some steps.
 
     Args:
         name: adam, adamw or radam.
-        parameters, gradient: [M, P].
-        moments: updated in place.
-        knobs: lr, beta1, beta2, eps, weight_decay, each [M, 1].
-        step: counted from 1.
-        frozen: [M, 1] bool; members whose parameters must not move.
+        knobs: lr, beta1, beta2, eps, weight_decay, each [M] float64: 1 - beta and RAdam's length cancel in float32.
+        steps: counted from 1.
+        dtype: of the parameters.
+        frozen: [M] bool; members whose parameters must not move.
     """
-    lr, beta1, beta2, decay = knobs["lr"], knobs["beta1"], knobs["beta2"], knobs["weight_decay"]
-    if name != "adamw":
-        gradient = gradient + decay * parameters
-    moments.mean.lerp_(gradient, 1 - beta1)
-    moments.square.mul_(beta2).add_((1 - beta2) * gradient.square())
-    correction1, correction2 = 1 - beta1**step, 1 - beta2**step
-    root = moments.square.sqrt()
+    lr, beta1, beta2, eps, decay = (knobs[k] for k in ("lr", "beta1", "beta2", "eps", "weight_decay"))
+    step = torch.tensor(steps, dtype=lr.dtype, device=lr.device)[:, None]
+    rate, correction2 = lr / (1 - beta1**step), 1 - beta2**step
     if name == "radam":
-        change = (lr / correction1) * moments.mean * _rectified(root, beta2, correction2, knobs["eps"], step)
+        limit = 2 / (1 - beta2) - 1
+        length = limit - 2 * step * (1 - correction2) / correction2
+        adapts = length > TRACTABLE
+        rectification = ((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length)).sqrt()
+        rate = torch.where(adapts, rate * rectification * correction2.sqrt(), rate)
+        root, epsilon = adapts.to(lr.dtype), torch.where(adapts, eps, 1.0)
     else:
-        change = (lr / correction1) * moments.mean / (root / correction2.sqrt() + knobs["eps"])
-    if name == "adamw":
-        # p - lr*decay*p - change, as decoupled decay followed by the step.
-        change = change + lr * decay * parameters
+        root, epsilon = correction2.rsqrt(), eps
+    decoupled = name == "adamw"
+    keep = 1 - lr * decay if decoupled else torch.ones_like(lr)
     if frozen is not None:
-        change = change.masked_fill(frozen, 0.0)
-    parameters.sub_(change)
+        rate, keep = rate.masked_fill(frozen, 0.0), keep.masked_fill(frozen, 1.0)
+    rows = Coefficients(
+        decay_in_gradient=torch.zeros_like(decay) if decoupled else decay,
+        weight1=1 - beta1,
+        weight2=1 - beta2,
+        keep=keep,
+        rate=rate,
+        root=root,
+        epsilon=epsilon,
+    )
+    columns = [row.expand_as(rate)[..., None].to(dtype).unbind(0) for row in rows]
+    return [Coefficients(*column) for column in zip(*columns, strict=True)]
 
 
-def _rectified(root: Tensor, beta2: Tensor, correction2: Tensor, eps: Tensor, step: int) -> Tensor:
-    """RAdam's adaptive factor: 1 while the variance of the adaptive rate is not tractable."""
-    limit = 2 / (1 - beta2) - 1
-    length = limit - 2 * step * (1 - correction2) / correction2
-    tractable = length > 5
-    safe = torch.where(tractable, length, torch.full_like(length, 6.0))
-    rectification = ((safe - 4) * (safe - 2) * limit / ((limit - 4) * (limit - 2) * safe)).sqrt()
-    return torch.where(tractable, rectification * correction2.sqrt() / (root + eps), torch.ones_like(root))
+class Group:
+    """One optimizer's parameters for all members, flat [M, P], with their moments.
+
+    Args:
+        stacked: parameters by name, each [M, *shape].
+    """
+
+    def __init__(self, stacked: dict[str, Tensor]):
+        self.names = list(stacked)
+        self.shapes = [value.shape[1:] for value in stacked.values()]
+        self.flat = torch.cat([value.flatten(1) for value in stacked.values()], dim=1)
+        self.mean, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+
+    def named(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of flat [m, P] by name, each [m, *shape]."""
+        pieces = flat.split([shape.numel() for shape in self.shapes], dim=1)
+        return {
+            name: piece.unflatten(1, shape) if shape else piece[:, 0]
+            for name, shape, piece in zip(self.names, self.shapes, pieces, strict=True)
+        }
+
+    def update(self, which: slice, gradient: Tensor, c: Coefficients) -> None:
+        """One step of some members, in place; gradient [m, P] is used up."""
+        parameters, mean, square = self.flat[which], self.mean[which], self.square[which]
+        gradient.addcmul_(parameters, c.decay_in_gradient)
+        mean.lerp_(gradient, c.weight1)
+        square.lerp_(gradient.square_(), c.weight2)
+        denominator = torch.addcmul(c.epsilon, square.sqrt(), c.root)
+        parameters.mul_(c.keep).addcdiv_(mean * -c.rate, denominator)

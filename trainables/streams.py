@@ -10,12 +10,11 @@ learning rate share initial weights, image order and noise, so that comparisons 
 
 import math
 from enum import IntEnum
+from functools import cache
 
 import torch
 from torch import Tensor
 
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
 
@@ -31,16 +30,32 @@ class Purpose(IntEnum):
     DIAGNOSTIC = 6
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox4x32-10. Counter and key words are int64 tensors holding values in [0, 2^32), broadcast together."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(_ROUNDS):
-        # The 64-bit products wrap into int64; the masks recover their unsigned halves.
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return c0, c1, c2, c3
+def philox(counter: Tensor, key: Tensor) -> Tensor:
+    """Philox4x32-10 of 128-bit counters under 64-bit keys, as int64 tensors of 32-bit words.
+
+    Args:
+        counter: [4, M, n] words in [0, 2^32), or broadcastable to it.
+        key: [2, M, n], the same.
+
+    Returns:
+        [4, M, n] words.
+    """
+    multipliers, weyl = _constants(counter.device)
+    even, odd = counter[::2], counter[1::2]
+    for round_key in (key + weyl) & _MASK:
+        # Words 0 and 2 are multiplied and change places. The 64-bit products wrap into int64; the masks undo that.
+        product = (even * multipliers).flip(0)
+        even = (product >> 32).bitwise_and_(_MASK).bitwise_xor_(odd) ^ round_key
+        odd = product.bitwise_and_(_MASK)
+    return torch.stack((even, odd), dim=1).flatten(0, 1)
+
+
+@cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The multipliers [2, 1, 1] of words 0 and 2, and what is added to the key in each round [10, 2, 1, 1]."""
+    multipliers = torch.tensor([0xD2511F53, 0xCD9E8D57], device=device)
+    weyl = torch.tensor([0x9E3779B9, 0xBB67AE85], device=device)
+    return multipliers[:, None, None], (torch.arange(_ROUNDS, device=device)[:, None] * weyl)[..., None, None]
 
 
 class Streams:
@@ -49,35 +64,35 @@ class Streams:
     Args:
         seeds: M integers in [0, 2^63).
         device: where the numbers are made.
-        dtype: of the numbers returned; their values do not depend on it.
+        dtype: of the numbers returned, float32 or float64. Uniform numbers have the same values in both; numbers
+            computed from them agree to rounding.
     """
 
     def __init__(self, seeds: list[int], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
         key = torch.tensor(seeds, dtype=torch.int64, device=device)[:, None]
-        self._key = (key & _MASK, key >> 32)
-        self._dtype = dtype
+        self._key = torch.stack((key & _MASK, key >> 32))
+        self.dtype = dtype
 
     def _words(self, n: int, purpose: Purpose, epoch: int, step: int) -> Tensor:
         """[M, n] int64 holding uniform 32-bit words."""
-        blocks = torch.arange(math.ceil(n / 4), device=self._key[0].device)[None]
-        step_, epoch_, purpose_ = (torch.full_like(blocks, value) for value in (step, epoch, int(purpose)))
-        words = philox((blocks, step_, epoch_, purpose_), self._key)
-        return torch.stack(words, dim=-1).flatten(1)[:, :n]
+        blocks = torch.arange(math.ceil(n / 4), device=self._key.device)
+        counter = torch.stack([blocks, *(torch.full_like(blocks, value) for value in (step, epoch, int(purpose)))])
+        return philox(counter[:, None], self._key).movedim(0, -1).flatten(1)[:, :n]
 
     def uniform(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: int, step: int) -> Tensor:
         """[M, *shape] uniform in the open interval (0, 1), with 23 bits, so that float32 holds them exactly."""
         words = self._words(math.prod(shape), purpose, epoch, step)
-        return ((words >> 9).to(self._dtype) + 0.5).mul_(2.0**-23).unflatten(1, shape)
+        return ((words >> 9).to(self.dtype) + 0.5).mul_(2.0**-23).unflatten(1, shape)
 
     def uniform_coarse(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: int, step: int) -> Tensor:
-        """[M, *shape] uniform in (0, 1) with 16 bits, at half the cost.
+        """[M, *shape] uniform in the half-open interval [0, 1), with 16 bits, at half the cost.
 
-        Enough within a pixel's bin: 2^-16 of a bin of width 2^-8 is the spacing of float32 just below 1.
+        Enough within a pixel's bin: a level of 0..255 plus such a number is exact in float32, and never the next level.
         """
         n = math.prod(shape)
         words = self._words(math.ceil(n / 2), purpose, epoch, step)
         halves = torch.stack((words & 0xFFFF, words >> 16), dim=-1).flatten(1)[:, :n]
-        return (halves.to(self._dtype) + 0.5).mul_(2.0**-16).unflatten(1, shape)
+        return halves.to(self.dtype).mul_(2.0**-16).unflatten(1, shape)
 
     def normal(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: int, step: int) -> Tensor:
         """[M, *shape] standard normal, by Box and Muller."""
