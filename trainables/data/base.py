@@ -10,6 +10,10 @@ import numpy as np
 from trainables.registry import Registry
 
 
+class DataError(ValueError):
+    """The files of a data set are missing or not what they should be; one line says which, and what to do."""
+
+
 @dataclass(frozen=True)
 class Images:
     """uint8 images [N, C, H, W], split once and for all."""
@@ -32,5 +36,6 @@ def load(name: str, data_dir: Path) -> Images:
 
     Raises:
         UnknownName: no such data set.
+        DataError: its files in `data_dir` cannot be used.
     """
     return DATASETS[name](data_dir)
