@@ -5,16 +5,21 @@ number that each member of a cohort has for itself. A *component* (an estimator,
 a `name`; the model is both its configuration and its behaviour, and its registry finds it by that name.
 """
 
+import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from trainables.registry import Registry, UnknownName
+from trainables.registry import Registry, UnknownName, nearest
+
+
+V = TypeVar("V")
 
 
 class Role(Enum):
@@ -36,6 +41,17 @@ class Frozen(BaseModel):
     """An immutable configuration that refuses unknown fields and non-finite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, values: Any) -> Any:
+        """Refuses what `extra="forbid"` would refuse too, in a message that says what there is."""
+        for name in values if isinstance(values, Mapping) else ():
+            if name not in cls.model_fields:
+                raise complaint(
+                    f"unknown field {name!r}.{nearest(str(name), cls.model_fields)} Known: {', '.join(cls.model_fields)}."
+                )
+        return values
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Any, Role]]:
         """Every field as (dotted path, value, role), in declaration order.
@@ -61,25 +77,42 @@ class Component(Frozen):
 
     def knob(self, name: str, knobs: Mapping[str, Tensor]) -> Tensor:
         """The member's value of a knob, or the component's own where it is used outside a cohort."""
-        return knobs[name] if name in knobs else torch.as_tensor(getattr(self, name))
+        if name in knobs:
+            return knobs[name]
+        # A float64 scalar carries the number exactly and leaves the dtype of the tensors that it meets alone.
+        return torch.tensor(knob_value(getattr(self, name)), dtype=torch.float64)
 
 
-def chosen_from(registry: Mapping[str, Any]) -> BeforeValidator:
-    """Marks a field that accepts any component of a registry, chosen by its `name`.
+def knob_value(value: float | None) -> float:
+    """A knob as a number: an absent one (an epoch that never comes, a schedule without an end) is infinity."""
+    return math.inf if value is None else float(value)
+
+
+def complaint(message: str) -> PydanticCustomError:
+    """A validation error whose message is complete: `config.explain` adds only where it is."""
+    return PydanticCustomError("complaint", "{message}", {"message": message})
+
+
+def lookup(registry: Mapping[str, V], name: str) -> V:
+    """The registry's entry, or a validation error that lists the choices."""
+    try:
+        return registry[name]
+    except UnknownName as error:
+        raise complaint(str(error)) from None
+
+
+def chosen_from(registry: Mapping[str, Any], key: str = "name") -> BeforeValidator:
+    """Marks a field that accepts any component of a registry, chosen by its `name` or another key.
 
     Registries hold default instances; a dictionary is validated by the class of the instance of that name.
     """
 
     def parse(value: Any) -> Any:
-        if isinstance(value, Component):
+        if type(value) in map(type, registry.values()):
             return value
-        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-            raise PydanticCustomError("component", "must be a table with a 'name', got {value}", {"value": repr(value)})
-        try:
-            default = registry[value["name"]]
-        except UnknownName as error:
-            raise PydanticCustomError("component", "{message}", {"message": str(error)}) from None
-        return type(default).model_validate(dict(value))
+        if not isinstance(value, Mapping) or not isinstance(value.get(key), str):
+            raise complaint(f"must be a table with a {key!r} ({', '.join(sorted(registry))}), got {reprlib.repr(value)}")
+        return type(lookup(registry, value[key])).model_validate(dict(value))
 
     return BeforeValidator(parse)
 

@@ -6,32 +6,41 @@ same numbers. Where it runs (device, packing, storage) is not part of it.
 
 import hashlib
 import json
+import reprlib
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from trainables.components import (
     KNOB,
     SHAPE,
     Component,
+    FractionKnob,
     Frozen,
     NonNegativeKnob,
     PositiveKnob,
     PositiveShape,
     Role,
     chosen_from,
+    knob_value,
+    lookup,
     registered,
 )
+from trainables.data import DATASETS
 from trainables.estimators import EstimatorField
 from trainables.latents import Latents
 from trainables.likelihoods import GaussianPrecision, LikelihoodField
 from trainables.models import DecoderField, EncoderField
+from trainables.pixels import PixelKind
 from trainables.registry import Registry
 
 TRAINING_SEMANTICS = 1
 """Raised whenever the same configuration would train to other numbers; part of every key."""
 
-BetaKnob = Annotated[float, Field(ge=0, lt=1), KNOB]
+
+def _known_data_set(name: str) -> str:
+    lookup(DATASETS, name)
+    return name
 
 
 class DataConfig(Frozen):
@@ -41,8 +50,8 @@ class DataConfig(Frozen):
         "binarize", a fresh Bernoulli draw with probability x / 255 (the discrete-VAE tutorial).
     """
 
-    name: Annotated[str, SHAPE] = "digits"
-    pixels: Annotated[Literal["dequantize", "unit", "binarize"], SHAPE] = "dequantize"
+    name: Annotated[str, AfterValidator(_known_data_set), SHAPE] = "digits"
+    pixels: Annotated[PixelKind, SHAPE] = "dequantize"
 
 
 OPTIMIZERS: Registry["OptimConfig"] = Registry("optimizer")
@@ -52,8 +61,8 @@ class OptimConfig(Component):
     """Adam and its relatives, with the arguments and defaults of `torch.optim`."""
 
     lr: PositiveKnob = 1e-3
-    beta1: BetaKnob = 0.9
-    beta2: BetaKnob = 0.999
+    beta1: FractionKnob = 0.9
+    beta2: FractionKnob = 0.999
     eps: PositiveKnob = 1e-8
     weight_decay: NonNegativeKnob = 0.0
 
@@ -129,14 +138,9 @@ class TrainingConfig(Frozen):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        estimator, latent = self.estimator, self.latent
-        if latent.family not in estimator.families:
-            raise ValueError(
-                f"estimator {estimator.name!r} works on {' or '.join(sorted(estimator.families))} latents, "
-                f"got {latent.family!r}"
-            )
-        if estimator.analytic:
-            self._check_analytic(f"estimator {estimator.name!r}", self.decoder.linear, self.likelihood)
+        self.estimator.check(self.latent)
+        if self.estimator.analytic:
+            self._check_analytic(f"estimator {self.estimator.name!r}", self.decoder.linear, self.likelihood)
         if self.guide is not None:
             self._check_analytic("guide", True, self.guide.likelihood)
         if self.likelihood.binary and self.data.pixels == "dequantize":
@@ -163,12 +167,8 @@ class TrainingConfig(Frozen):
         return _digest({path: value for path, value, role in self.leaves() if role is SHAPE})
 
     def knobs(self) -> dict[str, float]:
-        """The knobs by dotted path, without the seed; an absent epoch is infinity."""
-        return {
-            path: float("inf") if value is None else float(value)
-            for path, value, role in self.leaves()
-            if role is Role.KNOB and path != "seed"
-        }
+        """The knobs by dotted path, without the seed, as numbers (`knob_value`)."""
+        return {path: knob_value(value) for path, value, role in self.leaves() if role is Role.KNOB and path != "seed"}
 
     def flat(self) -> dict[str, Any]:
         """Every field by dotted path."""

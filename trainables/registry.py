@@ -40,6 +40,7 @@ class Registry(dict[str, V]):
 
 
 def import_submodules(package: str, path: Iterable[str]) -> None:
-    """Imports every module of a package, so that one added file is one added plug-in."""
+    """Imports every module of a package but those named with an underscore: one added file is one added plug-in."""
     for module in pkgutil.iter_modules(path):
-        importlib.import_module(f"{package}.{module.name}")
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package}.{module.name}")

@@ -4,15 +4,16 @@
 
 Shapes. B images, z_shape = [L] or [L, K], S samples (an estimator's own).
 
-- `loss` maps codes z [..., B, *z_shape] to the reconstruction loss [..., B] in nats; `loss.expected(q)` is its exact
-  expectation [B], where the decoder is linear.
+- `loss` maps codes z [..., B, *z_shape] to the reconstruction loss [..., B] in nats, leading axes being samples;
+  `loss.expected(q)` is its exact expectation [B], where the decoder is linear.
 - `q` is the posterior; the estimator differentiates with respect to its parameters.
-- `noise` is standard noise of the family (normal, logistic or Gumbel) of shape `estimator.noise_shape((B, *z_shape))`.
+- `noise` is standard noise of the family (normal, logistic or Gumbel) of shape `estimator.noise_shape((B, *z_shape))`:
+  all the randomness there is. An estimator that draws more than one code asks for a leading axis.
 - `knobs` are the member's own values of the estimator's fields, each a scalar tensor; what is absent is taken from the
   estimator itself. `running_loss`, where `uses_running_loss` is set, is the average loss of the steps before this one.
 - The result is `surrogate` [B] nats. Its value is the loss at the sample (or the mean over samples, the expectation).
   Its gradient with respect to q's parameters is the estimate; with respect to everything else (the decoder, for one) it
-  is the ordinary gradient of the loss.
+  is the ordinary gradient of that value.
 
 Estimators are pure and work under `torch.func.vmap`; adding one is adding a file to this folder.
 """
@@ -23,7 +24,7 @@ from typing import ClassVar, Literal, Protocol, TypeVar
 from torch import Tensor
 
 from trainables.components import Component
-from trainables.latents import DISCRETE, Latent
+from trainables.latents import DISCRETE, Latent, Latents
 from trainables.registry import Registry
 
 ESTIMATORS: Registry["Estimator"] = Registry("estimator")
@@ -44,11 +45,24 @@ class Estimator(Component):
 
     families: ClassVar[frozenset[str]] = DISCRETE
     bias: ClassVar[Literal["unbiased", "biased", "exact"]]
+    """Against the gradient of E[loss] under `sampled(q)`."""
+    samples: ClassVar[str] = "1"
+    """How many codes are drawn for an image."""
     cost: ClassVar[str] = "1 decoder pass"
     source: ClassVar[str]
     analytic: ClassVar[bool] = False
     """Whether it needs `loss.expected`, that is, a linear decoder."""
     uses_running_loss: ClassVar[bool] = False
+
+    def check(self, latent: Latents) -> None:
+        """Whether it can work on these latents.
+
+        Raises:
+            ValueError: it cannot; the message says why.
+        """
+        if latent.family not in self.families:
+            families = " or ".join(sorted(self.families))
+            raise ValueError(f"estimator {self.name!r} works on {families} latents, got {latent.family!r}")
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the noise it wants for codes of shape [B, *z_shape]."""
@@ -82,6 +96,6 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-def score_function(advantage: Tensor, log_prob: Tensor) -> Tensor:
-    """Zero forward; backward advantage * d log_prob."""
-    return advantage.detach() * (log_prob - log_prob.detach())
+def gradient_only(weight: Tensor, of: Tensor) -> Tensor:
+    """Zero forward; backward weight * d `of`."""
+    return weight.detach() * (of - of.detach())

@@ -1,4 +1,4 @@
-"""Relaxations by Gumbel noise: Gumbel-Softmax, its straight-through form, and the decoupled straight-through form.
+"""Relaxations by Gumbel noise: Gumbel-Softmax and its straight-through form.
 
 Logits l [B, L, K] with Gumbel noise g; for bits l [B, L] with logistic noise, sigmoid in place of softmax.
 """
@@ -12,68 +12,51 @@ from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, relax
 from trainables.latents import Latent
 
 Q = TypeVar("Q", bound=Latent)
+Scaling = Annotated[Literal["logits_and_noise", "logits"], SHAPE]
 
 
-@registered(ESTIMATORS)
-class GumbelSoftmax(Estimator):
-    """Relaxed codes, forward and backward: biased for the discrete objective.
+class Relaxation(Estimator):
+    """What the relaxations share: a temperature t, and what it divides.
 
-    `scaling` says what the temperature divides: "logits_and_noise", softmax((l + g) / t) as Jang et al. 2017, whose
-    hard sample is of softmax(l) at any temperature; or "logits", softmax(l / t + g) as in DST, whose hard sample is of
-    softmax(l / t).
+    scaling: "logits_and_noise", softmax((l + g) / t) as Jang et al. 2017, whose hard sample is of softmax(l) at any
+        temperature; or "logits", softmax(l / t + g) as in DST, whose hard sample is of softmax(l / t).
     """
 
-    name: Annotated[Literal["gumbel_softmax"], SHAPE] = "gumbel_softmax"
     temperature: PositiveKnob = 1.0
-    scaling: Annotated[Literal["logits_and_noise", "logits"], SHAPE] = "logits_and_noise"
+    scaling: Scaling = "logits_and_noise"
     bias: ClassVar[Literal["biased"]] = "biased"
-    source: ClassVar[str] = "Jang et al. 2017; Maddison et al. 2017; DST eq. 6"
 
     def sampled(self, q: Q, knobs: Knobs) -> Q:
         return q if self.scaling == "logits_and_noise" else tempered(q, self.knob("temperature", knobs))
 
-    def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
+    def relax(self, q: Latent, noise: Tensor, knobs: Knobs) -> Tensor:
+        """The relaxed code of this noise, shaped as the noise."""
         temperature = self.knob("temperature", knobs)
-        if self.scaling == "logits_and_noise":
-            noise = noise / temperature
-        return loss(relaxed(tempered(q, temperature), noise))
+        return relaxed(tempered(q, temperature), noise / temperature if self.scaling == "logits_and_noise" else noise)
 
 
 @registered(ESTIMATORS)
-class DecoupledSTGS(Estimator):
-    """Hard codes at one temperature, gradients of the relaxation at another, with the same noise.
+class GumbelSoftmax(Relaxation):
+    """Relaxed codes, forward and backward: the exact gradient of another objective, that of a relaxed model."""
 
-    Forward one_hot(argmax(l / temperature_forward + g)), a draw of softmax(l / temperature_forward); backward the
-    gradient of softmax(l / temperature_backward + g).
+    name: Annotated[Literal["gumbel_softmax"], SHAPE] = "gumbel_softmax"
+    source: ClassVar[str] = "Jang et al. 2017; Maddison et al. 2017; DST eq. 6"
+
+    def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
+        return loss(self.relax(q, noise, knobs))
+
+
+@registered(ESTIMATORS)
+class STGumbelSoftmax(Relaxation):
+    """Straight-through Gumbel-Softmax: the hard code forward, the relaxed code of the same noise backward.
+
+    With scaling "logits" (DST) it is `decoupled_st_gs` with one temperature.
     """
 
-    name: Annotated[Literal["decoupled_st_gs"], SHAPE] = "decoupled_st_gs"
-    temperature_forward: PositiveKnob = 1.0
-    temperature_backward: PositiveKnob = 1.0
-    bias: ClassVar[Literal["biased"]] = "biased"
-    source: ClassVar[str] = "DST eq. 12-16"
-
-    def sampled(self, q: Q, knobs: Knobs) -> Q:
-        return tempered(q, self.knob("temperature_forward", knobs))
+    name: Annotated[Literal["st_gumbel_softmax"], SHAPE] = "st_gumbel_softmax"
+    scaling: Scaling = "logits"
+    source: ClassVar[str] = "Jang et al. 2017; DST eq. 8-11"
 
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
         hard = self.sampled(q, knobs).sample(noise)
-        soft = relaxed(tempered(q, self.knob("temperature_backward", knobs)), noise)
-        return loss(straight_through(hard, soft))
-
-
-@registered(ESTIMATORS)
-class STGumbelSoftmax(Estimator):
-    """Straight-through Gumbel-Softmax: `decoupled_st_gs` with one temperature (DST eq. 8-11)."""
-
-    name: Annotated[Literal["st_gumbel_softmax"], SHAPE] = "st_gumbel_softmax"
-    temperature: PositiveKnob = 1.0
-    bias: ClassVar[Literal["biased"]] = "biased"
-    source: ClassVar[str] = "Jang et al. 2017; DST eq. 8-11"
-
-    def sampled(self, q: Q, knobs: Knobs) -> Q:
-        return tempered(q, self.knob("temperature", knobs))
-
-    def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
-        own = self.sampled(q, knobs)
-        return loss(straight_through(own.sample(noise), relaxed(own, noise)))
+        return loss(straight_through(hard, self.relax(q, noise, knobs)))

@@ -1,11 +1,16 @@
-"""The score-function estimator, REINFORCE (Williams 1992; SG C.3.2; DVAE eq. 72-81)."""
+"""Score-function estimators: REINFORCE with two baselines (Williams 1992; SG C.3.2; DVAE eq. 72-81).
+
+Any constant may be subtracted from the loss, since the score d log q(z) has mean zero; a baseline is such a constant,
+independent of z, that lowers the variance.
+"""
 
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from trainables.components import SHAPE, FractionKnob, registered
-from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, score_function
+from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, gradient_only
 from trainables.latents import FAMILIES, Latent
 
 
@@ -24,4 +29,26 @@ class Reinforce(Estimator):
         z = q.sample(noise).detach()
         value = loss(z)
         baseline = knobs.get("running_loss", 0.0)
-        return value + score_function(value - baseline, q.log_prob(z))
+        return value + gradient_only(value - baseline, q.log_prob(z))
+
+
+@registered(ESTIMATORS)
+class RLOO(Estimator):
+    """The mean over k draws of (loss - baseline) * d log q(z), the baseline the mean loss of the k - 1 other draws."""
+
+    name: Annotated[Literal["rloo"], SHAPE] = "rloo"
+    k: Annotated[int, Field(ge=2), SHAPE] = 4
+    families: ClassVar[frozenset[str]] = FAMILIES
+    bias: ClassVar[Literal["unbiased"]] = "unbiased"
+    samples: ClassVar[str] = "k"
+    cost: ClassVar[str] = "k decoder passes"
+    source: ClassVar[str] = "Kool et al. 2019"
+
+    def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.k, *shape)
+
+    def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
+        z = q.sample(noise).detach()
+        value = loss(z)
+        others = (value.sum(0) - value) / (self.k - 1)
+        return (value + gradient_only(value - others, q.log_prob(z))).mean(0)

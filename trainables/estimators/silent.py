@@ -16,6 +16,7 @@ class Silent(Estimator):
     name: Annotated[Literal["silent"], SHAPE] = "silent"
     families: ClassVar[frozenset[str]] = FAMILIES
     bias: ClassVar[Literal["exact"]] = "exact"
+    samples: ClassVar[str] = "0"
     cost: ClassVar[str] = "2 to 10 matrix products of the decoder's size"
     source: ClassVar[str] = "Silent Gradients; categorical latents are this project's"
     analytic: ClassVar[bool] = True

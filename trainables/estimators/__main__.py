@@ -1,0 +1,27 @@
+"""Prints the table of estimators: python -m trainables.estimators > docs/estimators.md."""
+
+from trainables.estimators import ESTIMATORS
+
+HEADER = """\
+# Estimators of the gradient of E[loss(z)]
+
+Written by `python -m trainables.estimators > docs/estimators.md`. Each class says what it computes; the contract is in
+`trainables/estimators/base.py`. Bias is against the gradient of the expectation under the distribution that codes are
+drawn from. L latents, K categories; SG is "Silent Gradients", DST "Decoupled Straight-Through Gumbel-Softmax".
+
+| name | latents | bias | samples | cost | source |
+|---|---|---|---|---|---|
+"""
+
+
+def table() -> str:
+    """Every registered estimator as a Markdown page."""
+    rows = (
+        f"| `{name}` | {', '.join(sorted(e.families))} | {e.bias} | {e.samples} | {e.cost} | {e.source} |\n"
+        for name, e in sorted(ESTIMATORS.items())
+    )
+    return HEADER + "".join(rows)
+
+
+if __name__ == "__main__":
+    print(table(), end="")

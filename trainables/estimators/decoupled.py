@@ -1,0 +1,60 @@
+"""Decoupled straight-through Gumbel-Softmax: one temperature forward, another backward (DST)."""
+
+from typing import Annotated, ClassVar, Literal, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trainables.components import KNOB, SHAPE, PositiveKnob, registered
+from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, relaxed, straight_through, tempered
+from trainables.latents import Latent
+
+Q = TypeVar("Q", bound=Latent)
+OptionalPositiveKnob = Annotated[float | None, Field(gt=0), KNOB]
+
+
+class Decoupled(Estimator):
+    """What decoupled estimators share: two temperatures, each constant or linear in the epoch (DST appendix B).
+
+    temperature_forward: the hard code is a draw of softmax(l / temperature_forward).
+    temperature_backward: what the gradient is taken at.
+    temperature_forward_end, temperature_backward_end: reached in the last epoch; absent, the temperature is constant.
+    """
+
+    temperature_forward: PositiveKnob = 1.0
+    temperature_backward: PositiveKnob = 1.0
+    temperature_forward_end: OptionalPositiveKnob = None
+    temperature_backward_end: OptionalPositiveKnob = None
+    bias: ClassVar[Literal["biased"]] = "biased"
+
+    def sampled(self, q: Q, knobs: Knobs) -> Q:
+        return tempered(q, self.knob("temperature_forward", knobs))
+
+    def scheduled(self, knobs: Knobs, progress: float) -> dict[str, Tensor]:
+        return {
+            name: _linear(self.knob(name, knobs), self.knob(f"{name}_end", knobs), progress)
+            for name in ("temperature_forward", "temperature_backward")
+        }
+
+
+def _linear(start: Tensor, end: Tensor, progress: float) -> Tensor:
+    """From start to end; constant where the end is infinite, that is, absent."""
+    return torch.lerp(start, torch.where(end.isinf(), start, end).to(start.dtype), progress)
+
+
+@registered(ESTIMATORS)
+class DecoupledSTGS(Decoupled):
+    """Hard codes at one temperature, gradients of the relaxation at another, with the same noise.
+
+    Forward one_hot(argmax(l / temperature_forward + g)); backward the gradient of
+    softmax(l / temperature_backward + g).
+    """
+
+    name: Annotated[Literal["decoupled_st_gs"], SHAPE] = "decoupled_st_gs"
+    source: ClassVar[str] = "DST eq. 12-16"
+
+    def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
+        hard = self.sampled(q, knobs).sample(noise)
+        soft = relaxed(tempered(q, self.knob("temperature_backward", knobs)), noise)
+        return loss(straight_through(hard, soft))

@@ -1,0 +1,36 @@
+"""DisARM: antithetic pairs of bits, Rao-Blackwellized.
+
+Dong, Mnih & Tucker, "DisARM: an antithetic gradient estimator for binary latent variables" (2020), eq. 7; found at the
+same time by Yin et al. 2020 (U2G).
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from torch import Tensor
+
+from trainables.components import SHAPE, registered
+from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, gradient_only
+from trainables.latents import Bernoulli, Latent
+
+
+@registered(ESTIMATORS)
+class DisARM(Estimator):
+    """Half the difference of the losses at z and its antithetic twin z', times (z - z') sigmoid(|l|) for every bit.
+
+    z uses the logistic noise and z' its negative, so each alone is a draw of q, and bits on which they agree receive no
+    gradient.
+    """
+
+    name: Annotated[Literal["disarm"], SHAPE] = "disarm"
+    families: ClassVar[frozenset[str]] = frozenset({"bernoulli"})
+    bias: ClassVar[Literal["unbiased"]] = "unbiased"
+    samples: ClassVar[str] = "2"
+    cost: ClassVar[str] = "2 decoder passes"
+    source: ClassVar[str] = "Dong et al. 2020"
+
+    def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
+        assert isinstance(q, Bernoulli)  # by `families`
+        z, twin = q.sample(noise), q.sample(-noise)
+        value, twin_value = loss(z), loss(twin)
+        weights = (z - twin) * q.logits.abs().sigmoid().detach()
+        return 0.5 * (value + twin_value) + gradient_only(0.5 * (value - twin_value), (weights * q.logits).sum(-1))
