@@ -7,7 +7,7 @@ A member's numbers do not depend on its company: its randomness is its own (`str
 and since losses are summed, the gradient of its loss reaches its parameters alone, also when a neighbour's is NaN.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from trainables.data import Images
 from trainables.objective import VAE, Tensors
 from trainables.optim import Coefficients, Group, coefficients
 from trainables.pixels import observed
+from trainables.snapshot import Snapshot
 from trainables.streams import Purpose, Streams
 
 EVALUATION_BATCH = 1000
@@ -201,23 +202,34 @@ class Cohort:
     @torch.no_grad()
     def _evaluate(self, epoch_knobs: Tensors) -> Tensors:
         """Metrics [M] on the validation images, with noise that is the same in every epoch: that of an epoch 0."""
-        self._model.eval()
-        images = self._images["validation"]
         parts = []
-        for which, streams in self._turns:
-            tensors = {name: value[which] for name, value in self.tensors().items()}
-            knobs = {path: value[which].to(self.dtype) for path, value in epoch_knobs.items()}
+        for members in self._snapshots(epoch_knobs):
             sums: Tensors = {}
-            for step, batch in enumerate(images.split(EVALUATION_BATCH)):
-                stacked = batch.expand(len(knobs["optim.lr"]), *batch.shape)
-                x = self._observed(stacked, streams, Purpose.EVALUATION_PIXELS, step, 0)
-                shape = (len(batch), *self.config.latent.z_shape)
-                noise = self._noise(streams, shape, Purpose.EVALUATION_LATENT, step, 0)
-                more = _lift(objective.evaluation_sums, self.config, self._model)(tensors, x, noise, knobs)
+            for step, x in enumerate(members.batches(EVALUATION_BATCH)):
+                noise = members.noise((x.shape[1], *self.config.latent.z_shape), Purpose.EVALUATION_LATENT, step=step)
+                more = members.lift(objective.evaluation_sums)(members.tensors, x, noise, members.knobs)
                 sums = {name: sums.get(name, 0) + value for name, value in more.items()}
             parts.append(sums)
         total = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        images = self._images["validation"]
         return objective.metrics_of(self.config, total, len(images), images[0].numel())
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """The members as they stand after this epoch, in the stacks that they are trained in."""
+        yield from self._snapshots(objective.epoch_knobs(self.config, self._knobs, max(1, self.epoch)))
+
+    def _snapshots(self, epoch_knobs: Tensors) -> Iterator[Snapshot]:
+        self._model.eval()
+        epoch_knobs = epoch_knobs | {"running_loss": self._running["sum"] / self._running["weight"].clamp(min=1e-12)}
+        for which, streams in self._turns:
+            yield Snapshot(
+                config=self.config,
+                tensors={name: value[which] for name, value in self.tensors().items()},
+                knobs={path: value[which].to(self.dtype) for path, value in epoch_knobs.items()},
+                images=self._images["validation"],
+                streams=streams,
+                lift=lambda function: _lift(function, self.config, self._model),
+            )
 
     # --- state -------------------------------------------------------------------------------------------------------
 

@@ -138,23 +138,32 @@ def training_loss(
         knobs: the member's knobs by dotted path, as of this epoch (`epoch_knobs`), and `running_loss`.
     """
     q = posterior(config, model, tensors, x)
+    total, surrogate = reconstruction_losses(config, model, tensors, x, q, noise, knobs)
+    sampled = config.estimator.sampled(q, sub_knobs(knobs, "estimator"))
+    trained = sampled if config.objective.kl_temperature == "forward" else q
+    total = total + knobs["objective.kl_weight"] * trained.kl()
+    return StepLoss(total.mean(), surrogate.detach().mean())
+
+
+def reconstruction_losses(
+    config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, q: Latent, noise: Tensor, knobs: Tensors
+) -> tuple[Tensor, Tensor]:
+    """What a step differentiates for the reconstruction, guide included, and the estimator's surrogate; each [B] nats.
+
+    Arguments as of `training_loss`, and the posterior q of the images x.
+    """
     estimator_knobs = sub_knobs(knobs, "estimator") | {"running_loss": knobs["running_loss"]}
     loss = reconstruction(config, model, tensors, x, knobs)
     if config.guide is None:
         surrogate = config.estimator(loss, q, noise, estimator_knobs)
-        total = surrogate
-    else:
-        guide = guide_reconstruction(config, model, tensors, x, knobs)
-        weight = knobs["guide.weight"]
-        if config.guide.anneal == "encoder_gradient":
-            surrogate = config.estimator(loss, scale_gradient(q, 1 - weight), noise, estimator_knobs)
-            total = surrogate + guide.expected(scale_gradient(q, weight))
-        else:
-            surrogate = config.estimator(loss, q, noise, estimator_knobs)
-            total = (1 - weight) * surrogate + weight * guide.expected(q)
-    trained = config.estimator.sampled(q, estimator_knobs) if config.objective.kl_temperature == "forward" else q
-    total = total + knobs["objective.kl_weight"] * trained.kl()
-    return StepLoss(total.mean(), surrogate.detach().mean())
+        return surrogate, surrogate
+    guide = guide_reconstruction(config, model, tensors, x, knobs)
+    weight = knobs["guide.weight"]
+    if config.guide.anneal == "encoder_gradient":
+        surrogate = config.estimator(loss, scale_gradient(q, 1 - weight), noise, estimator_knobs)
+        return surrogate + guide.expected(scale_gradient(q, weight)), surrogate
+    surrogate = config.estimator(loss, q, noise, estimator_knobs)
+    return (1 - weight) * surrogate + weight * guide.expected(q), surrogate
 
 
 def epoch_knobs(config: TrainingConfig, knobs: Tensors, epoch: int) -> Tensors:
