@@ -18,7 +18,6 @@ from torch import Tensor
 
 from trainables.registry import Registry, UnknownName, nearest
 
-
 V = TypeVar("V")
 
 
@@ -48,9 +47,8 @@ class Frozen(BaseModel):
         """Refuses what `extra="forbid"` would refuse too, in a message that says what there is."""
         for name in values if isinstance(values, Mapping) else ():
             if name not in cls.model_fields:
-                raise complaint(
-                    f"unknown field {name!r}.{nearest(str(name), cls.model_fields)} Known: {', '.join(cls.model_fields)}."
-                )
+                known = ", ".join(cls.model_fields)
+                raise complaint(f"unknown field {name!r}.{nearest(str(name), cls.model_fields)} Known: {known}.")
         return values
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Any, Role]]:
@@ -111,7 +109,9 @@ def chosen_from(registry: Mapping[str, Any], key: str = "name") -> BeforeValidat
         if type(value) in map(type, registry.values()):
             return value
         if not isinstance(value, Mapping) or not isinstance(value.get(key), str):
-            raise complaint(f"must be a table with a {key!r} ({', '.join(sorted(registry))}), got {reprlib.repr(value)}")
+            raise complaint(
+                f"must be a table with a {key!r} ({', '.join(sorted(registry))}), got {reprlib.repr(value)}"
+            )
         return type(lookup(registry, value[key])).model_validate(dict(value))
 
     return BeforeValidator(parse)

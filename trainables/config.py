@@ -29,7 +29,7 @@ from trainables.components import (
 from trainables.data import DATASETS
 from trainables.estimators import EstimatorField
 from trainables.latents import Latents
-from trainables.likelihoods import GaussianPrecision, LikelihoodField
+from trainables.likelihoods import GaussianPrecision, Likelihood, LikelihoodField
 from trainables.models import DecoderField, EncoderField
 from trainables.pixels import PixelKind
 from trainables.registry import Registry
@@ -120,6 +120,10 @@ class Guide(Frozen):
     lr_alpha: PositiveKnob = 1e-3
 
 
+ANALYTIC = ("gaussian_fixed", "gaussian_precision")
+"""The likelihoods whose expectation under a linear decoder is known."""
+
+
 class TrainingConfig(Frozen):
     """One training, complete: validated before anything starts."""
 
@@ -140,21 +144,23 @@ class TrainingConfig(Frozen):
     def _parts_fit(self) -> Self:
         self.estimator.check(self.latent)
         if self.estimator.analytic:
-            self._check_analytic(f"estimator {self.estimator.name!r}", self.decoder.linear, self.likelihood)
+            if not self.decoder.linear:
+                raise ValueError(
+                    f"estimator {self.estimator.name!r} needs a linear decoder, got {self.decoder.name!r}; "
+                    "use decoder 'linear', or another estimator with a guide"
+                )
+            self._check_analytic(f"estimator {self.estimator.name!r}", self.likelihood)
         if self.guide is not None:
-            self._check_analytic("guide", True, self.guide.likelihood)
+            self._check_analytic("guide", self.guide.likelihood)
         if self.likelihood.binary and self.data.pixels == "dequantize":
             raise ValueError("a bernoulli likelihood needs data.pixels 'unit' or 'binarize', got 'dequantize'")
         if self.likelihood.name == "gaussian_precision" and not self.decoder.linear:
             raise ValueError("likelihood 'gaussian_precision' belongs to a linear decoder; use 'gaussian_log_scale'")
         return self
 
-    def _check_analytic(self, what: str, linear: bool, likelihood: Any) -> None:
-        if not linear or likelihood.name not in ("gaussian_fixed", "gaussian_precision"):
-            raise ValueError(
-                f"{what} needs a linear decoder and likelihood 'gaussian_fixed' or 'gaussian_precision', "
-                f"got decoder {self.decoder.name!r} and likelihood {likelihood.name!r}"
-            )
+    def _check_analytic(self, what: str, likelihood: Likelihood) -> None:
+        if likelihood.name not in ANALYTIC:
+            raise ValueError(f"{what} needs likelihood {' or '.join(map(repr, ANALYTIC))}, got {likelihood.name!r}")
         if getattr(likelihood, "log_term", None) == "exact" and self.latent.family != "gaussian":
             raise ValueError(f"log_term 'exact' is for gaussian latents, got {self.latent.family!r}; use 'taylor'")
 
@@ -180,11 +186,32 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+_RULES = {
+    "missing": "is required",
+    "greater_than": "must be > {gt:g}",
+    "greater_than_equal": "must be >= {ge:g}",
+    "less_than": "must be < {lt:g}",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "model_type": "must be a table of fields",
+}
+"""What pydantic's error types mean, in the words of someone who writes a configuration."""
+
+
 def explain(error: ValidationError) -> str:
     """The first complaint of a validation error in one line: field, rule, value."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("value_error", "component"):
+    kind, where = first["type"], ".".join(str(part) for part in first["loc"])
+    if kind in ("value_error", "complaint"):
+        message = first["msg"].removeprefix("Value error, ")
         return f"{where}: {message}" if where else message
-    return f"{where}: {message}, got {first['input']!r}"
+    rule = _RULES[kind].format(**first.get("ctx", {})) if kind in _RULES else first["msg"]
+    got = "" if kind == "missing" else f", got {reprlib.repr(first['input'])}"
+    return f"{where or 'a configuration'} {rule}{got}"

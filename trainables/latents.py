@@ -18,7 +18,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.components import SHAPE, Frozen, PositiveShape
+from trainables.components import SHAPE, Frozen, PositiveShape, chosen_from
+from trainables.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,9 @@ def scale_gradient(q: Q, weight: Tensor | float) -> Q:
     return type(q)(*(p.detach() + weight * (p - p.detach()) for p in q.parameters))
 
 
+LATENTS: Registry["GaussianLatents | BernoulliLatents | CategoricalLatents"] = Registry("latent family")
+
+
 class GaussianLatents(Frozen):
     """L real latents with a standard normal prior."""
 
@@ -220,4 +224,7 @@ class CategoricalLatents(Frozen):
         return Categorical(features.unflatten(-1, self.z_shape))
 
 
-Latents = Annotated[GaussianLatents | BernoulliLatents | CategoricalLatents, Field(discriminator="family")]
+for _family in (GaussianLatents(), BernoulliLatents(), CategoricalLatents()):
+    LATENTS.add(_family.family, _family)
+
+Latents = Annotated[GaussianLatents | BernoulliLatents | CategoricalLatents, chosen_from(LATENTS, key="family")]

@@ -18,7 +18,7 @@ class UnknownName(KeyError):
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """' Did you mean …?' for the closest choice, or an empty string."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

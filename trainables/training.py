@@ -4,17 +4,19 @@ from trainables.training import train
 results = train([config, …], device="cpu", data_dir="data")
 """
 
+import hashlib
 import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import safetensors.torch
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -97,46 +99,71 @@ class CohortTraining:
         return results
 
     def checkpoint(self) -> bytes:
-        """The state as a safetensors file whose header says what it is."""
-        tensors, plain = self.cohort.state()
-        tensors |= {f"history/{name}": torch.from_numpy(values) for name, values in self.history().items()}
-        header = {"format": CHECKPOINT_FORMAT, "keys": self.keys, "wall_s": self.wall_s, **plain}
-        return safetensors.torch.save(tensors, metadata={"training": json.dumps(header)})
+        """The state as a safetensors file whose metadata say what it is."""
+        tensors = self.cohort.state()
+        tensors |= {_HISTORY + name: torch.from_numpy(values) for name, values in self.history().items()}
+        header = CheckpointHeader(
+            format=CHECKPOINT_FORMAT, keys=self.keys, epoch=self.cohort.epoch, wall_s=self.wall_s
+        ).model_dump_json()
+        return safetensors.torch.save(tensors, metadata={"training": header, "sha256": _sha256(header, tensors)})
 
     def restore(self, checkpoint: bytes) -> None:
         """Goes on from a checkpoint of the same members.
 
         Raises:
-            ValueError: not a checkpoint, or one of other members; nothing is changed then.
+            ValueError: not a checkpoint, a damaged one, or one of other members; nothing is changed then.
         """
-        tensors, header = read_checkpoint(checkpoint)
-        if header["keys"] != self.keys:
+        header, tensors = read_checkpoint(checkpoint)
+        if header.keys != self.keys:
             raise ValueError("this checkpoint is of other members")
-        history = {
-            name.removeprefix("history/"): tensors.pop(name).numpy()
-            for name in list(tensors)
-            if name.startswith("history/")
-        }
-        self.cohort.load_state(tensors, header)
-        self.wall_s = header["wall_s"]
-        self._metrics = defaultdict(list, {name: list(values) for name, values in history.items()})
+        history = {name: tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_HISTORY)}
+        if any(values.shape != (header.epoch, len(self.keys)) for values in history.values()):
+            raise ValueError(f"this checkpoint is damaged: its history is not of {header.epoch} epochs")
+        self.cohort.load_state(tensors, header.epoch)
+        self.wall_s = header.wall_s
+        self._metrics = defaultdict(list, {name.removeprefix(_HISTORY): list(v) for name, v in history.items()})
 
 
-def read_checkpoint(checkpoint: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a checkpoint; executes no code.
+_HISTORY = "history/"
+
+
+class CheckpointHeader(BaseModel):
+    """What a checkpoint says beside its tensors: the members' keys, the epochs completed, the wall time so far."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format: Literal[1]
+    keys: list[str]
+    epoch: Annotated[int, Field(ge=0)]
+    wall_s: Annotated[float, Field(ge=0)]
+
+
+def read_checkpoint(checkpoint: bytes) -> tuple[CheckpointHeader, dict[str, Tensor]]:
+    """Header and tensors of a checkpoint; executes no code.
 
     Raises:
-        ValueError: not a checkpoint of this format.
+        ValueError: not a checkpoint of this format, or a damaged one.
     """
     try:
         size = int.from_bytes(checkpoint[:8], "little")
-        header = json.loads(json.loads(checkpoint[8 : 8 + size])["__metadata__"]["training"])
+        metadata = json.loads(checkpoint[8 : 8 + size])["__metadata__"]
+        header = CheckpointHeader.model_validate_json(metadata["training"])
         tensors = safetensors.torch.load(checkpoint)
+        intact = metadata["sha256"] == _sha256(metadata["training"], tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"not a training checkpoint: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != CHECKPOINT_FORMAT:
-        raise ValueError(f"a checkpoint of format {CHECKPOINT_FORMAT} is needed")
-    return tensors, header
+        raise ValueError(f"not a training checkpoint of format {CHECKPOINT_FORMAT} ({type(error).__name__})") from None
+    if not intact:
+        raise ValueError("this checkpoint is damaged: its checksum differs")
+    return header, tensors
+
+
+def _sha256(header: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        values = tensors[name].numpy()
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def train(
