@@ -1,0 +1,287 @@
+"""The contract of `trainables.estimators.base`, run for every registered estimator on every family it supports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from oracles import gradients, random_posterior, standard_noise
+from pydantic import ValidationError
+from torch import Tensor
+from torch.func import vmap
+
+from trainables.analytic import expected_log_likelihood
+from trainables.components import KNOB, Component
+from trainables.config import TrainingConfig
+from trainables.estimators import ESTIMATORS, Estimator
+from trainables.estimators.__main__ import table
+from trainables.latents import FAMILIES, Latent
+
+CASES = [(name, family) for name, e in sorted(ESTIMATORS.items()) for family in sorted(e.families)]
+UNSUPPORTED = [(name, family) for name, e in sorted(ESTIMATORS.items()) for family in sorted(FAMILIES - e.families)]
+LATENTS = {
+    "gaussian": {"family": "gaussian", "size": 3},
+    "bernoulli": {"family": "bernoulli", "size": 3},
+    "categorical": {"family": "categorical", "size": 3, "categories": 4},
+}
+B, L, K, D = 8, 3, 4, 5
+RELAXED = {"gumbel_softmax"}
+EXACT = {"silent", "exact"}
+NOT_READ_BY_THE_CALL = {"baseline_momentum", "temperature_forward_end", "temperature_backward_end"}
+KNOBS = [
+    (name, family, path)
+    for name, family in CASES
+    for path, _, role in ESTIMATORS[name].leaves()
+    if role is KNOB and path not in NOT_READ_BY_THE_CALL
+]
+
+
+@dataclass
+class LinearLoss:
+    """-log N(x; W z + b, 1), whose expectation is analytic; remembers the codes it was asked about."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __post_init__(self) -> None:
+        self.codes: list[Tensor] = []
+
+    def __call__(self, z: Tensor) -> Tensor:
+        self.codes.append(z)
+        if self.weight.dim() == 3:  # one-hot codes
+            z = z.flatten(-2)
+        residual = self.x - z @ self.weight.flatten(1).mT - self.bias
+        return 0.5 * residual.square().sum(-1) + 0.5 * D * torch.log(torch.tensor(2 * torch.pi, dtype=self.x.dtype))
+
+    def expected(self, q: Latent) -> Tensor:
+        return -expected_log_likelihood(self.x, q, self.weight, self.bias, variance=1.0)
+
+
+@dataclass
+class Problem:
+    """One estimator's arguments."""
+
+    estimator: Estimator
+    loss: LinearLoss
+    q: Latent
+    noise: Tensor
+
+    def surrogate(self, knobs: Mapping[str, Tensor] = {}) -> Tensor:
+        return self.estimator(self.loss, self.q, self.noise, knobs)
+
+    def gradients(self, knobs: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
+        return gradients(self.surrogate(knobs), self.q)
+
+    def as_dtype(self, dtype: torch.dtype) -> "Problem":
+        q = type(self.q)(*(p.detach().to(dtype).requires_grad_() for p in self.q.parameters))
+        loss = LinearLoss(*(t.to(dtype) for t in (self.loss.x, self.loss.weight, self.loss.bias)))
+        return Problem(self.estimator, loss, q, self.noise.to(dtype))
+
+
+def problem(name: str, family: str, *, seed: int = 0, estimator: Estimator | None = None) -> Problem:
+    estimator = estimator or ESTIMATORS[name]
+    generator = torch.Generator().manual_seed(seed)
+    q = random_posterior(family, B, L, K, generator)
+    z_shape = tuple(q.parameters[0].shape[1:])
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+    loss = LinearLoss(normal(B, D), normal(D, *z_shape), normal(D))
+    return Problem(estimator, loss, q, standard_noise(family, estimator.noise_shape((B, *z_shape)), generator))
+
+
+def config(estimator: dict | Estimator, latent: dict) -> TrainingConfig:
+    return TrainingConfig.model_validate(
+        {
+            "latent": latent,
+            "encoder": {"name": "mlp"},
+            "decoder": {"name": "linear"},
+            "likelihood": {"name": "gaussian_fixed"},
+            "estimator": estimator,
+            "optim": {"name": "adam"},
+            "epochs": 3,
+            "batch_size": 8,
+        }
+    )
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_surrogate_is_one_finite_number_an_image_and_every_parameter_learns(name, family):
+    p = problem(name, family)
+    assert p.surrogate().shape == (B,)
+    assert p.surrogate().isfinite().all()
+    for parameter, gradient in zip(p.q.parameters, p.gradients(), strict=True):
+        assert gradient.shape == parameter.shape
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_same_noise_same_result_and_arguments_are_left_alone(name, family):
+    p = problem(name, family)
+    before = [t.detach().clone() for t in (p.noise, *p.q.parameters)]
+    value, gradient = p.surrogate(), p.gradients()
+    torch.manual_seed(1)  # an estimator that drew from the global generator would now differ
+    assert torch.equal(p.surrogate(), value)
+    assert all(map(torch.equal, p.gradients(), gradient))
+    assert all(map(torch.equal, (p.noise, *p.q.parameters), before))
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_images_do_not_influence_each_other(name, family):
+    p = problem(name, family)
+    (first,) = torch.autograd.grad(p.surrogate()[0], p.q.parameters[:1])
+    assert first[0].abs().max() > 0
+    assert not first[1:].any()
+
+
+@pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[0] != "silent"])
+def test_codes_are_hard_draws(name, family):
+    p = problem(name, family)
+    p.surrogate()
+    assert p.loss.codes
+    hard = all(bool(((z == 0) | (z == 1)).all()) for z in p.loss.codes)
+    assert hard == (family != "gaussian" and name not in RELAXED)
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_gradient_of_the_decoder_is_that_of_the_value(name, family):
+    p = problem(name, family)
+
+    def value(weight: Tensor, bias: Tensor) -> Tensor:
+        return p.estimator(LinearLoss(p.loss.x, weight, bias), p.q, p.noise)
+
+    weight, bias = p.loss.weight.clone().requires_grad_(), p.loss.bias.clone().requires_grad_()
+    assert torch.autograd.gradcheck(value, (weight, bias))
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_vmap_equals_the_loop_over_members(name, family):
+    members = [problem(name, family, seed=seed) for seed in range(3)]
+    knobs = [
+        {path: torch.tensor(0.7 + 0.2 * i, dtype=torch.float64) for path in _knobs(name)}
+        | {"running_loss": m.loss.x[0, 0]}
+        for i, m in enumerate(members)
+    ]
+
+    def one(x, weight, bias, parameters, noise, knobs):
+        return members[0].estimator(LinearLoss(x, weight, bias), type(members[0].q)(*parameters), noise, knobs)
+
+    def stack(*tensors: Tensor) -> Tensor:
+        return torch.stack(tensors)
+
+    parameters = tuple(stack(*(m.q.parameters[i] for m in members)) for i in range(len(members[0].q.parameters)))
+    stacked = vmap(one)(
+        stack(*(m.loss.x for m in members)),
+        stack(*(m.loss.weight for m in members)),
+        stack(*(m.loss.bias for m in members)),
+        parameters,
+        stack(*(m.noise for m in members)),
+        {path: stack(*(k[path] for k in knobs)) for path in knobs[0]},
+    )
+    packed = torch.autograd.grad(stacked.sum(), parameters)
+    for i, member in enumerate(members):
+        torch.testing.assert_close(stacked[i], member.surrogate(knobs[i]))
+        for all_members, alone in zip(packed, member.gradients(knobs[i]), strict=True):
+            torch.testing.assert_close(all_members[i], alone)
+
+
+@pytest.mark.parametrize(("name", "family", "path"), KNOBS)
+def test_knobs_override_fields(name, family, path):
+    field = problem(name, family, estimator=ESTIMATORS[name].model_copy(update={path: 0.4}))
+    knob = problem(name, family)
+    assert all(map(torch.equal, knob.gradients({path: torch.tensor(0.4, dtype=torch.float64)}), field.gradients()))
+    assert not all(map(torch.equal, knob.gradients(), field.gradients()))
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_float32_stays_float32(name, family):
+    p = problem(name, family).as_dtype(torch.float32)
+    assert p.surrogate().dtype == torch.float32
+    assert {gradient.dtype for gradient in p.gradients()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[1] != "gaussian"])
+def test_saturated_logits_have_finite_gradients_in_float32(name, family):
+    p = problem(name, family).as_dtype(torch.float32)
+    p.q = type(p.q)((p.q.parameters[0].detach() * 1e3).requires_grad_())
+    assert p.surrogate().isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in p.gradients())
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_only_exact_estimators_have_no_variance(name, family):
+    draws = []
+    for seed in range(5):
+        p = problem(name, family)
+        p.noise = standard_noise(family, tuple(p.noise.shape), torch.Generator().manual_seed(seed))
+        draws.append(p.gradients()[0])
+    variance = (torch.stack(draws) - draws[0]).square().sum()
+    assert (variance == 0) == (name in EXACT)
+    assert (ESTIMATORS[name].bias == "exact") == (name in EXACT)
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_round_trip_through_the_configuration(name, family):
+    given = config({"name": name}, LATENTS[family])
+    again = TrainingConfig.model_validate_json(given.model_dump_json())
+    assert given.estimator == ESTIMATORS[name]
+    assert type(again.estimator) is type(ESTIMATORS[name])
+    assert again == given
+    assert again.key() == given.key()
+
+
+@pytest.mark.parametrize(("name", "family"), UNSUPPORTED)
+def test_other_families_are_refused_by_the_configuration(name, family):
+    with pytest.raises(ValidationError, match=f"estimator '{name}' works on .* latents, got '{family}'"):
+        config({"name": name}, LATENTS[family])
+
+
+@pytest.mark.parametrize("path", sorted({path for _, _, path in KNOBS if path.startswith("temperature")}))
+def test_temperatures_are_positive(path):
+    name = next(n for n, _, p in KNOBS if p == path)
+    with pytest.raises(ValidationError, match=path):
+        type(ESTIMATORS[name])(**{path: 0.0})
+
+
+def test_every_field_is_a_shape_or_a_knob():
+    assert all(len(list(e.leaves())) == len(type(e).model_fields) for e in ESTIMATORS.values())
+    assert all(isinstance(e, Component) for e in ESTIMATORS.values())
+
+
+def test_the_table_on_disk_is_the_table_of_the_registry():
+    page = Path(__file__).parents[2] / "docs" / "estimators.md"
+    assert page.read_text(encoding="utf-8") == table()
+    assert all(f"| `{name}` |" in table() for name in ESTIMATORS)
+
+
+# --- exact: the limit on states ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("latent", "number"),
+    [
+        ({"family": "bernoulli", "size": 15}, "2**15"),
+        ({"family": "bernoulli", "size": 100_000}, "2**100000"),
+        ({"family": "categorical", "size": 5, "categories": 8}, "8**5"),
+    ],
+)
+def test_exact_refuses_large_spaces_when_configured(latent, number):
+    with pytest.raises(ValidationError, match=r"at most 2\*\*14 states, got " + number.replace("*", r"\*")):
+        config({"name": "exact"}, latent)
+
+
+@pytest.mark.parametrize(
+    "latent", [{"family": "bernoulli", "size": 14}, {"family": "categorical", "size": 7, "categories": 4}]
+)
+def test_exact_accepts_spaces_up_to_the_limit(latent):
+    assert config({"name": "exact"}, latent).estimator.name == "exact"
+
+
+def test_exact_refuses_large_spaces_when_called():
+    q = random_posterior("bernoulli", 1, 15, 2, torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"got 2\*\*15"):
+        ESTIMATORS["exact"](lambda z: z.sum(-1), q, torch.empty(0))
