@@ -1,0 +1,47 @@
+"""What is compared: studies and sweeps, described without running anything. One file a study family.
+
+A module of this package that defines `SWEEPS`, a tuple of `Sweep`s, is found by itself.
+"""
+
+import importlib
+import pkgutil
+from functools import cache
+
+from search_spaces.space import Sweep
+
+__all__ = ["Sweep", "UnknownSweep", "get_sweep", "list_sweeps"]
+
+
+class UnknownSweep(KeyError):
+    """A name that no sweep has; the message lists those there are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@cache
+def _sweeps() -> dict[str, Sweep]:
+    found: dict[str, Sweep] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for sweep in getattr(importlib.import_module(f"{__name__}.{module.name}"), "SWEEPS", ()):
+            if sweep.name in found:
+                raise ValueError(f"two sweeps are named {sweep.name!r}")
+            found[sweep.name] = sweep
+    return found
+
+
+def list_sweeps() -> list[str]:
+    """The names of all sweeps, sorted."""
+    return sorted(_sweeps())
+
+
+def get_sweep(name: str) -> Sweep:
+    """The sweep of that name.
+
+    Raises:
+        UnknownSweep: there is none; the message lists the known ones.
+    """
+    try:
+        return _sweeps()[name]
+    except KeyError:
+        raise UnknownSweep(f"unknown sweep {name!r}; known: {', '.join(list_sweeps())}") from None

@@ -1,0 +1,50 @@
+"""What all commands share: one-line messages for a user's mistakes, and exit codes."""
+
+import sys
+from collections.abc import Callable
+
+import click
+import typer
+
+from sweeps.errors import UserError
+
+OK, INTERNAL, UNUSABLE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def run_app(app: typer.Typer, prog_name: str) -> None:
+    """Runs a Typer app and exits; a mistake of the user is one line on stderr and exit code 2."""
+    try:
+        code = app(prog_name=prog_name, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except click.ClickException as error:
+        code = _complain(prog_name, error.format_message())
+    except UserError as error:
+        code = _complain(prog_name, str(error))
+    sys.exit(code or OK)
+
+
+def _complain(prog_name: str, message: str) -> int:
+    print(f"{prog_name}: {' '.join(message.split())}", file=sys.stderr)
+    return UNUSABLE
+
+
+def single(function: Callable[..., int | None]) -> typer.Typer:
+    """A Typer app of one command."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(function)
+    return app
+
+
+def main() -> None:
+    """The `sweeps` command: run, report and ui as subcommands."""
+    from sweeps import run, ui
+    from sweeps.report import __main__ as report
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+    app.command("run")(run.run)
+    app.command("report")(report.report)
+    app.command("ui")(ui.ui)
+    run_app(app, "sweeps")

@@ -1,0 +1,210 @@
+"""Runs cohorts on Ray: one Tune trial each, in reused actors. The driver hears results and hands out work.
+
+Ray Tune is a view here, never the truth: trials are never restored, their state is scratch.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+# Read by Ray when it is imported: no output of its own, and short waits where Ray Train polls.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import logging
+
+import ray
+from ray import tune
+from ray.exceptions import RayActorError
+from ray.tune.search import Searcher
+
+from sweeps.errors import UserError
+from sweeps.plan import Cohort
+from trainables.ray_train import Task, trial
+
+_OBJECT_STORE_BYTES = 256 * 2**20  # results are small; the default takes a third of the machine's memory
+
+
+class Work(Protocol):
+    """What the driver hands out and hears back, all on one thread."""
+
+    def next(self) -> Cohort | None:
+        """The next cohort to train; None if there is none at the moment."""
+        ...
+
+    def exhausted(self) -> bool:
+        """Whether there never will be another one."""
+        ...
+
+    def progressed(self, cohort: Cohort, since: int, history: dict[str, Any]) -> None:
+        """Metrics [epochs, M] of the epochs after `since`."""
+        ...
+
+    def ended(self, cohort: Cohort, results: list[dict[str, Any]]) -> None:
+        """What came of each member."""
+        ...
+
+    def failed(self, cohort: Cohort, reason: str, detail: str) -> None:
+        """The whole cohort failed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What is there, and what one cohort takes of it."""
+
+    device: str
+    slots: int
+    """How many cohorts run at the same time."""
+    workers: int = 1
+    threads: int = 1
+
+    @property
+    def trial(self) -> dict[str, float]:
+        if self.workers > 1:
+            return {"CPU": 0.01}  # its workers hold the resources; a trial that held them too could wait for ever
+        return {"CPU": 1, "GPU": 1} if self.device == "cuda" else {"CPU": self.threads}
+
+
+@contextlib.contextmanager
+def connected(*, address: str | None, device: str, workers: int, max_concurrent: int | None) -> Iterator[Resources]:
+    """Starts Ray on this machine, or joins a cluster, for the time of the context, and says what it offers.
+
+    Raises:
+        UserError: the address does not answer, or a GPU is asked for where there is none.
+    """
+    quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise
+        first = (str(error).splitlines() or ["no answer"])[0]
+        raise UserError(f"no Ray cluster at --address {address!r}: {first}") from None
+    try:
+        yield _resources(device, workers, max_concurrent)
+    finally:
+        ray.shutdown()
+
+
+def _resources(device: str, workers: int, max_concurrent: int | None) -> Resources:
+    offered = ray.cluster_resources()
+    gpus, cpus = int(offered.get("GPU", 0)), int(offered.get("CPU", 1))
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    if device == "cuda" and not gpus:
+        raise UserError("--device cuda: Ray sees no GPU; use --device cpu or join a cluster that has one")
+    units = gpus if device == "cuda" else cpus
+    if workers > units:
+        raise UserError(f"--workers {workers}: Ray has {units} {device} units; ask for at most that many")
+    slots = max(1, units // workers)
+    return Resources(device, min(slots, max_concurrent or slots), workers)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where checkpoints and data lie, and how often to save."""
+
+    checkpoints: str
+    data_dir: Path
+    checkpoint_every_s: float = 60.0
+
+
+def execute(work: Work, resources: Resources, places: Places) -> None:
+    """Trains everything that `work` hands out; returns when it is exhausted."""
+    with tempfile.TemporaryDirectory(prefix="vae-sweeps-") as scratch:
+        dispatcher = _Dispatcher(work, resources, places, scratch)
+        tuner = tune.Tuner(
+            tune.with_resources(trial, resources.trial),
+            tune_config=tune.TuneConfig(
+                search_alg=dispatcher,
+                num_samples=-1,
+                max_concurrent_trials=resources.slots,
+                reuse_actors=True,
+                trial_name_creator=lambda t: f"cohort-{t.trial_id}",
+                trial_dirname_creator=lambda t: f"cohort-{t.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[_Listener(work, dispatcher)],
+                # A trial whose process is lost starts again, from its cohort's checkpoint.
+                failure_config=tune.FailureConfig(max_failures=1),
+            ),
+        )
+        tuner.fit()
+
+
+class _Dispatcher(Searcher):
+    """Tune asks it for the next trial's configuration: the next cohort."""
+
+    def __init__(self, work: Work, resources: Resources, places: Places, scratch: str):
+        super().__init__()
+        self._work, self._resources, self._places, self._scratch = work, resources, places, scratch
+        self.cohorts: dict[str, Cohort] = {}
+
+    def set_search_properties(self, metric: Any, mode: Any, config: dict, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        cohort = self._work.next()
+        if cohort is None:
+            return Searcher.FINISHED if self._work.exhausted() else None
+        task = Task(
+            key=cohort.key,
+            configs=[member.config.model_dump(mode="json") for member in cohort.members],
+            device=self._resources.device,
+            data_dir=str(self._places.data_dir),
+            checkpoints=f"{self._places.checkpoints}/{cohort.key}",
+            checkpoint_every_s=self._places.checkpoint_every_s,
+            workers=self._resources.workers,
+            threads=self._resources.threads,
+            scratch=self._scratch,
+        )
+        self.cohorts[trial_id] = cohort
+        return {"task": task.to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        pass
+
+    def save(self, checkpoint_path: str) -> None:
+        pass  # nothing of Tune's is ever restored
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher; the driver's state is not Tune's
+
+
+class _Listener(tune.Callback):
+    """Hears of results and ends on the driver's own thread."""
+
+    def __init__(self, work: Work, dispatcher: _Dispatcher):
+        self._work, self._cohorts = work, dispatcher.cohorts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        cohort = self._cohorts[trial.trial_id]
+        if "results" in result:
+            self._work.ended(cohort, result["results"])
+        elif "since" in result:
+            self._work.progressed(cohort, result["since"], result["history"])
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        reason = "lost" if isinstance(trial.get_pickled_error(), RayActorError) else "error"
+        self._work.failed(self._cohorts[trial.trial_id], reason, str(trial.get_error() or ""))

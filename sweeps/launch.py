@@ -1,0 +1,145 @@
+"""One run of a sweep, from the plan to the exit code."""
+
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sweeps import session
+from sweeps.cli import INTERRUPTED, OK, SOME_FAILED
+from sweeps.driver import Driver
+from sweeps.errors import UserError
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
+from sweeps.progress import Progress
+from sweeps.storage import Storage
+from sweeps.tracking import Tracker
+from trainables.data import load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a run goes about it; none of this changes what is trained."""
+
+    retry_failed: bool
+    tracking_uri: str
+    data_dir: Path
+    device: str
+    pack: int | None
+    workers: int
+    max_concurrent: int | None
+    address: str | None
+
+
+def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> int:
+    """Trains what is missing, writes everything that is derived from the ledger, and returns the exit code.
+
+    Raises:
+        UserError: before anything is trained: a data set is missing, or Ray cannot be used as asked.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    driver = Driver(plan, Ledger(storage), retry_failed=options.retry_failed)
+    if driver.todo:
+        _check_data(plan, options.data_dir)
+    session.save_plan(storage, plan.overrides)
+    tracker = Tracker(options.tracking_uri, _artifacts(options.tracking_uri), plan.sweep)
+    progress = Progress(console, plan)
+    progress.found(driver.members(), driver.settled())
+    driver.listen(progress, tracker)
+    status = "FAILED"
+    try:
+        tracker.start(plan.studies, driver.members(), driver.settled())
+        if driver.todo:
+            _train(driver, progress, storage, options, console)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        console.print("Interrupted; what is done is recorded.", highlight=False)
+    finally:
+        tracker.close(status)
+    report = session.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
+    _summarize(driver, tracker, progress, storage, report, console)
+    return _conclude(driver, console, interrupted=status == "KILLED")
+
+
+def _train(driver: Driver, progress: Progress, storage: Storage, options: Options, console: Console) -> None:
+    console.print("Starting Ray …", highlight=False)
+    from sweeps import execute  # Ray takes seconds to import, and a run with nothing to train does without
+
+    with execute.connected(
+        address=options.address,
+        device=options.device,
+        workers=options.workers,
+        max_concurrent=options.max_concurrent,
+    ) as resources:
+        driver.begin(slots=resources.slots, pack=options.pack)
+        places = execute.Places(checkpoints=f"{storage.full_uri}/checkpoints", data_dir=options.data_dir)
+        with _interruptible(), progress:
+            execute.execute(driver, resources, places)
+
+
+def _check_data(plan: Plan, data_dir: Path) -> None:
+    for name in plan.data_sets:
+        try:
+            load(name, data_dir)
+        except ValueError as error:
+            raise UserError(f"data set {name!r}: {error}") from None
+
+
+def _artifacts(tracking_uri: str) -> str | None:
+    """Where MLflow is to keep artifacts: beside its database; a server decides for itself."""
+    if not tracking_uri.startswith("sqlite:///"):
+        return None
+    return (Path(tracking_uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+
+
+def _summarize(
+    driver: Driver, tracker: Tracker, progress: Progress, storage: Storage, report: str, console: Console
+) -> None:
+    rows = driver.current().values()
+    failed = sum(row.status == "failed" for row in rows)
+    lines = [
+        f"{len(rows) - failed} of {driver.plan.total()} members done, {failed} failed, {driver.trained} trained now.",
+        *progress.best_lines(),
+    ]
+    if tracker.problem:
+        lines.append(f"MLflow is behind ({tracker.problem}); the next run of this command completes it.")
+    lines.append(f"Report: {report}")
+    if storage.local:
+        lines.append(f"MLflow: python -m sweeps.ui --storage {storage.uri}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _conclude(driver: Driver, console: Console, *, interrupted: bool) -> int:
+    command = f"python -m sweeps.run {driver.plan.sweep.name}"
+    reasons = sorted({row.reason or "" for row in driver.current().values() if row.status == "failed"})
+    if interrupted:
+        console.print(f"To go on: {command} (with the same options)", highlight=False, soft_wrap=True)
+        return INTERRUPTED
+    if reasons:
+        console.print(
+            f"Some members failed ({', '.join(reasons)}); to train them again: {command} --retry-failed",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return SOME_FAILED
+    return OK
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,160 @@
+"""What a person sees while a sweep runs: a live table on a terminal, a line now and then elsewhere."""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search_spaces.space import Study
+from sweeps.ledger import Row
+from sweeps.plan import Member, Plan
+
+LINE_EVERY_S = 10.0
+
+
+def describe(labels: Mapping[str, Any]) -> str:
+    """Labels as a person would write them."""
+    return ", ".join(
+        f"{path.rpartition('.')[2]} {value:.4g}" if isinstance(value, float) else str(value)
+        for path, value in labels.items()
+    )
+
+
+class Progress:
+    """Counts members and shows them."""
+
+    def __init__(self, console: Console, plan: Plan):
+        self._console = console
+        self._studies = {study.name: study for study in plan.studies}
+        self._totals = {study.name: plan.size(study) for study in plan.studies}
+        self._status: dict[tuple[str, str], str] = {}
+        self._best: dict[str, tuple[float, Member]] = {}
+        self._epochs: dict[str, int] = {}
+        self._trained_epochs = 0
+        self._started = time.monotonic()
+        self._last_line = -math.inf
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Progress":
+        self._started = time.monotonic()
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        else:
+            self._line(force=True)
+
+    def found(self, members: Iterable[Member], rows: Mapping[str, Row]) -> None:
+        """Takes in members that an earlier run has done."""
+        for member in members:
+            if member.key in rows:
+                self._take(member, rows[member.key])
+
+    def started(self, members: Sequence[Member]) -> None:
+        """A cohort begins."""
+        for member in members:
+            self._status[member.study, member.key] = "running"
+
+    def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
+        epochs = len(next(iter(history.values()), ()))
+        for member in members:
+            self._trained(member, since + epochs)
+        self._line()
+
+    def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
+        for member in members:
+            self._take(member, rows[member.key])
+            self._trained(member, rows[member.key].epochs)
+        self._line()
+
+    def _trained(self, member: Member, epoch: int) -> None:
+        before = self._epochs.get(member.key, 0)
+        self._trained_epochs += max(0, epoch - before)
+        self._epochs[member.key] = max(before, epoch)
+
+    def _take(self, member: Member, row: Row) -> None:
+        self._status[member.study, member.key] = row.status
+        study = self._studies[member.study]
+        value = row.metrics.get(study.metric)
+        if value is None or row.status == "failed":
+            return
+        sign = 1 if study.mode == "min" else -1
+        if study.name not in self._best or sign * value < sign * self._best[study.name][0]:
+            self._best[study.name] = (value, member)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Members by study and status."""
+        counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for (study, _), status in self._status.items():
+            counts[study][status] += 1
+        return counts
+
+    def _eta_s(self) -> float | None:
+        """Seconds left: members left times the mean epochs of a member, at the rate so far."""
+        elapsed = time.monotonic() - self._started
+        ended = sum(status in ("finished", "failed", "stopped") for status in self._status.values())
+        left = sum(self._totals.values()) - ended
+        if not self._trained_epochs or not self._epochs:
+            return None
+        mean = sum(self._epochs.values()) / len(self._epochs)
+        return left * mean * elapsed / self._trained_epochs
+
+    def _render(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in ("study", "", "done", "running", "failed", "best so far"):
+            table.add_column(heading, justify="right" if heading in ("done", "running", "failed") else "left")
+        counts = self.counts()
+        for name, study in self._studies.items():
+            own, total = counts[name], self._totals[name]
+            done = own["finished"] + own["stopped"]
+            table.add_row(
+                name,
+                ProgressBar(total=total, completed=done + own["failed"], width=20),
+                f"{done}/{total}",
+                str(own["running"] or ""),
+                str(own["failed"] or ""),
+                self._best_text(study),
+            )
+        return Group(table, Text(self._rate_text(), style="dim"))
+
+    def best_lines(self) -> list[str]:
+        """The best member of every study, a line each."""
+        return [f"{name}: best {self._best_text(study)}" for name, study in self._studies.items() if name in self._best]
+
+    def _best_text(self, study: Study) -> str:
+        if study.name not in self._best:
+            return ""
+        value, member = self._best[study.name]
+        return f"{study.metric} {value:.4g} ({describe(member.labels)})"
+
+    def _rate_text(self) -> str:
+        elapsed = time.monotonic() - self._started
+        eta = self._eta_s()
+        rate = f"{self._trained_epochs / max(elapsed, 1e-9):.0f} epochs/s" if self._trained_epochs else "starting"
+        return f"{elapsed:.0f} s, {rate}" + (f", about {eta:.0f} s left" if eta is not None else "")
+
+    def _line(self, force: bool = False) -> None:
+        if self._console.is_terminal or (not force and time.monotonic() - self._last_line < LINE_EVERY_S):
+            return
+        self._last_line = time.monotonic()
+        counts = self.counts()
+        done, running, failed = (
+            sum(own[status] for own in counts.values() for status in statuses)
+            for statuses in (("finished", "stopped"), ("running",), ("failed",))
+        )
+        self._console.print(
+            f"{done}/{sum(self._totals.values())} done, {running} running, {failed} failed; {self._rate_text()}",
+            highlight=False,
+            soft_wrap=True,
+        )

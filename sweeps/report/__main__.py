@@ -1,0 +1,28 @@
+"""python -m sweeps.report NAME: writes the report anew from the ledger."""
+
+from typing import Annotated
+
+import typer
+
+from sweeps.cli import run_app, single
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="The sweep.")],
+    storage: Annotated[str, typer.Option(help="Where it was run: a folder or a URI.")] = "./runs",
+) -> None:
+    """Writes results.parquet, history.parquet and the report of a sweep from its ledger."""
+    from sweeps import session
+    from sweeps.ledger import Ledger
+    from sweeps.storage import Storage
+
+    session.find_sweep(name)
+    place = Storage(storage, name)
+    plan = session.last_plan(place)
+    ledger = Ledger(place)
+    members = session.known_members(plan, ledger)
+    print(session.write_outputs(place, plan, members, ledger.read(), session.known_run_ids(place)))
+
+
+if __name__ == "__main__":
+    run_app(single(report), "python -m sweeps.report")

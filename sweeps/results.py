@@ -1,0 +1,69 @@
+"""Results as tables: results.parquet, one row a member, and history.parquet, one row a member and epoch."""
+
+import io
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweeps.ledger import Row
+from sweeps.plan import Member
+from sweeps.storage import Storage
+
+RESULTS, HISTORY = "results.parquet", "history.parquet"
+
+
+def results_table(
+    members: Iterable[Member], rows: Mapping[str, Row], run_ids: Mapping[tuple[str, str], str]
+) -> pd.DataFrame:
+    """One row a member: key, study, seed, status, reason, epochs, wall_s, mlflow_run_id, config.* and metrics.*.
+
+    The status of members without a row is "planned". Units of metrics as in `trainables.objective.metrics_of`.
+    """
+    records = []
+    for member in members:
+        row = rows.get(member.key)
+        record = {
+            "key": member.key,
+            "study": member.study,
+            "seed": member.config.seed,
+            "status": row.status if row else "planned",
+            "reason": row.reason if row else None,
+            "epochs": row.epochs if row else 0,
+            "wall_s": row.wall_s if row else 0.0,
+            "mlflow_run_id": run_ids.get((member.study, member.key)),
+        }
+        record |= {f"config.{path}": value for path, value in member.config.flat().items()}
+        record |= {f"metrics.{name}": value for name, value in (row.metrics.items() if row else ())}
+        records.append(record)
+    return pd.DataFrame.from_records(records)
+
+
+def history_table(members: Iterable[Member], rows: Mapping[str, Row]) -> pd.DataFrame:
+    """One row a member and epoch: key, study, seed, epoch (from 1) and metrics.*."""
+    frames = []
+    for member in members:
+        row = rows.get(member.key)
+        if row is None or not row.history:
+            continue
+        frame = pd.DataFrame({f"metrics.{name}": values for name, values in row.history.items()})
+        frame.insert(0, "epoch", range(1, len(frame) + 1))
+        frame.insert(0, "seed", member.config.seed)
+        frame.insert(0, "study", member.study)
+        frame.insert(0, "key", member.key)
+        frames.append(frame)
+    columns = ["key", "study", "seed", "epoch"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=pd.Index(columns))
+
+
+def write(storage: Storage, path: str, table: pd.DataFrame) -> None:
+    """Writes a table as Parquet, atomically."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink, compression="zstd")
+    storage.write(path, sink.getvalue())
+
+
+def read(storage: Storage, path: str) -> pd.DataFrame:
+    """Reads a table; raises FileNotFoundError."""
+    return pq.read_table(io.BytesIO(storage.read(path))).to_pandas()

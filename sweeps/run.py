@@ -1,0 +1,106 @@
+"""python -m sweeps.run NAME: trains whatever of a sweep has not been trained, and reports."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from search_spaces import get_sweep, list_sweeps
+from sweeps.cli import OK, run_app, single
+from sweeps.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def run(
+    name: Annotated[str | None, typer.Argument(help="The sweep; --list shows all.", show_default=False)] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the sweeps and stop.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be trained and stop.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed members again.")] = False,
+    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only the studies whose name matches.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a field of every configuration that has it; repeatable."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Use seeds 0 to N-1 in every study.")] = None,
+    storage: Annotated[str, typer.Option(metavar="URI", help="Folder or URI for everything that is kept.")] = "./runs",
+    tracking_uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="MLflow's; by default sqlite in the storage folder.")
+    ] = None,
+    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    pack: Annotated[str, typer.Option(metavar="auto|N", help="Most members trained together.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Ray Train workers a cohort is spread over.")] = 1,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most cohorts trained at the same time.")] = None,
+    address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="A Ray cluster to join.")] = None,
+) -> int:
+    """Trains whatever of a sweep has not been trained, and writes results, MLflow runs and the report.
+
+    Run the same command again to go on after an interruption. Exit codes: 0 all done, 1 internal error, 2 unusable
+    arguments, 3 some members failed, 130 interrupted.
+    """
+    if list_:
+        for known in list_sweeps():
+            print(f"{known:20} {get_sweep(known).title}")
+        return OK
+    if name is None:
+        raise UserError(f"which sweep? known: {', '.join(list_sweeps())}")
+    if device not in DEVICES:
+        raise UserError(f"--device is one of {', '.join(DEVICES)}, got {device!r}")
+    largest = _pack(pack)
+
+    # Only now what takes seconds to import.
+    from sweeps import launch, session
+    from sweeps.plan import Overrides, Plan, parse_setting
+    from sweeps.storage import Storage
+
+    settings = tuple(parse_setting(text) for text in set_ or ())
+    planned = Plan(session.find_sweep(name), Overrides(only, settings, seeds))
+    place = Storage(storage, name)
+    console = Console()
+    if plan:
+        _print_plan(console, session.counts(planned, place))
+        return OK
+    if tracking_uri is None:
+        if not place.local:
+            raise UserError("--storage is not a folder, so name MLflow's server: --tracking-uri http://127.0.0.1:5000")
+        tracking_uri = f"sqlite:///{place.local_path.parent / 'mlflow.db'}"
+    place.prepare()
+    options = launch.Options(
+        retry_failed=retry_failed,
+        tracking_uri=tracking_uri,
+        data_dir=data_dir.absolute(),
+        device=device,
+        pack=largest,
+        workers=workers,
+        max_concurrent=max_concurrent,
+        address=address,
+    )
+    return launch.launch(planned, place, options, console)
+
+
+def _pack(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--pack is 'auto' or a number from 1, got {text!r}")
+    return int(text)
+
+
+def _print_plan(console: Console, counts: list[tuple[str, str, int, int, int]]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("study", "source"):
+        table.add_column(heading)
+    for heading in ("members", "done", "epochs left"):
+        table.add_column(heading, justify="right")
+    for study, source, members, done, epochs in counts:
+        table.add_row(study, source, str(members), str(done), str(epochs))
+    members, done, epochs = (sum(column) for column in zip(*((c[2], c[3], c[4]) for c in counts), strict=True))
+    table.add_row("in all", "", str(members), str(done), str(epochs))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    run_app(single(run), "python -m sweeps.run")

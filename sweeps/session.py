@@ -1,0 +1,96 @@
+"""One sweep's folder: its ledger, the plan it was last run with, and the files derived from them."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from search_spaces import Sweep, UnknownSweep, get_sweep
+from search_spaces.space import Study
+from sweeps import results
+from sweeps.errors import UserError
+from sweeps.ledger import Ledger, Row
+from sweeps.plan import Member, Overrides, Plan
+from sweeps.report.html import render
+from sweeps.search import StudySearch
+from sweeps.storage import Storage
+
+_PLAN, REPORT = "plan.json", "report/index.html"
+
+
+def find_sweep(name: str) -> Sweep:
+    """The sweep of that name; raises UserError, listing the known ones."""
+    try:
+        return get_sweep(name)
+    except UnknownSweep as error:
+        raise UserError(str(error)) from None
+
+
+def save_plan(storage: Storage, overrides: Overrides) -> None:
+    """Remembers what the sweep was run with."""
+    content = {"only": overrides.only, "values": overrides.values, "seeds": overrides.seeds}
+    storage.write(_PLAN, json.dumps(content).encode())
+
+
+def last_plan(storage: Storage) -> Plan:
+    """The plan that the sweep was last run with.
+
+    Raises:
+        UserError: it has never been run in this storage.
+    """
+    try:
+        saved = json.loads(storage.read(_PLAN))
+    except FileNotFoundError:
+        raise UserError(
+            f"sweep {storage.name!r} has not been run in {storage.uri!r}; start with: "
+            f"python -m sweeps.run {storage.name} --storage {storage.uri}"
+        ) from None
+    values = tuple((path, value) for path, value in saved["values"])
+    return Plan(find_sweep(storage.name), Overrides(saved["only"], values, saved["seeds"]))
+
+
+def known_members(plan: Plan, ledger: Ledger, studies: Sequence[Study] | None = None) -> list[Member]:
+    """The members of a plan, those that searches have suggested so far included, in the order of the plan."""
+    return [
+        member
+        for study in studies or plan.studies
+        for member in (StudySearch(plan, study, ledger).members() if study.search else plan.members[study.name])
+    ]
+
+
+def write_outputs(
+    storage: Storage,
+    plan: Plan,
+    members: Sequence[Member],
+    rows: Mapping[str, Row],
+    run_ids: Mapping[tuple[str, str], str],
+) -> str:
+    """Writes results.parquet, history.parquet and the report; returns the report's place."""
+    results.write(storage, results.RESULTS, results.results_table(members, rows, run_ids))
+    results.write(storage, results.HISTORY, results.history_table(members, rows))
+    storage.write(REPORT, render(plan, members, rows))
+    return f"{storage.full_uri}/{REPORT}"
+
+
+def known_run_ids(storage: Storage) -> dict[tuple[str, str], str]:
+    """MLflow's run ids by study and key, as the last run of the sweep wrote them."""
+    try:
+        table = results.read(storage, results.RESULTS)
+    except FileNotFoundError:
+        return {}
+    known = table[table["mlflow_run_id"].notna()]
+    return {
+        (study, key): run for study, key, run in zip(known["study"], known["key"], known["mlflow_run_id"], strict=True)
+    }
+
+
+def counts(plan: Plan, storage: Storage) -> list[tuple[str, str, int, int, int]]:
+    """(study, source, members, done, epochs left) of every study, those still to be suggested included."""
+    ledger = Ledger(storage)
+    rows = ledger.read() if storage.exists() else {}
+    found = []
+    for study in plan.studies:
+        members = known_members(plan, ledger, [study]) if storage.exists() else plan.members[study.name]
+        done = [member for member in members if member.key in rows]
+        left = sum(member.config.epochs for member in members if member.key not in rows)
+        left += (plan.size(study) - len(members)) * plan.epochs(study)
+        found.append((study.name, study.source, plan.size(study), len(done), left))
+    return found

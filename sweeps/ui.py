@@ -1,0 +1,37 @@
+"""python -m sweeps.ui: MLflow's user interface over a sweep's runs, on the loopback interface."""
+
+import os
+import socket
+import sys
+from typing import Annotated
+
+import typer
+
+from sweeps.cli import run_app, single
+from sweeps.errors import UserError
+
+
+def ui(
+    storage: Annotated[str, typer.Option(help="The folder the sweeps were run in.")] = "./runs",
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
+) -> None:
+    """Opens MLflow's user interface on 127.0.0.1; Ctrl-C ends it."""
+    from pathlib import Path
+
+    database = Path(storage).absolute() / "mlflow.db"
+    if not database.is_file():
+        raise UserError(f"no runs in {storage!r}: {database.name} is missing; first: python -m sweeps.run quickstart")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
+    print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{database}", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--artifacts-destination", str(database.parent / "mlartifacts")]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+if __name__ == "__main__":
+    run_app(single(ui), "python -m sweeps.ui")
