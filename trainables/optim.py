@@ -85,7 +85,7 @@ class Group:
     def __init__(self, stacked: dict[str, Tensor]):
         self.names = list(stacked)
         self.shapes = [value.shape[1:] for value in stacked.values()]
-        self.flat = torch.cat([value.flatten(1) for value in stacked.values()], dim=1)
+        self.flat = torch.cat([value.reshape(len(value), -1) for value in stacked.values()], dim=1)
         self.mean, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
