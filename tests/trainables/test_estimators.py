@@ -161,11 +161,8 @@ def test_gradient_of_the_decoder_is_that_of_the_value(name, family):
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_vmap_equals_the_loop_over_members(name, family):
     members = [problem(name, family, seed=seed) for seed in range(3)]
-    knobs = [
-        {path: torch.tensor(0.7 + 0.2 * i, dtype=torch.float64) for path in _knobs(name)}
-        | {"running_loss": m.loss.x[0, 0]}
-        for i, m in enumerate(members)
-    ]
+    paths = [path for path, _, role in ESTIMATORS[name].leaves() if role is KNOB] + ["running_loss"]
+    knobs = [{path: torch.tensor(0.7 + 0.2 * i, dtype=torch.float64) for path in paths} for i in range(3)]
 
     def one(x, weight, bias, parameters, noise, knobs):
         return members[0].estimator(LinearLoss(x, weight, bias), type(members[0].q)(*parameters), noise, knobs)

@@ -20,8 +20,8 @@ class GumbelRao(Relaxation):
     """The hard code z forward; backward the mean of k relaxed codes, with noise drawn given z.
 
     Its mean is that of `st_gumbel_softmax` at the same scaling and its variance is lower; the k draws cost no decoder
-    pass. As that equality demands, no gradient flows through the dependence of the conditional noise on the logits
-    (the paper's text, not its code, says otherwise).
+    pass. As that equality demands, no gradient flows through the dependence of the conditional noise on the logits,
+    although the paper's text has it flow (docs/errata.md).
     """
 
     name: Annotated[Literal["gumbel_rao"], SHAPE] = "gumbel_rao"
