@@ -84,7 +84,11 @@ class StridedEncoder(Encoder):
 
 @registered(DECODERS)
 class StridedDecoder(Decoder):
-    """The mirror image of `StridedEncoder`: a linear layer and four transposed convolutions (SG Table 8)."""
+    """The mirror image of `StridedEncoder`: a linear layer and four transposed convolutions (SG Table 8).
+
+    Warning: batch normalization makes an image's loss depend on every code that is decoded with it. Estimators that
+    decode codes nobody drew (`exact`, `indecater`) normalize over those as well.
+    """
 
     name: Annotated[Literal["strided"], SHAPE] = "strided"
     channels: FourWidths = (256, 128, 64, 32)

@@ -13,13 +13,18 @@ from trainables.models.base import DECODERS, Decoder, ImageShape
 class Linear(nn.Module):
     """mean = W_mu z + b_mu and, with two outputs, precision alpha = W_alpha z + b_alpha; z [N, F] -> [N, outputs, D].
 
-    The bias stands for the latent fixed at 1 of SG C.2.1.
+    The bias stands for the latent fixed at 1 of SG C.2.1. The paper gives no initialization. Here the precision is 1 at
+    first, whatever the code: PyTorch's own initialization spreads it around 0, where log alpha^2 is steep and the
+    second-order expansion of its expectation poor (docs/decisions.md has the comparison).
     """
 
     def __init__(self, features: int, pixels: int, outputs: int):
         super().__init__()
         self.mu = nn.Linear(features, pixels)
         self.alpha = nn.Linear(features, pixels) if outputs == 2 else None
+        if self.alpha is not None:
+            nn.init.zeros_(self.alpha.weight)
+            nn.init.ones_(self.alpha.bias)
 
     def forward(self, z: Tensor) -> Tensor:
         rows = [self.mu(z)] if self.alpha is None else [self.mu(z), self.alpha(z)]

@@ -1,8 +1,8 @@
 """The residual convolutional autoencoder of DST A.1, with codes laid out on a grid a quarter of the image's size.
 
-The paper says: convolutions with residual connections, a latent space of 8 x 8 x 32, a decoder that mirrors the encoder.
-The rest follows the autoencoder it cites, of van den Oord et al. 2017, section 4.1: two 4x4 convolutions of stride 2,
-then residual blocks.
+The paper says: convolutions with residual connections, a latent space of 8 x 8 x 32, a decoder that mirrors the
+encoder. The rest follows the autoencoder it cites, of van den Oord et al. 2017, section 4.1: two 4x4 convolutions of
+stride 2, then residual blocks.
 
 Images whose height or width is no multiple of 8 get a margin of zeros up to the next one, which the decoder cuts off
 again: 28 x 28 becomes 32 x 32, so that MNIST has the 8 x 8 grid of CIFAR-10.

@@ -1,0 +1,214 @@
+"""A guide in training: annealing over epochs, freezing member by member, and optimizers of its own."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.testing import assert_close
+
+from trainables.cohort import Cohort
+from trainables.config import Guide, TrainingConfig, explain
+from trainables.data import Images
+from trainables.estimators import ESTIMATORS
+
+EVERY = [
+    pytest.param(name, family, id=f"{name}-{family}")
+    for name, estimator in sorted(ESTIMATORS.items())
+    for family in sorted(estimator.families)
+]
+
+
+def config(family="gaussian", estimator="reparameterization", guide=None, seed=0, **changes):
+    parts = {
+        "latent": {"family": family, "size": 3} | ({"categories": 4} if family == "categorical" else {}),
+        "encoder": {"name": "mlp", "hidden": [6]},
+        "decoder": {"name": "mlp", "hidden": [7]},
+        "likelihood": {"name": "gaussian_log_scale"},
+        "estimator": {"name": estimator},
+        "guide": guide if guide is not None else {},
+        "optim": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1},
+        "epochs": 4,
+        "batch_size": 5,
+        "seed": seed,
+    }
+    if estimator == "silent":
+        parts |= {"decoder": {"name": "linear"}, "likelihood": {"name": "gaussian_precision"}}
+    return TrainingConfig.model_validate(parts | changes)
+
+
+def strided(**guide):
+    """Small networks with batch normalization, for 32x32 images."""
+    return {
+        "encoder": {"name": "strided", "channels": (2, 3, 4, 5)},
+        "decoder": {"name": "strided", "channels": (5, 4, 3, 2)},
+        "guide": guide,
+    }
+
+
+def images(size=4):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 1, size, size)).astype(np.uint8)
+    return Images(train=pixels[:15], validation=pixels[15:])
+
+
+def part(cohort, prefix):
+    """Parameters and statistics of one part of the model."""
+    selected = {
+        name: value.clone()
+        for name, value in cohort.tensors().items()
+        if name.startswith(prefix + ".") and not name.endswith(".frozen")
+    }
+    assert selected
+    return selected
+
+
+def moved(before, after, member=...):
+    """Names of the tensors that are not bit for bit what they were: a member's, or anybody's."""
+    return {name for name in before if not torch.equal(before[name][member], after[name][member])}
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+def test_the_default_guide_is_the_papers_standalone_method():
+    guide = Guide()
+    assert (guide.annealing_rate, guide.freeze_epoch, guide.anneal) == (0.0, None, "encoder_gradient")
+    assert guide.likelihood.name == "gaussian_precision"
+
+
+@pytest.mark.parametrize(
+    ("family", "guide", "message"),
+    [
+        ("gaussian", {"freeze_epoch": 0}, "guide.freeze_epoch"),
+        ("gaussian", {"annealing_rate": -0.1}, "guide.annealing_rate"),
+        ("gaussian", {"anneal": "both"}, "guide.anneal"),
+        ("gaussian", {"likelihood": {"name": "bernoulli"}}, "guide needs .* 'bernoulli'"),
+        ("gaussian", {"likelihood": {"name": "gaussian_log_scale"}}, "guide needs .* 'gaussian_log_scale'"),
+        ("bernoulli", {"likelihood": {"name": "gaussian_precision", "log_term": "exact"}}, "use 'taylor'"),
+    ],
+)
+def test_guides_that_cannot_work_are_refused(family, guide, message):
+    estimator = "reparameterization" if family == "gaussian" else "straight_through"
+    with pytest.raises(ValidationError) as error:
+        config(family, estimator, guide)
+    assert re.search(message, explain(error.value))
+
+
+# --- annealing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("anneal", ["encoder_gradient", "loss"])
+def test_standalone_silent_gradients_keep_the_estimator_away_from_the_encoder(anneal):
+    def encoder_after(estimator, rate):
+        cohort = Cohort(
+            [config("bernoulli", estimator, {"annealing_rate": rate, "anneal": anneal})], images(), dtype=torch.float64
+        )
+        cohort.train_epoch()
+        return part(cohort, "encoder")
+
+    assert_close(encoder_after("straight_through", 0.0), encoder_after("gumbel_softmax", 0.0), rtol=1e-9, atol=1e-12)
+    annealed = encoder_after("straight_through", 0.5), encoder_after("gumbel_softmax", 0.5)
+    assert moved(*annealed, member=0) == annealed[0].keys()
+
+
+@pytest.mark.parametrize(("anneal", "trains"), [("encoder_gradient", True), ("loss", False)])
+def test_with_weighted_losses_a_silent_weight_of_1_leaves_the_decoder_untrained(anneal, trains):
+    own = config(guide={"annealing_rate": 0.0, "anneal": anneal}, optim={"name": "adam"})
+    cohort = Cohort([own], images())
+    before = part(cohort, "decoder")
+    cohort.train_epoch()
+    assert moved(before, part(cohort, "decoder"), member=0) == (before.keys() if trains else set())
+
+
+def test_members_of_one_cohort_anneal_at_their_own_rates():
+    rates = (0.0, 0.4, 2.0)
+    configs = [config(guide={"annealing_rate": rate}) for rate in rates]
+    together = Cohort(configs, images(), dtype=torch.float64)
+    alone = [Cohort([own], images(), dtype=torch.float64) for own in configs]
+    for _ in range(2):
+        for cohort in (together, *alone):
+            cohort.train_epoch()
+    for member, cohort in enumerate(alone):
+        assert_close(together.member_state(member), cohort.member_state(0), rtol=1e-9, atol=1e-12)
+    assert moved(together.member_state(0), together.member_state(1))
+
+
+# --- freezing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_frozen_encoders_stop_bit_for_bit_and_everything_else_goes_on(optimizer, packed):
+    # Momentum from the epochs before and weight decay would both move parameters whose gradient is merely zero.
+    optim = {"name": optimizer, "lr": 1e-5, "weight_decay": 0.3}
+    freezes = (1, 2, 3, None)
+    cohort = Cohort(
+        [config(seed=seed, optim=optim, **strided(freeze_epoch=epoch)) for seed, epoch in enumerate(freezes)],
+        images(32),
+        dtype=torch.float64,
+        packed=packed,
+    )
+    for epoch in range(1, 5):
+        encoder, decoder, guide = (part(cohort, name) for name in ("encoder", "decoder", "guide"))
+        cohort.train_epoch()
+        for member, freeze in enumerate(freezes):
+            still = freeze is not None and epoch >= freeze
+            assert moved(encoder, part(cohort, "encoder"), member) == (set() if still else encoder.keys())
+            assert moved(decoder, part(cohort, "decoder"), member) == decoder.keys()
+            assert moved(guide, part(cohort, "guide"), member) == guide.keys()
+
+
+def test_a_member_freezes_in_company_as_it_does_alone():
+    freezes = (2, 3, None)
+    configs = [config(seed=seed, **strided(freeze_epoch=epoch)) for seed, epoch in enumerate(freezes)]
+    together = Cohort(configs, images(32), dtype=torch.float64, packed=True)
+    alone = [Cohort([own], images(32), dtype=torch.float64) for own in configs]
+    for _ in range(4):
+        metrics = together.train_epoch()
+        for member, cohort in enumerate(alone):
+            assert metrics["elbo"][member] == pytest.approx(cohort.train_epoch()["elbo"][0], rel=1e-9)
+    for member, cohort in enumerate(alone):
+        assert_close(together.member_state(member), cohort.member_state(0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("estimator", "family"), EVERY)
+def test_every_estimator_trains_the_decoders_of_a_frozen_encoder(estimator, family):
+    cohort = Cohort([config(family, estimator, {"freeze_epoch": 1})], images())
+    encoder, decoder, guide = (part(cohort, name) for name in ("encoder", "decoder", "guide"))
+    cohort.train_epoch()
+    assert cohort.diverged_epoch == [None]
+    assert moved(encoder, part(cohort, "encoder"), 0) == set()
+    assert moved(decoder, part(cohort, "decoder"), 0) == decoder.keys()
+    assert moved(guide, part(cohort, "guide"), 0) == guide.keys()
+
+
+def test_a_frozen_encoder_survives_a_checkpoint():
+    def fresh():
+        return Cohort([config(**strided(freeze_epoch=2)), config(seed=1, **strided())], images(32), packed=True)
+
+    through, resumed = fresh(), fresh()
+    for _ in range(2):
+        through.train_epoch()
+    resumed.load_state(through.state(), through.epoch)
+    assert through.train_epoch()["elbo"].tolist() == resumed.train_epoch()["elbo"].tolist()
+    assert moved(part(through, "encoder"), part(resumed, "encoder")) == set()
+
+
+# --- optimizers ------------------------------------------------------------------------------------------------------
+
+
+def test_both_parts_of_the_guide_have_learning_rates_of_their_own():
+    rates = {"encoder": 1e-3, "decoder": 1e-3, "guide.mu": 1e-4, "guide.alpha": 1e-2}
+    own = config(
+        guide={"lr_mu": rates["guide.mu"], "lr_alpha": rates["guide.alpha"]},
+        optim={"name": "adam", "lr": 1e-3, "eps": 1e-20},
+        batch_size=15,
+    )
+    cohort = Cohort([own], images(), dtype=torch.float64)
+    before = {name: group.flat.clone() for name, group in cohort.groups.items()}
+    cohort.train_epoch()  # one step, and the first step of Adam is lr * sign(gradient)
+    for name, rate in rates.items():
+        step = (cohort.groups[name].flat - before[name]).abs()
+        assert_close(step.max(), torch.tensor(rate, dtype=torch.float64), rtol=1e-6, atol=0)
+        assert (step.gt(0.5 * rate).double().mean()) > 0.5
