@@ -224,7 +224,8 @@ class Cohort:
         for which, streams in self._turns:
             yield Snapshot(
                 config=self.config,
-                tensors={name: value[which] for name, value in self.tensors().items()},
+                parameters={n: v[which] for group in self.groups.values() for n, v in group.named(group.flat).items()},
+                buffers={name: value[which] for name, value in self._buffers.items()},
                 knobs={path: value[which].to(self.dtype) for path, value in epoch_knobs.items()},
                 images=self._images["validation"],
                 streams=streams,
@@ -243,6 +244,23 @@ class Cohort:
     def member_state(self, member: int) -> Tensors:
         """The standard `state_dict` of one member's model, on the CPU."""
         return {name: value[member].detach().cpu().clone() for name, value in self.tensors().items()}
+
+    def load_models(self, states: Sequence[Tensors], *, epoch: int, running_loss: Sequence[float]) -> None:
+        """Takes up models that `member_state` gave, to be measured; what optimizers know is not among it.
+
+        Args:
+            states: a `state_dict` for each member.
+            epoch: the last one trained.
+            running_loss: for each member, in nats, what estimators with a running baseline take for it.
+
+        Raises:
+            KeyError: a state lacks a tensor of the model.
+        """
+        for name, value in self.tensors().items():
+            value.copy_(torch.stack([state[name] for state in states]))
+        self._running["sum"].copy_(torch.tensor(running_loss, dtype=torch.float64))
+        self._running["weight"].fill_(1)
+        self.epoch = epoch
 
     def _state(self) -> Tensors:
         """What training changes, by a name of its own; the tensors themselves, not copies."""

@@ -27,8 +27,8 @@ from trainables.components import (
     registered,
 )
 from trainables.data import DATASETS
-from trainables.estimators import EstimatorField
-from trainables.latents import Latents
+from trainables.estimators import ESTIMATORS, EstimatorField
+from trainables.latents import DISCRETE, Latents
 from trainables.likelihoods import GaussianPrecision, Likelihood, LikelihoodField
 from trainables.models import DecoderField, EncoderField
 from trainables.pixels import PixelKind
@@ -120,6 +120,21 @@ class Guide(Frozen):
     lr_alpha: PositiveKnob = 1e-3
 
 
+Epochs = Annotated[tuple[Annotated[int, Field(ge=1)], ...], SHAPE]
+
+
+class DiagnosticsConfig(Frozen):
+    """After which epochs to measure what (`trainables.diagnostics`, docs/diagnostics.md); never by default.
+
+    Measuring changes nothing in the training, and its time is not counted as training.
+    """
+
+    gradient_variance: Epochs = ()
+    gradient_gap: Epochs = ()
+    gradient_error: Epochs = ()
+    iw_bound: Epochs = ()
+
+
 ANALYTIC = ("gaussian_fixed", "gaussian_precision")
 """The likelihoods whose expectation under a linear decoder is known."""
 
@@ -138,6 +153,7 @@ class TrainingConfig(Frozen):
     optim: OptimField
     epochs: PositiveShape
     batch_size: PositiveShape
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63), KNOB] = 0
 
     @model_validator(mode="after")
@@ -156,6 +172,11 @@ class TrainingConfig(Frozen):
             raise ValueError("a bernoulli likelihood needs data.pixels 'unit' or 'binarize', got 'dequantize'")
         if self.likelihood.name == "gaussian_precision" and not self.decoder.linear:
             raise ValueError("likelihood 'gaussian_precision' belongs to a linear decoder; use 'gaussian_log_scale'")
+        for name, epochs in self.diagnostics:
+            if epochs:
+                self.check_diagnostic(name)
+                if max(epochs) > self.epochs:
+                    raise ValueError(f"{name} is due after epoch {max(epochs)}, but there are {self.epochs}")
         return self
 
     def _check_analytic(self, what: str, likelihood: Likelihood) -> None:
@@ -163,6 +184,25 @@ class TrainingConfig(Frozen):
             raise ValueError(f"{what} needs likelihood {' or '.join(map(repr, ANALYTIC))}, got {likelihood.name!r}")
         if getattr(likelihood, "log_term", None) == "exact" and self.latent.family != "gaussian":
             raise ValueError(f"log_term 'exact' is for gaussian latents, got {self.latent.family!r}; use 'taylor'")
+
+    def check_diagnostic(self, name: str) -> None:
+        """Whether a diagnostic applies to this training.
+
+        Raises:
+            ValueError: it does not; the message says why.
+        """
+        if name == "gradient_error":
+            try:
+                ESTIMATORS["exact"].check(self.latent)
+            except ValueError as error:
+                raise ValueError(f"gradient_error needs the exact gradient: {error}") from None
+        if name == "gradient_gap":
+            code = (1, *self.latent.z_shape)
+            if self.latent.family not in DISCRETE or self.estimator.noise_shape(code) != code:
+                raise ValueError(
+                    "gradient_gap needs discrete latents and an estimator that draws one code, "
+                    f"got {self.latent.family!r} and {self.estimator.name!r}"
+                )
 
     def key(self) -> str:
         """96 bits of SHA-256 of the complete configuration and of TRAINING_SEMANTICS, in hexadecimal."""

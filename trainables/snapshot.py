@@ -24,8 +24,10 @@ class Snapshot:
 
     config: TrainingConfig
     """Of any of the members: only its shape fields are read."""
-    tensors: Tensors
-    """Parameters and buffers by name in the model, each [m, ...]."""
+    parameters: Tensors
+    """By name in the model, each [m, ...]."""
+    buffers: Tensors
+    """By name in the model, each [m, ...]."""
     knobs: Tensors
     """Knobs as of the epoch by dotted path, and `running_loss`, each [m]."""
     images: Tensor
@@ -33,6 +35,11 @@ class Snapshot:
     streams: Streams
     lift: Callable[[Callable[..., Any]], Callable[..., Any]]
     """Makes of a function (config, model, tensors, …) of one member one of (tensors, …) of the stack."""
+
+    @property
+    def tensors(self) -> Tensors:
+        """Parameters and buffers, what functions of one member take."""
+        return self.parameters | self.buffers
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """What the members see of the validation images, in order, `size` at a time: each [m, B, C, H, W]."""

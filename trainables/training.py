@@ -23,10 +23,12 @@ from torch import Tensor
 from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import load
+from trainables.diagnostics import measure_due
 
 CHECKPOINT_FORMAT = 1
 History = dict[str, np.ndarray]
-"""Metrics by name, each [epochs, M] float64; NaN from a member's divergence on."""
+"""Metrics by name, each [epochs, M] float64; NaN from a member's divergence on, and for a diagnostic in epochs in which
+it is not due."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class TrainingResult:
     wall_s: float
     """The member's share of its cohort's wall time."""
     metrics: dict[str, float]
-    """Of the last epoch; empty for a failed member."""
+    """Of the last epoch, diagnostics as last measured; empty for a failed member."""
     history: dict[str, list[float]] = field(repr=False)
     """Metrics by name, one number an epoch from the first."""
     state: dict[str, Tensor] = field(repr=False, default_factory=dict)
@@ -65,9 +67,10 @@ class CohortTraining:
     def __iter__(self) -> Iterator[int]:
         while self.cohort.epoch < self.epochs and None in self.cohort.diverged_epoch:
             started = time.perf_counter()
-            for name, value in self.cohort.train_epoch().items():
-                self._metrics[name].append(value)
+            metrics = self.cohort.train_epoch()
             self.wall_s += time.perf_counter() - started
+            for name, value in (metrics | measure_due(self.cohort)).items():
+                self._metrics[name].append(value)
             yield self.cohort.epoch
 
     def history(self, since: int = 0) -> History:
@@ -91,7 +94,7 @@ class CohortTraining:
                     reason=None if diverged is None else "diverged",
                     epochs=epochs,
                     wall_s=self.wall_s / len(self.keys),
-                    metrics={name: values[-1] for name, values in own.items()} if diverged is None else {},
+                    metrics=_latest(own) if diverged is None else {},
                     history=own,
                     state=self.cohort.member_state(member) if with_state else {},
                 )
@@ -122,6 +125,12 @@ class CohortTraining:
         self.cohort.load_state(tensors, header.epoch)
         self.wall_s = header.wall_s
         self._metrics = defaultdict(list, {name.removeprefix(_HISTORY): list(v) for name, v in history.items()})
+
+
+def _latest(history: dict[str, list[float]]) -> dict[str, float]:
+    """The last number of each metric; a diagnostic is NaN in epochs without a measurement."""
+    measured = {name: [value for value in values if value == value] for name, values in history.items()}
+    return {name: values[-1] for name, values in measured.items() if values}
 
 
 _HISTORY = "history/"

@@ -1,0 +1,57 @@
+"""Diagnostics of members that were trained before, from a checkpoint or from results.
+
+from trainables.diagnose import diagnose
+diagnose([config], results, ["gradient_variance", "iw_bound"])
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trainables.config import TrainingConfig
+from trainables.diagnostics import measure
+from trainables.training import CohortTraining, TrainingResult, resolve_device
+
+
+def diagnose(
+    configs: Sequence[TrainingConfig],
+    saved: bytes | Sequence[TrainingResult],
+    names: Iterable[str],
+    *,
+    device: torch.device | str = "cpu",
+    data_dir: str | Path = "data",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, np.ndarray]:
+    """Metrics of some diagnostics, each [M] float64: the same numbers as when measured in training after that epoch.
+
+    Args:
+        configs: the members, of one shape.
+        saved: a checkpoint of these members, or their results with `state`, in the same order. Results hold no running
+            average of the loss: where the estimator uses one, the last validation loss stands for it.
+        names: of the diagnostics, as in `DIAGNOSTICS`.
+        device, data_dir, dtype: as of `train`.
+
+    Raises:
+        UnknownName: no such diagnostic.
+        ValueError: `saved` is not of these members, or a diagnostic does not apply to them.
+        DataError: the data set is missing.
+    """
+    training = CohortTraining(configs, device=resolve_device(device), data_dir=Path(data_dir), dtype=dtype)
+    if isinstance(saved, bytes):
+        training.restore(saved)
+    else:
+        _take_up(training, saved)
+    return measure(training.cohort, names)
+
+
+def _take_up(training: CohortTraining, results: Sequence[TrainingResult]) -> None:
+    if [result.key for result in results] != training.keys:
+        raise ValueError("these results are of other members")
+    if failed := [result.key for result in results if result.status != "finished"]:
+        raise ValueError(f"only finished members can be diagnosed, got failed {', '.join(failed)}")
+    if any(not result.state for result in results):
+        raise ValueError("these results hold no state")
+    losses = [-(result.metrics["elbo"] + result.metrics["kl"]) for result in results]
+    training.cohort.load_models([r.state for r in results], epoch=results[0].epochs, running_loss=losses)

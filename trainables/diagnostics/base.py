@@ -1,0 +1,122 @@
+"""What a diagnostic is, and how a cohort is measured.
+
+Shapes. M members of a cohort, m of one stack, B images of the batch, F numbers that the encoder gives for an image.
+
+A diagnostic maps a snapshot of m members to metrics [m]. Gradients are measured on a fixed batch, the first
+`batch_size` validation images, with networks as in evaluation and draws that are the same in every epoch.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.cohort import Cohort
+from trainables.config import TrainingConfig
+from trainables.objective import VAE, Tensors, call, reconstruction, sub_knobs
+from trainables.registry import Registry
+from trainables.snapshot import Snapshot
+from trainables.streams import Purpose
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """A measurement and the names of what it gives."""
+
+    of: Callable[[Snapshot], Tensors]
+    metrics: tuple[str, ...]
+
+
+DIAGNOSTICS: Registry[Diagnostic] = Registry("diagnostic")
+
+
+def diagnostic(*metrics: str) -> Callable[[Callable[..., Tensors]], Callable[..., Tensors]]:
+    """Registers a function of a snapshot, under its own name, as the diagnostic that gives `metrics`."""
+
+    def add(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
+        DIAGNOSTICS.add(function.__name__, Diagnostic(function, metrics))
+        return function
+
+    return add
+
+
+def measure(cohort: Cohort, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Metrics of some diagnostics of a cohort's members as they stand, each [M] float64; NaN for diverged members.
+
+    Raises:
+        UnknownName: no such diagnostic.
+        ValueError: a diagnostic does not apply to these members.
+    """
+    chosen = []
+    for name in names:
+        chosen.append(DIAGNOSTICS[name])
+        cohort.config.check_diagnostic(name)
+    metrics: dict[str, list[Tensor]] = {metric: [] for one in chosen for metric in one.metrics}
+    for members in cohort.snapshots():
+        for one in chosen:
+            for metric, value in one.of(members).items():
+                metrics[metric].append(value.detach().double().cpu())
+    diverged = torch.tensor([epoch is not None for epoch in cohort.diverged_epoch])
+    return {name: torch.cat(values).masked_fill(diverged, torch.nan).numpy() for name, values in metrics.items()}
+
+
+def measure_due(cohort: Cohort) -> dict[str, np.ndarray]:
+    """What `TrainingConfig.diagnostics` asks for, each [M]: measured where due after this epoch, NaN elsewhere."""
+    metrics: dict[str, np.ndarray] = {}
+    for name, epochs in cohort.config.diagnostics:
+        if cohort.epoch in epochs:
+            metrics |= measure(cohort, [name])
+        elif epochs:
+            metrics |= {metric: np.full(len(cohort), np.nan) for metric in DIAGNOSTICS[name].metrics}
+    return metrics
+
+
+def encode(config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor) -> Tensor:
+    """The encoder's output [B, F] for images of one member: the parameters of q(z|x), flat."""
+    return call(model, "encoder", tensors, x)
+
+
+def fixed_batch(members: Snapshot) -> Tensor:
+    """The images that gradients are measured on, [m, B, C, H, W]."""
+    return next(members.batches(members.config.batch_size))
+
+
+def distinct_draws(members: Snapshot, draws: int) -> int:
+    """`draws`, or two for an estimator that draws nothing, all of whose gradients are equal."""
+    drawn = math.prod(members.config.estimator.noise_shape((1, *members.config.latent.z_shape)))
+    return draws if drawn else 2
+
+
+def estimator_noise(members: Snapshot, images: int, draw: int) -> Tensor:
+    """The estimator's noise for the draw-th gradient on a batch of `images`."""
+    shape = members.config.estimator.noise_shape((images, *members.config.latent.z_shape))
+    return members.noise(shape, Purpose.DIAGNOSTIC, step=0, draw=draw)
+
+
+def estimator_loss(
+    config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, features: Tensor, noise: Tensor, knobs: Tensors
+) -> Tensor:
+    """The estimator's surrogate [B] of the reconstruction loss of one member's own decoder."""
+    estimator_knobs = sub_knobs(knobs, "estimator") | {"running_loss": knobs["running_loss"]}
+    loss = reconstruction(config, model, tensors, x, knobs)
+    return config.estimator(loss, config.latent.posterior(features), noise, estimator_knobs)
+
+
+def output_gradient(
+    members: Snapshot, loss: Callable[..., Tensor], x: Tensor, features: Tensor, *noise: Tensor
+) -> Tensor:
+    """The gradient [m, B, F] of each image's loss with respect to the encoder's output for it.
+
+    Args:
+        loss: one member's (config, model, tensors, x, features, *noise, knobs) -> [B] nats.
+        x: [m, B, C, H, W].
+        features: [m, B, F].
+        noise: each [m, ...].
+    """
+    leaf = features.detach().requires_grad_()
+    nats: Any = members.lift(loss)(members.tensors, x, leaf, *noise, members.knobs)
+    return torch.autograd.grad(nats.sum(), leaf)[0]

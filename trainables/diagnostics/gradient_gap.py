@@ -1,0 +1,45 @@
+"""The gradient gap of a relaxation (DST section 5.2.1 and appendix D; Huh et al. 2023)."""
+
+import torch
+from torch import Tensor
+
+from trainables.config import TrainingConfig
+from trainables.diagnostics.base import (
+    diagnostic,
+    encode,
+    estimator_loss,
+    estimator_noise,
+    fixed_batch,
+    output_gradient,
+)
+from trainables.estimators.base import relaxed
+from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
+from trainables.snapshot import Snapshot
+
+DRAWS = 100
+
+
+@diagnostic("gradient_gap")
+def gradient_gap(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
+    """The distance between the gradients through the relaxed code and through the discrete one, [m], in nats.
+
+    For each image and draw, the Euclidean norm of d loss / d logits through the relaxation of the distribution sampled
+    from (the forward temperature) minus the estimator's own, with the same noise; averaged over images and `draws`. DST
+    says the squared norm and prints the norm: this is the norm. Its figure 5 shows the logarithm.
+    """
+    x = fixed_batch(members)
+    features = members.lift(encode)(members.tensors, x)
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for draw in range(draws):
+        noise = estimator_noise(members, x.shape[1], draw)
+        gap = output_gradient(members, _through_relaxed, x, features, noise)
+        gap -= output_gradient(members, estimator_loss, x, features, noise)
+        total += gap.norm(dim=-1).mean(-1)
+    return {"gradient_gap": total / draws}
+
+
+def _through_relaxed(
+    config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, features: Tensor, noise: Tensor, knobs: Tensors
+) -> Tensor:
+    sampled = config.estimator.sampled(config.latent.posterior(features), sub_knobs(knobs, "estimator"))
+    return reconstruction(config, model, tensors, x, knobs)(relaxed(sampled, noise))
