@@ -15,7 +15,8 @@ from sweeps.driver import Driver
 from sweeps.errors import UserError
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
-from sweeps.progress import Progress
+from sweeps.progress import Progress, describe
+from sweeps.report import tables
 from sweeps.storage import Storage
 from sweeps.tracking import Tracker
 from trainables.data import load
@@ -62,7 +63,7 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     finally:
         tracker.close(status)
     report = session.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
-    _summarize(driver, tracker, progress, storage, report, console)
+    _summarize(driver, tracker, storage, report, console)
     return _conclude(driver, console, interrupted=status == "KILLED")
 
 
@@ -97,14 +98,22 @@ def _artifacts(tracking_uri: str) -> str | None:
     return (Path(tracking_uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
 
 
-def _summarize(
-    driver: Driver, tracker: Tracker, progress: Progress, storage: Storage, report: str, console: Console
-) -> None:
+def _best(driver: Driver) -> list[str]:
+    """The best configuration of every study, by the mean over seeds, a line each."""
+    lines = []
+    for study in driver.plan.studies:
+        for cell in tables.ranked(study, tables.cells(study, driver.members(), driver.current()))[:1]:
+            value = cell.mean[study.metric]
+            lines.append(f"{study.name}: best {study.metric} {value:.4g} ({describe(cell.labels)}; n = {cell.n})")
+    return lines
+
+
+def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, console: Console) -> None:
     rows = driver.current().values()
     failed = sum(row.status == "failed" for row in rows)
     lines = [
         f"{len(rows) - failed} of {driver.plan.total()} members done, {failed} failed, {driver.trained} trained now.",
-        *progress.best_lines(),
+        *_best(driver),
     ]
     if tracker.problem:
         lines.append(f"MLflow is behind ({tracker.problem}); the next run of this command completes it.")

@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,17 +178,20 @@ def group(members: Iterable[Member], *, slots: int, pack: int | None = None) -> 
 
     Args:
         members: of any shapes; equal keys are trained once.
-        slots: how many cohorts can run at the same time; shapes are split so that none of them idles.
-        pack: the largest number of members in a cohort; None leaves it to `slots`.
+        slots: how many cohorts can be trained at the same time. A shape is split only where it holds more than one
+            slot's share of all epochs: packed members cost less, but an idle slot costs more.
+        pack: the largest number of members in a cohort, if there is a limit.
     """
     by_shape: dict[str, dict[str, Member]] = defaultdict(dict)
     for member in members:
         by_shape[member.config.shape_key()][member.key] = member
+    shapes = [Cohort(tuple(same.values())) for same in by_shape.values()]
+    share = sum(shape.member_epochs for shape in shapes) / slots
     cohorts = []
-    for same in by_shape.values():
-        unique = list(same.values())
-        parts = max(min(slots, len(unique)), -(-len(unique) // pack) if pack else 1)
+    for shape in shapes:
+        size = len(shape.members)
+        parts = min(size, math.ceil(max(shape.member_epochs / share, size / (pack or size))))
         # Sizes differ by at most one, and neighbours in the plan stay together.
-        bounds = [len(unique) * part // parts for part in range(parts + 1)]
-        cohorts += [Cohort(tuple(unique[a:b])) for a, b in pairwise(bounds)]
+        bounds = [size * part // parts for part in range(parts + 1)]
+        cohorts += [Cohort(shape.members[a:b]) for a, b in pairwise(bounds)]
     return sorted(cohorts, key=lambda cohort: -cohort.member_epochs)

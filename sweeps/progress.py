@@ -128,10 +128,6 @@ class Progress:
             )
         return Group(table, Text(self._rate_text(), style="dim"))
 
-    def best_lines(self) -> list[str]:
-        """The best member of every study, a line each."""
-        return [f"{name}: best {self._best_text(study)}" for name, study in self._studies.items() if name in self._best]
-
     def _best_text(self, study: Study) -> str:
         if study.name not in self._best:
             return ""
