@@ -1,0 +1,77 @@
+"""Likelihoods against `torch.distributions`."""
+
+import pytest
+import torch
+from torch import distributions as D
+from torch.testing import assert_close
+
+from trainables.likelihoods import LIKELIHOODS, BernoulliPixels, GaussianFixed, GaussianLogScale, GaussianPrecision
+
+S, B, P = 3, 4, 6
+
+
+def output(outputs: int) -> torch.Tensor:
+    """[S, B, outputs, P] of a decoder."""
+    return torch.randn(S, B, outputs, P, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def pixels() -> torch.Tensor:
+    return torch.rand(B, P, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+GAUSSIANS = {
+    "gaussian_fixed": (GaussianFixed(variance=0.3), lambda o: D.Normal(o[..., 0, :], 0.3**0.5)),
+    "gaussian_log_scale": (GaussianLogScale(), lambda o: D.Normal(o[..., 0, :], o[..., 1, :].exp())),
+    "gaussian_precision": (GaussianPrecision(), lambda o: D.Normal(o[..., 0, :], 1 / o[..., 1, :].abs())),
+}
+
+
+def test_every_registered_likelihood_is_tested():
+    assert GAUSSIANS.keys() | {"bernoulli"} == LIKELIHOODS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(GAUSSIANS))
+def test_gaussian_log_density(name):
+    likelihood, reference = GAUSSIANS[name]
+    o = output(likelihood.outputs)
+    want = reference(o).log_prob(pixels()).sum(-1)
+    got = likelihood.log_prob(pixels(), o, {})
+    assert got.shape == (S, B)
+    assert_close(got, want, rtol=1e-12, atol=1e-12)
+    assert_close(likelihood.mean(o), reference(o).mean)
+    assert not likelihood.binary
+
+
+def test_bernoulli_log_probability_of_bits():
+    o, bits = output(1), pixels().round()
+    want = D.Bernoulli(logits=o[:, :, 0]).log_prob(bits).sum(-1)
+    assert_close(BernoulliPixels().log_prob(bits, o, {}), want, rtol=1e-12, atol=1e-12)
+    assert_close(BernoulliPixels().mean(o), D.Bernoulli(logits=o[:, :, 0]).mean)
+
+
+def test_bernoulli_of_grey_pixels_is_the_binary_cross_entropy():
+    o = output(1)
+    want = -torch.nn.functional.binary_cross_entropy_with_logits(
+        o[:, :, 0], pixels().expand(S, B, P), reduction="none"
+    ).sum(-1)
+    assert_close(BernoulliPixels().log_prob(pixels(), o, {}), want, rtol=1e-12, atol=1e-12)
+
+
+def test_bernoulli_is_finite_at_extreme_logits():
+    extreme = torch.tensor([1e4, -1e4]).expand(1, 1, 2)
+    value = BernoulliPixels().log_prob(torch.tensor([[1.0, 1.0]]), extreme, {})
+    assert_close(value, torch.tensor([-1e4]))
+
+
+def test_the_variance_of_a_member_overrides_the_default():
+    o = output(1)
+    own = {"variance": torch.tensor(0.7, dtype=torch.float64)}
+    want = GaussianFixed(variance=0.7).log_prob(pixels(), o, {})
+    assert_close(GaussianFixed().log_prob(pixels(), o, own), want)
+    assert (GaussianFixed().log_prob(pixels(), o, {}) - want).abs().min() > 1
+
+
+def test_the_sign_of_the_precision_means_nothing():
+    o = output(2)
+    flipped = torch.stack((o[:, :, 0], -o[:, :, 1]), dim=2)
+    assert torch.equal(*(GaussianPrecision().log_prob(pixels(), which, {}) for which in (o, flipped)))
