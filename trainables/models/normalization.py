@@ -36,24 +36,29 @@ class BatchNorm(nn.Module):
         Raises:
             ValueError: training on a single value a channel, which has no variance.
         """
-        mean, variance = self._statistics(x) if self.training else (self.running_mean, self.running_var)
-        scale = self.weight * (variance + EPSILON).rsqrt()
-        shift = self.bias - mean * scale
-        return x * scale[:, None, None] + shift[:, None, None]
-
-    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What a training step normalizes with, each [C]; moves the running statistics on."""
+        if not self.training:
+            return self._scaled(x - _by_channel(self.running_mean), self.running_var)
         n = x.shape[0] * x.shape[2] * x.shape[3]
         if n == 1:
             raise ValueError(f"batch normalization needs more than one value a channel, got images {tuple(x.shape)}")
-        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-        # Chosen before the running statistics move; `where` copies, so that moving them spares what is used here.
-        used = torch.where(self.frozen, self.running_mean, mean), torch.where(self.frozen, self.running_var, variance)
+        mean = x.mean((0, 2, 3))
+        # What a frozen member normalizes with is chosen before any statistic moves; `where` makes a copy of it.
+        centred = x - _by_channel(torch.where(self.frozen, self.running_mean, mean))
+        observed = centred.square().mean((0, 2, 3))  # the batch's variance; of a frozen member nothing, and not used
+        variance = torch.where(self.frozen, self.running_var, observed)
         with torch.no_grad():
-            # The batch is normalized with the biased variance, but the running one averages the unbiased.
             self._move(self.running_mean, mean)
-            self._move(self.running_var, variance * (n / (n - 1)))
-        return used
+            # The batch is normalized with its biased variance, but the running one averages the unbiased.
+            self._move(self.running_var, observed * (n / (n - 1)))
+        return self._scaled(centred, variance)
+
+    def _scaled(self, centred: Tensor, variance: Tensor) -> Tensor:
+        return centred * _by_channel(self.weight * (variance + EPSILON).rsqrt()) + _by_channel(self.bias)
 
     def _move(self, running: Tensor, observed: Tensor) -> None:
         running.copy_(torch.where(self.frozen, running, running.lerp(observed, MOMENTUM)))
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    """[C] -> [C, 1, 1], to go with images."""
+    return values[:, None, None]
