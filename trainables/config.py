@@ -106,10 +106,14 @@ class ObjectiveConfig(Frozen):
 class Guide(Frozen):
     """A linear decoder beside the model's own, whose silent gradient guides the encoder (SG section 4.2, Figure 1).
 
-    In epoch n (from 1) the encoder follows w * silent + (1 - w) * estimator, w = max(0, 1 - n * annealing_rate); from
-    `freeze_epoch` on nothing of it moves. Rate 0 is the paper's standalone Silent Gradients. With
-    anneal="encoder_gradient" both decoders always train at full weight (SG section 4.2); with "loss" the losses
-    themselves are weighted (SG Algorithm 1).
+    annealing_rate: in epoch n (from 1) the encoder follows w * silent + (1 - w) * estimator + KL, with
+        w = max(0, 1 - n * annealing_rate). Rate 0 is the paper's standalone Silent Gradients.
+    freeze_epoch: from this epoch on nothing of the encoder moves, statistics of batch normalization included; both
+        decoders train on.
+    anneal: "encoder_gradient", both decoders always train at full weight (SG section 4.2); "loss", the losses
+        themselves are weighted (SG Algorithm 1), so that at w = 1 the model's own decoder does not train.
+    lr_mu, lr_alpha: the linear decoder's mean and precision have optimizers of their own (SG C.3.4), of the model's
+        kind.
     """
 
     likelihood: LikelihoodField = GaussianPrecision()
