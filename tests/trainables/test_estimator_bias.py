@@ -62,6 +62,10 @@ def test_biased_estimators_do_not(estimator, family):
     assert standard_errors_off(*draws_and_exact(estimator, family, degree=3, draws=DRAWS)) > LIMIT
 
 
+def test_no_biased_estimator_escapes_the_check():
+    assert {e.name for e, _ in BIASED} == {name for name, e in ESTIMATORS.items() if e.bias == "biased"}
+
+
 @pytest.mark.parametrize("name", ["reparameterization", "reinforce", "rloo"])
 def test_the_check_rejects_the_gradient_of_a_slightly_different_gaussian(name):
     draws, exact = draws_and_exact(ESTIMATORS[name], "gaussian", degree=3, draws=DRAWS)

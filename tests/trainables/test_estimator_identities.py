@@ -4,7 +4,7 @@ import pytest
 import torch
 from oracles import CATEGORIES as K
 from oracles import LATENTS as L
-from oracles import Polynomial, draws_and_exact, gradients, random_posterior, standard_noise
+from oracles import Polynomial, draws_and_exact, gradients, one_image, random_posterior, repeated, standard_noise
 from scipy import stats
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from trainables.estimators.base import straight_through
 from trainables.estimators.decoupled import DecoupledSTGS
 from trainables.estimators.gumbel_rao import GumbelRao, conditional_noise
 from trainables.estimators.gumbel_softmax import GumbelSoftmax, STGumbelSoftmax
+from trainables.estimators.rebar import Rebar
 from trainables.estimators.reinmax import DecoupledReinMax, ReinMax
 from trainables.estimators.score_function import RLOO
 from trainables.estimators.straight_through import GappedStraightThrough
@@ -317,6 +318,35 @@ def test_leave_one_out_lowers_the_variance_beyond_averaging(family):
 def test_rao_blackwellized_bits_have_lower_variance(name):
     # Half: what averaging the two losses of an antithetic pair would do if they were independent.
     assert variance(ESTIMATORS[name], "bernoulli") < variance(PlainReinforce(), "bernoulli") / 2
+
+
+def test_disarm_is_the_equation_of_the_paper():
+    generator = torch.Generator().manual_seed(0)
+    q = random_posterior("bernoulli", 40, L, K, generator)
+    noise = standard_noise("bernoulli", (40, L), generator)
+    cubic = Polynomial("bernoulli", 3)
+    surrogate = ESTIMATORS["disarm"](cubic, q, noise)
+    p, u = q.probs.detach(), torch.sigmoid(noise)
+    b, twin = (u > 1 - p).double(), (1 - u > 1 - p).double()
+    signs = torch.where(b != twin, (-1) ** twin, 0)
+    desired = 0.5 * (cubic(b) - cubic(twin))[:, None] * signs * torch.maximum(p, 1 - p)
+    torch.testing.assert_close(surrogate, 0.5 * (cubic(b) + cubic(twin)))
+    torch.testing.assert_close(gradients(surrogate, q)[0], desired)
+
+
+@pytest.mark.parametrize("family", DISCRETE)
+def test_rebar_without_its_control_variate_is_reinforce(family):
+    draws, _ = draws_and_exact(Rebar(eta=0.0), family, degree=3, draws=100)
+    generator = torch.Generator().manual_seed(7)
+    q = repeated(one_image(family), 100)
+    noise = standard_noise(family, (2, *q.parameters[0].shape), generator)
+    plain = PlainReinforce()(Polynomial(family, 3), q, noise[0])
+    torch.testing.assert_close(draws, gradients(plain, q)[0].flatten(1))
+
+
+@pytest.mark.parametrize("family", DISCRETE)
+def test_the_control_variate_of_rebar_lowers_the_variance(family):
+    assert variance(Rebar(), family) < 0.7 * variance(Rebar(eta=0.0), family)
 
 
 def test_indecater_of_one_latent_is_exact():

@@ -26,7 +26,7 @@ LATENTS = {
     "categorical": {"family": "categorical", "size": 3, "categories": 4},
 }
 B, L, K, D = 8, 3, 4, 5
-RELAXED = {"gumbel_softmax"}
+RELAXED = {"gumbel_softmax", "rebar"}
 EXACT = {"silent", "exact"}
 NOT_READ_BY_THE_CALL = {"baseline_momentum", "temperature_forward_end", "temperature_backward_end"}
 KNOBS = [
