@@ -20,6 +20,7 @@ def diagnose(
     saved: bytes | Sequence[TrainingResult],
     names: Iterable[str],
     *,
+    draws: int | None = None,
     device: torch.device | str = "cpu",
     data_dir: str | Path = "data",
     dtype: torch.dtype = torch.float32,
@@ -30,7 +31,7 @@ def diagnose(
         configs: the members, of one shape.
         saved: a checkpoint of these members, or their results with `state`, in the same order. Results hold no running
             average of the loss: where the estimator uses one, the last validation loss stands for it.
-        names: of the diagnostics, as in `DIAGNOSTICS`.
+        names, draws: as of `measure`.
         device, data_dir, dtype: as of `train`.
 
     Raises:
@@ -43,7 +44,7 @@ def diagnose(
         training.restore(saved)
     else:
         _take_up(training, saved)
-    return measure(training.cohort, names)
+    return measure(training.cohort, names, draws=draws)
 
 
 def _take_up(training: CohortTraining, results: Sequence[TrainingResult]) -> None:

@@ -27,7 +27,8 @@ from trainables.streams import Purpose
 class Diagnostic:
     """A measurement and the names of what it gives."""
 
-    of: Callable[[Snapshot], Tensors]
+    of: Callable[..., Tensors]
+    """(snapshot, *, draws: how many codes it draws for an image) -> metrics, each [m]."""
     metrics: tuple[str, ...]
 
 
@@ -35,7 +36,7 @@ DIAGNOSTICS: Registry[Diagnostic] = Registry("diagnostic")
 
 
 def diagnostic(*metrics: str) -> Callable[[Callable[..., Tensors]], Callable[..., Tensors]]:
-    """Registers a function of a snapshot, under its own name, as the diagnostic that gives `metrics`."""
+    """Registers a function (see `Diagnostic.of`), under its own name, as the diagnostic that gives `metrics`."""
 
     def add(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
         DIAGNOSTICS.add(function.__name__, Diagnostic(function, metrics))
@@ -44,21 +45,27 @@ def diagnostic(*metrics: str) -> Callable[[Callable[..., Tensors]], Callable[...
     return add
 
 
-def measure(cohort: Cohort, names: Iterable[str]) -> dict[str, np.ndarray]:
+def measure(cohort: Cohort, names: Iterable[str], *, draws: int | None = None) -> dict[str, np.ndarray]:
     """Metrics of some diagnostics of a cohort's members as they stand, each [M] float64; NaN for diverged members.
+
+    Args:
+        cohort: whose members are measured; nothing in them changes.
+        names: of the diagnostics.
+        draws: two or more, in place of each diagnostic's own number of draws.
 
     Raises:
         UnknownName: no such diagnostic.
         ValueError: a diagnostic does not apply to these members.
     """
-    chosen = []
+    options = {} if draws is None else {"draws": draws}
+    chosen: list[Diagnostic] = []
     for name in names:
         chosen.append(DIAGNOSTICS[name])
         cohort.config.check_diagnostic(name)
     metrics: dict[str, list[Tensor]] = {metric: [] for one in chosen for metric in one.metrics}
     for members in cohort.snapshots():
         for one in chosen:
-            for metric, value in one.of(members).items():
+            for metric, value in one.of(members, **options).items():
                 metrics[metric].append(value.detach().double().cpu())
     diverged = torch.tensor([epoch is not None for epoch in cohort.diverged_epoch])
     return {name: torch.cat(values).masked_fill(diverged, torch.nan).numpy() for name, values in metrics.items()}

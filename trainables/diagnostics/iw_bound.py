@@ -11,17 +11,17 @@ from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
 from trainables.snapshot import Snapshot
 from trainables.streams import Purpose
 
-SAMPLES = 100
+DRAWS = 100
 _IMAGES_AT_ONCE = 1000
 
 
 @diagnostic("iw_bound")
 @torch.no_grad()
-def iw_bound(members: Snapshot, *, samples: int = SAMPLES) -> Tensors:
+def iw_bound(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
     """A lower bound on log p(x) in nats an image, the mean over the validation images, [m].
 
-    log (1/k) sum_k p(x|z_k) p(z_k) / q(z_k|x) with k = `samples` hard codes of the distribution that the estimator
-    samples from. With one sample its expectation is the ELBO; it rises to log p(x) with k. Codes are drawn one at a
+    log (1/k) sum_k p(x|z_k) p(z_k) / q(z_k|x) with k = `draws` hard codes of the distribution that the estimator
+    samples from. With k = 1 its expectation is the ELBO; it rises to log p(x) with k. Codes are drawn one at a
     time and their weights added up, so memory does not grow with k.
     """
     total = torch.zeros(len(members.knobs["running_loss"]), dtype=torch.float64, device=members.images.device)
@@ -29,11 +29,11 @@ def iw_bound(members: Snapshot, *, samples: int = SAMPLES) -> Tensors:
         features = members.lift(encode)(members.tensors, x)
         shape = (x.shape[1], *members.config.latent.z_shape)
         log_sum = torch.full(x.shape[:2], -torch.inf, dtype=torch.float64, device=x.device)
-        for draw in range(samples):
+        for draw in range(draws):
             noise = members.noise(shape, Purpose.DIAGNOSTIC, step=step, draw=draw)
             log_weight = members.lift(_log_weight)(members.tensors, x, features, noise, members.knobs)
             log_sum = torch.logaddexp(log_sum, log_weight.double())
-        total += (log_sum - math.log(samples)).sum(1)
+        total += (log_sum - math.log(draws)).sum(1)
     return {"iw_bound": total / len(members.images)}
 
 
