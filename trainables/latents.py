@@ -59,7 +59,7 @@ class Gaussian:
 
     def saturated(self) -> Tensor:
         """Share [B] of latents that carry no randomness to speak of: variance below 1e-4 of the prior's."""
-        return (self.variance < 1e-4).float().mean(-1)
+        return (self.variance < 1e-4).to(self.mean.dtype).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Bernoulli:
 
     def saturated(self) -> Tensor:
         """Share [B] of latents within 0.01 of a certain outcome."""
-        return ((self.probs - 0.5).abs() > 0.49).float().mean(-1)
+        return ((self.probs - 0.5).abs() > 0.49).to(self.logits.dtype).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Categorical:
 
     def saturated(self) -> Tensor:
         """Share [B] of latents whose likeliest category has probability above 0.99."""
-        return (self.probs.amax(-1) > 0.99).float().mean(-1)
+        return (self.probs.amax(-1) > 0.99).to(self.logits.dtype).mean(-1)
 
 
 Latent = Gaussian | Bernoulli | Categorical

@@ -1,0 +1,388 @@
+"""Cohorts against plain PyTorch, and members against their company."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from members import LATENTS, member
+from torch import Tensor, nn
+from torch import distributions as D
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from trainables.cohort import Cohort
+from trainables.config import TrainingConfig
+from trainables.data import Images, load
+from trainables.estimators import ESTIMATORS
+from trainables.streams import Purpose, Streams
+
+DIGITS = load("digits", Path("nowhere"))
+FEW = Images(train=DIGITS.train[:50], validation=DIGITS.validation[:30])
+SOME = Images(train=DIGITS.train[:300], validation=DIGITS.validation[:100])
+PIXELS = 64
+
+
+# --- one member against a plain loop ---------------------------------------------------------------------------------
+#
+# Written from the papers with `nn.Module`, `torch.optim` and `torch.distributions`: of the code under test only the
+# random numbers are used.
+
+
+class Plain:
+    """One training in float64. `loss` maps (x, encoder output, decoder, noise, running) to nats per image [B]."""
+
+    def __init__(self, config: TrainingConfig, widths: tuple[int, int], outputs: int, linear: bool, loss, optimizer):
+        features, code = widths
+        torch.manual_seed(config.seed)
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 12), nn.ReLU(), nn.Linear(12, features))
+        if linear:
+            self.decoder = nn.Linear(code, PIXELS)
+        else:
+            self.decoder = nn.Sequential(nn.Linear(code, 10), nn.ReLU(), nn.Linear(10, outputs * PIXELS))
+        self.encoder, self.decoder = self.encoder.double(), self.decoder.double()
+        self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.optimizer = optimizer(self.parameters)
+        self.config, self.loss = config, loss
+        self.streams = Streams([config.seed], dtype=torch.float64)
+        self.running = 0.0, 0.0
+
+    def epoch(self, images: np.ndarray, epoch: int, noise_kind: str) -> float:
+        """Mean loss over the images of one epoch."""
+        order = self.streams.permutation(len(images), Purpose.ORDER, epoch=epoch)[0].numpy()
+        total = 0.0
+        for step, start in enumerate(range(0, len(images), self.config.batch_size)):
+            batch = torch.from_numpy(images[order[start : start + self.config.batch_size]])
+            at = {"epoch": epoch, "step": step}
+            u = self.streams.uniform_coarse(tuple(batch.shape), Purpose.PIXELS, **at)[0]
+            x = (batch.double() + u) / 256
+            shape = (len(batch), *self.config.latent.z_shape)
+            noise = getattr(self.streams, noise_kind)(shape, Purpose.LATENT, **at)[0]
+            reconstruction, kl, value = self.loss(x.flatten(1), self.encoder(x), self.decoder, noise, self.running)
+            objective = (reconstruction + kl).mean()
+            self.optimizer.zero_grad()
+            objective.backward()
+            self.optimizer.step()
+            mean, weight = self.running
+            self.running = 0.9 * mean + 0.1 * value.mean().item(), 0.9 * weight + 0.1
+            total += (value + kl).mean().item() * len(batch)
+        return total / len(images)
+
+
+def normal_nats(x: Tensor, mean: Tensor, variance: float) -> Tensor:
+    return -D.Normal(mean, variance**0.5).log_prob(x).sum(-1)
+
+
+def reparameterized(x, encoded, decoder, noise, running):
+    mean, log_variance = encoded.chunk(2, -1)
+    q = D.Normal(mean, (log_variance / 2).exp())
+    value = normal_nats(x, decoder(q.mean + q.stddev * noise), 0.05)
+    return value, D.kl_divergence(q, D.Normal(0.0, 1.0)).sum(-1), value.detach()
+
+
+def silent(x, encoded, decoder, noise, running):
+    mean, log_variance = encoded.chunk(2, -1)
+    q = D.Normal(mean, (log_variance / 2).exp())
+    spread = log_variance.exp() @ decoder.weight.square().T  # SG section 3.1: E (x-u)^2 = (x - E u)^2 + Var u
+    value = normal_nats(x, decoder(mean), 0.05) + spread.sum(-1) / (2 * 0.05)
+    return value, D.kl_divergence(q, D.Normal(0.0, 1.0)).sum(-1), value.detach()
+
+
+def relaxed_bits(x, encoded, decoder, noise, running):
+    q = D.Bernoulli(logits=encoded)
+    output = decoder(torch.sigmoid((encoded + noise) / 0.7)).unflatten(-1, (2, PIXELS))
+    value = -D.Normal(output[:, 0], output[:, 1].exp()).log_prob(x).sum(-1)
+    return value, D.kl_divergence(q, D.Bernoulli(torch.tensor(0.5))).sum(-1), value.detach()
+
+
+def decoupled(x, encoded, decoder, noise, running):
+    logits = encoded.unflatten(-1, (2, 3))
+    hard = F.one_hot((logits / 0.5 + noise).argmax(-1), 3).double()
+    soft = F.softmax(logits / 2.0 + noise, dim=-1)
+    value = normal_nats(x, decoder((hard + soft - soft.detach()).flatten(1)), 0.05)
+    q = D.Categorical(logits=logits)
+    return value, D.kl_divergence(q, D.Categorical(logits=torch.zeros(2, 3).double())).sum(-1), value.detach()
+
+
+def reinforced(x, encoded, decoder, noise, running):
+    q = D.Bernoulli(logits=encoded)
+    bits = (encoded + noise > 0).double()
+    value = normal_nats(x, decoder(bits), 0.05)
+    baseline = running[0] / running[1] if running[1] else 0.0
+    surrogate = value + (value.detach() - baseline) * q.log_prob(bits).sum(-1)
+    return surrogate, D.kl_divergence(q, D.Bernoulli(torch.tensor(0.5))).sum(-1), value.detach()
+
+
+def adam(p):
+    return torch.optim.Adam(p, lr=1e-3)
+
+
+def adamw(p):
+    return torch.optim.AdamW(p, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
+
+
+def radam(p):
+    return torch.optim.RAdam(p, lr=2e-3, betas=(0.9, 0.9))
+
+
+LOG_SCALE = {"likelihood": {"name": "gaussian_log_scale"}}
+ADAMW = {"optim": {"name": "adamw", "lr": 3e-3, "beta2": 0.95, "weight_decay": 0.1}}
+RADAM = {"optim": {"name": "radam", "lr": 2e-3, "beta2": 0.9}}
+TEMPERATURES = {"name": "decoupled_st_gs", "temperature_forward": 0.5, "temperature_backward": 2.0}
+PLAIN = {
+    "reparameterization": (member("gaussian", "reparameterization"), (6, 3), 1, False, reparameterized, adam, "normal"),
+    "silent": (member("gaussian", "silent", **ADAMW), (6, 3), 1, True, silent, adamw, "normal"),
+    "gumbel_softmax": (
+        member("bernoulli", {"name": "gumbel_softmax", "temperature": 0.7}, **LOG_SCALE),
+        (3, 3),
+        2,
+        False,
+        relaxed_bits,
+        adam,
+        "logistic",
+    ),
+    "decoupled_st_gs": (member("categorical", TEMPERATURES, **RADAM), (6, 6), 1, False, decoupled, radam, "gumbel"),
+    "reinforce": (member("bernoulli", "reinforce"), (3, 3), 1, False, reinforced, adam, "logistic"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN))
+@pytest.mark.parametrize("company", [1, 3])
+def test_training_is_that_of_a_plain_loop(name, company):
+    config, *arguments, noise_kind = PLAIN[name]
+    config = config.model_copy(update={"batch_size": 16, "seed": 4, "epochs": 3})
+    others = [config.model_copy(update={"seed": seed}) for seed in range(company - 1)]
+    cohort = Cohort([*others, config], FEW, dtype=torch.float64)
+    plain = Plain(config, *arguments)
+    before = [p.detach().clone() for p in plain.parameters]
+    for epoch in (1, 2, 3):
+        loss = plain.epoch(FEW.train, epoch, noise_kind)
+        metrics = cohort.train_epoch()
+        assert metrics["train_loss"][-1] == pytest.approx(loss, rel=1e-9)
+    state = cohort.member_state(company - 1)
+    assert len(state) == len(plain.parameters)
+    for (path, got), want, start in zip(state.items(), plain.parameters, before, strict=True):
+        assert_close(got, want.detach(), rtol=1e-9, atol=1e-9 * float(want.abs().max()), msg=path)
+        assert not torch.equal(got, start)
+
+
+# --- evaluation against a plain loop ---------------------------------------------------------------------------------
+
+
+def evaluated(config: TrainingConfig, state: dict[str, Tensor], temperature: float, images: np.ndarray) -> dict:
+    """Metrics of one member with categorical latents 2 x 3 from its `state_dict`."""
+    streams = Streams([config.seed], dtype=torch.float64)
+    at = {"epoch": 0, "step": 0}
+    u = streams.uniform_coarse(images.shape, Purpose.EVALUATION_PIXELS, **at)[0]
+    x = ((torch.from_numpy(images).double() + u) / 256).flatten(1)
+    noise = streams.gumbel((len(images), 2, 3), Purpose.EVALUATION_LATENT, **at)[0]
+    hidden = F.relu(F.linear(x, state["encoder.1.weight"], state["encoder.1.bias"]))
+    logits = F.linear(hidden, state["encoder.3.weight"], state["encoder.3.bias"]).unflatten(-1, (2, 3))
+    q = D.Categorical(logits=logits / temperature)  # the distribution that is sampled from
+    z = F.one_hot((logits / temperature + noise).argmax(-1), 3).double().flatten(1)
+    hidden = F.relu(F.linear(z, state["decoder.0.weight"], state["decoder.0.bias"]))
+    mean = F.linear(hidden, state["decoder.2.weight"], state["decoder.2.bias"])
+    kl = D.kl_divergence(q, D.Categorical(logits=torch.zeros(2, 3).double())).sum(-1)
+    elbo = (D.Normal(mean, 0.05**0.5).log_prob(x).sum(-1) - kl).mean()
+    squared = (x - mean).square().sum(-1).mean()
+    return {
+        "elbo": elbo.item(),
+        "bits_per_dim": -elbo.item() / (PIXELS * math.log(2)) + 8,
+        "kl": kl.mean().item(),
+        "mse": squared.item(),
+        "mse_per_pixel": squared.item() / PIXELS,
+        "saturated": (q.probs.amax(-1) > 0.99).double().mean().item(),
+    }
+
+
+def test_evaluation_is_that_of_a_plain_loop():
+    configs = [
+        member("categorical", TEMPERATURES | {"temperature_forward": t}, optim={"name": "adam", "lr": 0.03}, seed=seed)
+        for seed, t in enumerate((0.3, 1.0, 3.0))
+    ]
+    cohort = Cohort(configs, SOME, dtype=torch.float64)
+    metrics = cohort.train_epoch()
+    for index, (config, temperature) in enumerate(zip(configs, (0.3, 1.0, 3.0), strict=True)):
+        want = evaluated(config, cohort.member_state(index), temperature, SOME.validation)
+        assert want.keys() == metrics.keys() - {"train_loss"}
+        assert {name: metrics[name][index] for name in want} == pytest.approx(want, rel=1e-10)
+    # The KL of softmax(logits), at another temperature than the one sampled at, is another number.
+    wrong = evaluated(configs[0], cohort.member_state(0), 1.0, SOME.validation)
+    assert metrics["kl"][0] != pytest.approx(wrong["kl"], rel=1e-2)
+
+
+def test_evaluation_does_not_depend_on_its_batch(monkeypatch):
+    def metrics() -> dict[str, np.ndarray]:
+        return Cohort([member(data={"pixels": "unit"})], SOME, dtype=torch.float64).train_epoch()
+
+    whole = metrics()["kl"]
+    monkeypatch.setattr("trainables.cohort.EVALUATION_BATCH", 30)
+    np.testing.assert_allclose(metrics()["kl"], whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("pixels", "offset"), [("dequantize", 8.0), ("unit", 0.0), ("binarize", 0.0)])
+def test_bits_per_dim(pixels, offset):
+    metrics = Cohort([member(data={"pixels": pixels})], FEW).train_epoch()
+    want = -metrics["elbo"] / (PIXELS * math.log(2)) + offset
+    np.testing.assert_allclose(metrics["bits_per_dim"], want, rtol=1e-6)
+
+
+# --- a member and its company ----------------------------------------------------------------------------------------
+
+PAIRS = [
+    pytest.param(family, name, id=f"{name}-{family}")
+    for name, estimator in sorted(ESTIMATORS.items())
+    for family in sorted(estimator.families)
+]
+CONV = {"encoder": {"name": "conv3", "channels": 4}}
+
+
+def trained(configs, epochs: int = 1, images: Images = SOME, **options) -> list[tuple[dict, dict[str, Tensor]]]:
+    """Metrics of the last epoch and `state_dict` of every member."""
+    cohort = Cohort(configs, images, **options)
+    for _ in range(epochs):
+        metrics = cohort.train_epoch()
+    return [({k: float(v[i]) for k, v in metrics.items()}, cohort.member_state(i)) for i in range(len(configs))]
+
+
+def assert_alike(got, want, tolerance: float = 1e-4):
+    assert got[0] == pytest.approx(want[0], rel=tolerance, abs=tolerance)
+    assert got[1].keys() == want[1].keys()
+    for name, value in want[1].items():
+        assert (got[1][name] - value).abs().max() <= tolerance * value.abs().max(), name
+
+
+def three(family: str, estimator: str, **changes) -> list[TrainingConfig]:
+    """Members of one shape that differ in seed and learning rate."""
+    return [
+        member(family, estimator, batch_size=50, optim={"name": "adam", "lr": lr}, seed=seed, **changes)
+        for seed, lr in ((0, 1e-3), (1, 3e-3), (2, 1e-4))
+    ]
+
+
+@pytest.mark.parametrize(("family", "estimator"), PAIRS)
+def test_a_member_is_the_same_alone_and_packed_in_any_position(family, estimator):
+    configs = three(family, estimator)
+    packed, turned = trained(configs), trained(configs[::-1])[::-1]
+    for config, first, second in zip(configs, packed, turned, strict=True):
+        (alone,) = trained([config])
+        assert_alike(first, alone)
+        assert_alike(second, alone)
+    with pytest.raises(AssertionError):  # the comparison can fail
+        assert_alike(packed[0], packed[1])
+
+
+@pytest.mark.parametrize(
+    ("family", "estimator"),
+    [("gaussian", "reparameterization"), ("bernoulli", "gumbel_softmax"), ("categorical", "decoupled_st_gs")],
+)
+def test_a_convolutional_member_is_the_same_alone_packed_and_in_turn(family, estimator):
+    configs = three(family, estimator, **CONV)
+    packed, in_turn = trained(configs, packed=True), trained(configs)
+    for config, first, second in zip(configs, packed, in_turn, strict=True):
+        (alone,) = trained([config])
+        assert_alike(first, alone)
+        assert second[0] == alone[0]
+        assert all(torch.equal(second[1][name], value) for name, value in alone[1].items())
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    family=st.sampled_from(sorted(LATENTS)),
+    lrs=st.lists(st.floats(1e-5, 3e-3), min_size=1, max_size=5),
+    guided=st.booleans(),
+    data=st.data(),
+)
+def test_a_member_is_the_same_in_any_composition(family, lrs, guided, data):
+    guide = {"annealing_rate": 0.3, "freeze_epoch": 2} if guided else None
+    name = "reparameterization" if family == "gaussian" else "reinforce"
+    configs = [
+        member(family, name, optim={"name": "radam", "lr": lr}, seed=seed, guide=guide, epochs=2)
+        for seed, lr in enumerate(lrs)
+    ]
+    one = data.draw(st.integers(0, len(lrs) - 1))
+    company = data.draw(st.permutations(range(len(lrs))))
+    packed = trained([configs[i] for i in company], epochs=2, images=FEW)
+    (alone,) = trained([configs[one]], epochs=2, images=FEW)
+    assert_alike(packed[company.index(one)], alone)
+
+
+# --- divergence ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, CONV], ids=["mlp", "conv"])
+@pytest.mark.parametrize(
+    ("family", "estimator"),
+    [
+        ("gaussian", "reparameterization"),
+        ("gaussian", "silent"),
+        ("bernoulli", "reinforce"),
+        ("categorical", "decoupled_st_gs"),
+    ],
+)
+def test_a_diverged_member_is_masked_and_harms_nobody(family, estimator, changes):
+    healthy = three(family, estimator, **changes)
+    broken = [
+        healthy[0],
+        healthy[1].model_copy(update={"optim": healthy[1].optim.model_copy(update={"lr": 1e30})}),
+        healthy[2],
+    ]
+    cohorts = [Cohort(configs, SOME, packed=True) for configs in (healthy, broken)]
+    for _ in range(2):
+        well, ill = (cohort.train_epoch() for cohort in cohorts)
+        for name in well:
+            assert np.array_equal(well[name][[0, 2]], ill[name][[0, 2]])
+            assert np.isnan(ill[name][1])
+    assert cohorts[0].diverged_epoch == [None, None, None]
+    assert cohorts[1].diverged_epoch == [None, 1, None]
+    for index in (0, 2):
+        ours, theirs = (cohort.member_state(index) for cohort in cohorts)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_member_stays_diverged_and_its_epoch_is_the_first():
+    config = member(epochs=3)
+    cohort = Cohort([config, config.model_copy(update={"seed": 1})], FEW)
+    cohort.train_epoch()
+    cohort.groups["decoder"].flat[1, 0] = torch.nan
+    cohort.train_epoch()
+    cohort.groups["decoder"].flat[1] = 0.0
+    cohort.groups["encoder"].flat[1] = 0.0
+    for group in cohort.groups.values():
+        group.mean[1], group.square[1] = 0.0, 0.0
+    metrics = cohort.train_epoch()
+    assert cohort.diverged_epoch == [None, 2]
+    assert np.isnan(metrics["elbo"][1])
+    assert np.isfinite(metrics["elbo"][0])
+
+
+# --- construction ----------------------------------------------------------------------------------------------------
+
+
+def test_refuses_members_of_different_shapes_and_none():
+    for configs in ([], [member(), member(batch_size=100)]):
+        with pytest.raises(ValueError, match="members of one shape"):
+            Cohort(configs, FEW)
+
+
+def test_building_a_cohort_leaves_the_global_random_state_alone():
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    torch.manual_seed(5)
+    Cohort([member()], FEW).train_epoch()
+    assert torch.equal(torch.rand(3), want)
+
+
+def test_members_that_differ_in_their_estimator_start_from_the_same_weights():
+    first, second = (Cohort([member(estimator=name)], FEW).member_state(0) for name in ("reinforce", "decoupled_st_gs"))
+    other = Cohort([member(seed=1)], FEW).member_state(0)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_member_state_is_a_state_dict_of_the_model():
+    cohort = Cohort([member(guide={})], FEW)
+    cohort._model.load_state_dict(cohort.member_state(0), strict=True)
