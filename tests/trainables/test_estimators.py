@@ -221,6 +221,13 @@ def test_only_exact_estimators_have_no_variance(name, family):
     assert (ESTIMATORS[name].bias == "exact") == (name in EXACT)
 
 
+@pytest.mark.parametrize("family", ["bernoulli", "categorical"])
+def test_silent_gradients_are_exact(family):
+    silent, exact = problem("silent", family), problem("exact", family)
+    torch.testing.assert_close(silent.surrogate(), exact.surrogate(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(silent.gradients(), exact.gradients(), rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_round_trip_through_the_configuration(name, family):
     given = config({"name": name}, LATENTS[family])
