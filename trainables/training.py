@@ -26,6 +26,7 @@ from trainables.data import load
 from trainables.diagnostics import measure_due
 
 CHECKPOINT_FORMAT = 1
+_HISTORY = "history/"
 History = dict[str, np.ndarray]
 """Metrics by name, each [epochs, M] float64; NaN from a member's divergence on, and for a diagnostic in epochs in which
 it is not due."""
@@ -103,10 +104,14 @@ class CohortTraining:
 
     def checkpoint(self) -> bytes:
         """The state as a safetensors file whose metadata say what it is."""
-        tensors = self.cohort.state()
-        tensors |= {_HISTORY + name: torch.from_numpy(values) for name, values in self.history().items()}
+        history = self.history()
+        tensors = self.cohort.state() | {_HISTORY + name: torch.from_numpy(values) for name, values in history.items()}
         header = CheckpointHeader(
-            format=CHECKPOINT_FORMAT, keys=self.keys, epoch=self.cohort.epoch, wall_s=self.wall_s
+            format=CHECKPOINT_FORMAT,
+            keys=self.keys,
+            epoch=self.cohort.epoch,
+            wall_s=self.wall_s,
+            metrics=list(history),
         ).model_dump_json()
         return safetensors.torch.save(tensors, metadata={"training": header, "sha256": _sha256(header, tensors)})
 
@@ -119,12 +124,12 @@ class CohortTraining:
         header, tensors = read_checkpoint(checkpoint)
         if header.keys != self.keys:
             raise ValueError("this checkpoint is of other members")
-        history = {name: tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_HISTORY)}
-        if any(values.shape != (header.epoch, len(self.keys)) for values in history.values()):
-            raise ValueError(f"this checkpoint is damaged: its history is not of {header.epoch} epochs")
+        history = {name: tensors.pop(_HISTORY + name, torch.empty(0)).numpy() for name in header.metrics}
+        if any((h.shape, h.dtype) != ((header.epoch, len(self.keys)), np.float64) for h in history.values()):
+            raise ValueError("this checkpoint is damaged: its history is not of its epochs and members")
         self.cohort.load_state(tensors, header.epoch)
         self.wall_s = header.wall_s
-        self._metrics = defaultdict(list, {name.removeprefix(_HISTORY): list(v) for name, v in history.items()})
+        self._metrics = defaultdict(list, {name: list(values) for name, values in history.items()})
 
 
 def _latest(history: dict[str, list[float]]) -> dict[str, float]:
@@ -133,11 +138,8 @@ def _latest(history: dict[str, list[float]]) -> dict[str, float]:
     return {name: values[-1] for name, values in measured.items() if values}
 
 
-_HISTORY = "history/"
-
-
 class CheckpointHeader(BaseModel):
-    """What a checkpoint says beside its tensors: the members' keys, the epochs completed, the wall time so far."""
+    """What a checkpoint says beside its tensors: whose, after how many epochs, wall time, the metrics in order."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -145,6 +147,7 @@ class CheckpointHeader(BaseModel):
     keys: list[str]
     epoch: Annotated[int, Field(ge=0)]
     wall_s: Annotated[float, Field(ge=0)]
+    metrics: list[str]
 
 
 def read_checkpoint(checkpoint: bytes) -> tuple[CheckpointHeader, dict[str, Tensor]]:

@@ -165,7 +165,7 @@ def test_training_is_that_of_a_plain_loop(name, company):
     state = cohort.member_state(company - 1)
     assert len(state) == len(plain.parameters)
     for (path, got), want, start in zip(state.items(), plain.parameters, before, strict=True):
-        assert_close(got, want.detach(), rtol=1e-9, atol=1e-9 * float(want.abs().max()), msg=path)
+        assert_close(got, want.detach(), rtol=1e-9, atol=1e-9 * want.abs().max().item(), msg=path)
         assert not torch.equal(got, start)
 
 
