@@ -285,6 +285,8 @@ def test_batch_norm_equals_torchs():
         close(y, expected)
         close(ours.running_mean, theirs.running_mean)
         close(ours.running_var, theirs.running_var)
+        assert not ours.running_mean.requires_grad  # or every step would keep the graphs of all before it
+        assert not ours.running_var.requires_grad
         loss, expected_loss = y.square().sum() + y.sin().sum(), expected.square().sum() + expected.sin().sum()
         gradients = torch.autograd.grad(loss, [x, ours.weight, ours.bias])
         close(gradients, torch.autograd.grad(expected_loss, [x, theirs.weight, theirs.bias]))
