@@ -334,6 +334,21 @@ def test_disarm_is_the_equation_of_the_paper():
     torch.testing.assert_close(gradients(surrogate, q)[0], desired)
 
 
+def test_rebar_is_the_equation_of_the_paper():
+    generator = torch.Generator().manual_seed(0)
+    q = random_posterior("bernoulli", 40, L, K, generator)
+    noise = standard_noise("bernoulli", (2, 40, L), generator)
+    cubic, eta, temperature = Polynomial("bernoulli", 3), 0.7, 0.4
+    found = gradients(Rebar(eta=eta, temperature=temperature)(cubic, q, noise), q)[0]
+    u, v = torch.sigmoid(noise)
+    p = q.probs
+    b = (u > 1 - p).double()
+    given = torch.where(b > 0, 1 - p + p * v, (1 - p) * (1 - v))  # uniform where it leads to b
+    free, conditional = (cubic(torch.sigmoid((q.logits + torch.logit(w)) / temperature)) for w in (u, given))
+    score = (cubic(b) - eta * conditional).detach() * q.log_prob(b)
+    torch.testing.assert_close(found, gradients(score + eta * (free - conditional), q)[0])
+
+
 @pytest.mark.parametrize("family", DISCRETE)
 def test_rebar_without_its_control_variate_is_reinforce(family):
     draws, _ = draws_and_exact(Rebar(eta=0.0), family, degree=3, draws=100)

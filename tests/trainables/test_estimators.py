@@ -147,6 +147,18 @@ def test_codes_are_hard_draws(name, family):
     assert hard == (family != "gaussian" and name not in RELAXED)
 
 
+@pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[0] not in EXACT | {"gumbel_softmax"}])
+def test_value_is_the_mean_loss_at_the_draws(name, family):
+    p = problem(name, family)
+    draws = {
+        "rloo": p.noise,
+        "gumbel_rao": p.noise[:1],
+        "rebar": p.noise[:1],
+        "disarm": torch.stack((p.noise, -p.noise)),
+    }.get(name, p.noise[None])
+    torch.testing.assert_close(p.surrogate(), p.loss(p.estimator.sampled(p.q, {}).sample(draws)).mean(0))
+
+
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_gradient_of_the_decoder_is_that_of_the_value(name, family):
     p = problem(name, family)
