@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 
-import click
 import typer
 
 from sweeps.errors import UserError
@@ -15,14 +14,12 @@ def run_app(app: typer.Typer, prog_name: str) -> None:
     """Runs a Typer app and exits; a mistake of the user is one line on stderr and exit code 2."""
     try:
         code = app(prog_name=prog_name, standalone_mode=False)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         code = stop.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except click.ClickException as error:
-        code = _complain(prog_name, error.format_message())
-    except UserError as error:
-        code = _complain(prog_name, str(error))
+    except (typer.TyperException, UserError) as error:
+        code = _complain(prog_name, getattr(error, "format_message", error.__str__)())
     sys.exit(code or OK)
 
 

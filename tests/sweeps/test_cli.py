@@ -1,0 +1,92 @@
+"""Mistakes of a user: one line, exit code 2, nothing written, Ray not started."""
+
+import socket
+import sys
+
+import pytest
+
+from sweeps.cli import run_app, single
+from sweeps.report.__main__ import report
+from sweeps.run import run
+from sweeps.ui import ui
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Calls a command in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(function, *arguments: str):
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            run_app(single(function), "command")
+        return stop.value.code, *capsys.readouterr()
+
+    return call
+
+
+MISTAKES = [
+    (["quickstrat"], "known: .*quickstart"),
+    ([], "which sweep.*quickstart"),
+    (["quickstart", "--set", "optim.lrr=1"], "optim.lr'"),
+    (["quickstart", "--set", "optim.lr=0"], "optim.lr"),
+    (["quickstart", "--set", "estimator.temperature_forward=-1"], "temperature_forward.*-1"),
+    (["quickstart", "--set", "epochs=0"], "epochs.*0"),
+    (["quickstart", "--set", "epochs"], "KEY=VALUE"),
+    (["quickstart", "--set", "data.name=cifra"], "data"),
+    (["quickstart", "--only", "nothing"], "estimators, temperatures, search"),
+    (["quickstart", "--storage", "nosuch://x"], "--storage"),
+    (["quickstart", "--storage", "FILE"], "--storage"),
+    (["quickstart", "--seeds", "0"], "--seeds"),
+    (["quickstart", "--pack", "many"], "--pack"),
+    (["quickstart", "--device", "tpu"], "--device"),
+    (["quickstart", "--no-such-option"], "no-such-option"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: " ".join(value)[:40])
+def test_a_mistake_is_one_line_and_exit_code_2(command, tmp_path, arguments, message):
+    import re
+
+    (tmp_path / "FILE").write_text("in the way")
+    code, out, err = command(run, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert re.search(message, err), err
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+def test_list_and_plan_write_nothing(command, tmp_path):
+    code, out, _ = command(run, "--list")
+    assert code == 0
+    assert "quickstart" in out
+    code, out, _ = command(run, "quickstart", "--plan")
+    assert code == 0
+    assert "64" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_of_what_was_never_run_says_how_to_run_it(command):
+    code, _, err = command(report, "quickstart")
+    assert code == 2
+    assert "python -m sweeps.run quickstart" in err
+
+
+def test_the_user_interface_needs_runs_and_a_free_port(command, tmp_path):
+    code, _, err = command(ui)
+    assert code == 2
+    assert "sweeps.run" in err
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mlflow.db").write_text("")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, err = command(ui, "--port", str(port))
+    assert code == 2
+    assert f"port {port}" in err
+    assert "--port" in err
+    assert err.count("\n") == 1

@@ -1,0 +1,124 @@
+import dataclasses
+
+import pytest
+from conftest import GRID, SMALL, quality, result
+
+from search_spaces.space import Sweep
+from sweeps.driver import Driver
+from sweeps.ledger import Ledger
+from sweeps.plan import Overrides, Plan
+
+
+def driver(ledger: Ledger, plan: Plan | None = None, retry_failed: bool = False) -> Driver:
+    return Driver(plan or Plan(SMALL), ledger, retry_failed=retry_failed)
+
+
+def test_everything_is_trained_once_and_the_second_run_trains_nothing(ledger, drain):
+    first = driver(ledger)
+    drain(first)
+    assert first.trained == len(first.current()) == 15
+    again = driver(ledger)
+    assert not again.todo
+    assert drain(again) == []
+
+
+def test_with_one_row_gone_that_member_alone_is_trained(ledger, storage, drain):
+    drain(driver(ledger))
+    rows = list(ledger.read().values())
+    for path in (storage.local_path / "ledger").glob("*.parquet"):
+        path.unlink()
+    ledger.append(rows[1:])
+    (cohort,) = drain(driver(ledger))
+    assert [member.key for member in cohort.members] == [rows[0].key]
+
+
+def test_failures_are_kept_until_a_retry_is_asked_for(ledger, drain):
+    def half_diverges(d, cohort):
+        d.ended(
+            cohort,
+            [
+                result(m, **({"status": "failed", "reason": "diverged", "metrics": {}} if m.config.seed else {}))
+                for m in cohort.members
+            ],
+        )
+
+    drain(driver(ledger), half_diverges)
+    failed = {key for key, row in ledger.read().items() if row.status == "failed"}
+    assert len(failed) == 4
+    assert not driver(ledger).todo
+    retry = driver(ledger, retry_failed=True)
+    assert {member.key for cohort in drain(retry) for member in cohort.members} == failed
+    assert all(row.status == "finished" for row in ledger.read().values())
+
+
+def test_a_cohort_that_breaks_fails_its_members_and_no_others(ledger, drain):
+    def breaks(d, cohort):
+        if cohort.members[0].study == "grid":
+            d.failed(cohort, "error", "Traceback …")
+        else:
+            d.ended(cohort, [result(member) for member in cohort.members])
+
+    drain(driver(ledger), breaks)
+    statuses = [row.status for row in ledger.read().values()]
+    assert (statuses.count("failed"), statuses.count("finished")) == (8, 7)
+    assert {row.detail for row in ledger.read().values()} == {"Traceback …", None}
+
+
+def test_more_seeds_train_only_the_new_ones(ledger, drain):
+    only = {"only": "grid"}
+    drain(driver(ledger, Plan(SMALL, Overrides(**only))))
+    cohorts = drain(driver(ledger, Plan(SMALL, Overrides(seeds=3, **only))))
+    assert {member.config.seed for cohort in cohorts for member in cohort.members} == {2}
+
+
+def test_a_member_of_two_studies_is_trained_once_and_is_in_both(ledger, drain):
+    sweep = Sweep("two", "x", (GRID, dataclasses.replace(GRID, name="same")))
+    d = driver(ledger, Plan(sweep))
+    assert sum(len(cohort.members) for cohort in drain(d)) == 8
+    assert len(d.members()) == 16
+
+
+def test_a_search_gets_its_budget_in_batches_that_wait_for_the_one_before(ledger, drain):
+    seen = []
+
+    def watch(d, cohort):
+        seen.append(len(d.current()))
+        d.ended(cohort, [result(member) for member in cohort.members])
+
+    drain(driver(ledger, Plan(SMALL, Overrides(only="searched"))), watch)
+    assert [len(batch) for batch in ledger.suggestions("searched")] == [3, 3, 1]
+    assert seen == [0, 2, 3, 5, 6]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_an_interrupted_search_suggests_what_an_uninterrupted_one_does(tmp_path, drain, stop_after):
+    from sweeps.storage import Storage
+
+    def fresh(name):
+        place = Storage(str(tmp_path / name), "small")
+        place.prepare()
+        return Ledger(place)
+
+    plan = Plan(SMALL, Overrides(only="searched"))
+    whole, broken = fresh("whole"), fresh("broken")
+    drain(driver(whole, plan))
+
+    interrupted = driver(broken, plan)
+    interrupted.begin(slots=2, pack=None)
+    for _ in range(stop_after):
+        cohort = interrupted.next()
+        assert cohort is not None
+        interrupted.ended(cohort, [result(member) for member in cohort.members])
+    interrupted.next()  # handed out and lost
+    drain(driver(broken, plan))
+
+    assert broken.suggestions("searched") == whole.suggestions("searched")
+    assert broken.read().keys() == whole.read().keys()
+
+
+def test_a_search_learns(ledger, drain):
+    study = dataclasses.replace(SMALL.studies[1], search=dataclasses.replace(SMALL.studies[1].search, members=30))
+    d = driver(ledger, Plan(Sweep("learns", "x", (study,))))
+    drain(d)
+    values = [quality(member) for member in d.members()]
+    assert sum(values[-10:]) < 0.6 * sum(values[:10])

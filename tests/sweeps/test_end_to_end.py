@@ -1,0 +1,246 @@
+"""Real runs of the commands of the README, in processes of their own, on quickstart."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+README = Path(__file__).parents[2] / "README.md"
+pytestmark = pytest.mark.timeout(600)
+
+
+def start(storage: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "sweeps.run", "quickstart", "--storage", str(storage), *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=storage.parent
+    )
+
+
+def run(storage: Path, *arguments: str) -> tuple[int, str]:
+    process = start(storage, *arguments)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def results(storage: Path) -> pd.DataFrame:
+    return pd.read_parquet(storage / "quickstart" / "results.parquet")
+
+
+def mlflow_runs(storage: Path) -> list:
+    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("quickstart")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """A storage in which the sweep has been run to its end."""
+    storage = tmp_path_factory.mktemp("done") / "runs"
+    code, output = run(storage)
+    assert code == 0, output
+    assert f"Report: {storage}/quickstart/report/index.html" in output
+    assert "Traceback" not in output
+    return storage
+
+
+def test_every_member_finishes_with_the_promised_files(done):
+    table = results(done)
+    assert set(table["status"]) == {"finished"}
+    assert table.groupby("study").size().to_dict() == {"estimators": 20, "search": 12, "temperatures": 32}
+    assert table["key"].is_unique
+    columns = {"key", "study", "seed", "status", "reason", "epochs", "wall_s", "mlflow_run_id"}
+    columns |= {"config.estimator.name", "config.optim.lr", "metrics.bits_per_dim", "metrics.kl", "metrics.mse"}
+    assert columns | {"metrics.elbo"} <= set(table.columns)
+    history = pd.read_parquet(done / "quickstart" / "history.parquet")
+    assert len(history) == table["config.epochs"].sum()
+    last = history.groupby("key")["metrics.elbo"].last()
+    pd.testing.assert_series_equal(last, table.set_index("key")["metrics.elbo"].loc[last.index])
+    assert (done / "quickstart" / "report" / "index.html").read_text().count("data:image/png") == 1
+
+
+def test_mlflow_has_the_runs_nested_with_parameters_curves_and_tags(done):
+    runs = {r.info.run_id: r for r in mlflow_runs(done)}
+    members = [r for r in runs.values() if r.data.tags["kind"] == "member"]
+    assert len(runs) == 1 + 3 + len(members) == 1 + 3 + 64
+    assert {r.info.status for r in runs.values()} == {"FINISHED"}
+    table = results(done).set_index("mlflow_run_id")
+    for member in members:
+        study = runs[member.data.tags["mlflow.parentRunId"]]
+        sweep = runs[study.data.tags["mlflow.parentRunId"]]
+        row = table.loc[member.info.run_id]
+        assert sweep.data.tags["kind"] == "sweep"
+        assert member.data.tags["sweep"] == "quickstart"
+        assert member.data.tags["study"] == study.data.tags["study"] == row["study"]
+        assert (member.data.tags["key"], member.data.tags["seed"]) == (row["key"], str(row["seed"]))
+        assert member.data.params["optim.lr"] == str(row["config.optim.lr"])
+        assert member.data.metrics["elbo"] == pytest.approx(row["metrics.elbo"])
+    client = MlflowClient(f"sqlite:///{done / 'mlflow.db'}")
+    one = members[0]
+    steps = [m.step for m in client.get_metric_history(one.info.run_id, "elbo")]
+    assert steps == list(range(1, int(one.data.params["epochs"]) + 1))
+
+
+def test_silent_gradients_are_no_worse_than_what_they_replace(done):
+    table = results(done)
+    own = table[table["study"] == "estimators"]
+    best = own.groupby(["config.latent.family", "config.estimator.name"])["metrics.bits_per_dim"].min()
+    assert best["gaussian", "silent"] <= best["gaussian", "reparameterization"]
+    assert best["bernoulli", "silent"] <= best["bernoulli", "gumbel_softmax"]
+    assert best["bernoulli", "silent"] <= best["bernoulli", "reinforce"]
+
+
+def test_the_report_says_which_temperatures_are_best_and_where_they_lie(done):
+    table = results(done)
+    own = table[table["study"] == "temperatures"]
+    forward, backward = "config.estimator.temperature_forward", "config.estimator.temperature_backward"
+    best = own.groupby([forward, backward])["metrics.elbo"].mean().idxmax()
+    place = "on" if best[0] == best[1] else "off"
+    page = (done / "quickstart" / "report" / "index.html").read_text()
+    assert f"temperature_forward {best[0]:.4g}, temperature_backward {best[1]:.4g}" in page
+    assert f"It lies {place} the diagonal" in page
+
+
+def test_a_second_run_trains_nothing_within_15_seconds(done):
+    before = results(done)
+    began = time.monotonic()
+    code, output = run(done)
+    assert code == 0, output
+    assert "0 trained now" in output
+    assert "Starting Ray" not in output
+    assert time.monotonic() - began < 15
+    pd.testing.assert_frame_equal(results(done), before)
+    assert len(mlflow_runs(done)) == 68
+
+
+def test_with_one_row_removed_that_member_alone_is_trained(done):
+    before = results(done).set_index("key")
+    ledger = done / "quickstart" / "ledger"
+    file = next(path for path in sorted(ledger.glob("*.parquet")) if pq.read_metadata(path).num_rows > 1)
+    table = pq.read_table(file)
+    gone = table["key"][0].as_py()
+    pq.write_table(table.slice(1), file)
+    code, output = run(done)
+    assert code == 0, output
+    assert "1 trained now" in output
+    after = results(done).set_index("key")
+    assert after.loc[gone, "metrics.elbo"] == pytest.approx(before.loc[gone, "metrics.elbo"], rel=1e-4)
+    others = before.index.drop(gone)
+    pd.testing.assert_frame_equal(after.loc[others], before.loc[others])
+    assert len(mlflow_runs(done)) == 68
+
+
+def test_after_ctrl_c_the_same_command_goes_on(done, tmp_path):
+    storage = tmp_path / "runs"
+    process = start(storage)
+    deadline = time.monotonic() + 200
+    while not list(storage.glob("quickstart/ledger/*.parquet")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    first = results(storage)
+    finished = first[first["status"] == "finished"]
+    assert 0 < len(finished) < 64
+    assert "RUNNING" not in {r.info.status for r in mlflow_runs(storage)}
+
+    code, output = run(storage)
+    assert code == 0, output
+    assert f"{64 - len(finished)} trained now" in output
+    expected = results(done).set_index("key")["metrics.elbo"]
+    resumed = results(storage).set_index("key")["metrics.elbo"]
+    np.testing.assert_allclose(resumed.loc[expected.index], expected, rtol=1e-4)
+    runs = mlflow_runs(storage)
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    assert len(runs) == 68
+
+
+def test_failures_exit_with_3_say_why_and_can_be_retried(tmp_path):
+    storage = tmp_path / "runs"
+    only = ("--only", "estimators", "--set", "optim.lr=1e30")
+    code, output = run(storage, *only)
+    assert code == 3, output
+    assert "diverged" in output
+    assert "--retry-failed" in output
+    table = results(storage)
+    assert set(table["reason"]) == {"diverged"}
+    assert set(table["epochs"]) == {1}
+    members = [r for r in mlflow_runs(storage) if r.data.tags["kind"] == "member"]
+    assert {r.info.status for r in members} == {"FAILED"}
+
+    code, output = run(storage, *only)
+    assert code == 3
+    assert "0 trained now" in output
+    code, output = run(storage, *only, "--retry-failed")
+    assert code == 3
+    assert f"{len(table)} trained now" in output
+
+
+def test_a_worker_group_gives_the_same_numbers(done, tmp_path):
+    storage = tmp_path / "runs"
+    code, output = run(storage, "--only", "temperatures", "--workers", "2")
+    assert code == 0, output
+    alone = results(done).set_index("key")["metrics.elbo"]
+    spread = results(storage).set_index("key")["metrics.elbo"]
+    assert len(spread) == 32
+    np.testing.assert_allclose(spread, alone.loc[spread.index], rtol=1e-4)
+
+
+def commands() -> list[str]:
+    """The `python -m` lines of the README, without comments."""
+    lines = [line.split("#")[0].strip() for line in README.read_text().splitlines()]
+    return list(dict.fromkeys(line for line in lines if line.startswith("python -m")))
+
+
+def test_the_readme_has_the_commands_that_are_run_here():
+    assert len(commands()) == 7
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if "sweeps.ui" not in line])
+def test_every_command_of_the_readme_works_after_the_first_run(done, line):
+    process = subprocess.run(
+        [sys.executable, *line.split()[1:]], cwd=done.parent, capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_the_user_interface_serves_the_runs(done):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "sweeps.ui", "--port", str(port)], cwd=done.parent, start_new_session=True
+    )
+    try:
+        body = json.dumps({"max_results": 10}).encode()
+        url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    names = [experiment["name"] for experiment in json.load(answer)["experiments"]]
+                break
+            except OSError:
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    assert "quickstart" in names

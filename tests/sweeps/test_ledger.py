@@ -1,0 +1,97 @@
+import logging
+from datetime import timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import SMALL, row
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sweeps.errors import UserError
+from sweeps.ledger import now
+from sweeps.plan import Plan
+
+MEMBERS = Plan(SMALL).members["grid"]
+
+
+def files(storage):
+    return sorted((storage.local_path / "ledger").glob("*.parquet"))
+
+
+def test_rows_come_back_as_they_were(ledger):
+    rows = [
+        row(MEMBERS[0]),
+        row(MEMBERS[1], status="failed", reason="error", detail="Traceback …", metrics={}, history={"elbo": [1.0]}),
+    ]
+    ledger.append(rows)
+    assert ledger.read() == {r.key: r for r in rows}
+
+
+def test_writing_twice_is_writing_once(ledger, storage):
+    rows = [row(MEMBERS[0])]
+    ledger.append(rows)
+    ledger.append(rows)
+    assert len(files(storage)) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_finish_counts_over_a_failure_and_the_latest_failure_over_the_first(ledger, order):
+    first = row(MEMBERS[0], status="failed", reason="diverged")
+    later = row(MEMBERS[0], status="failed", reason="error", ended=now() + timedelta(hours=1))
+    for one in (first, later)[::order]:
+        ledger.append([one])
+    assert ledger.read()[MEMBERS[0].key].reason == "error"
+    finished = row(MEMBERS[0], ended=now() - timedelta(hours=1))
+    ledger.append([finished])
+    assert ledger.read()[MEMBERS[0].key].status == "finished"
+
+
+def test_unreadable_files_are_named_set_aside_and_do_not_count(ledger, storage, caplog):
+    ledger.append([row(MEMBERS[0])])
+    ledger.append([row(MEMBERS[1])])
+    victim = files(storage)[0]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    victim.write_bytes(bytes(content))
+    (storage.local_path / "ledger" / "foreign.parquet").write_bytes(b"not parquet")
+    pq.write_table(pa.table({"x": [1]}), storage.local_path / "ledger" / "other.parquet")
+    with caplog.at_level(logging.WARNING):
+        assert len(ledger.read()) == 1
+    for name in (victim.name, "foreign.parquet", "other.parquet"):
+        assert name in caplog.text
+        assert (storage.local_path / "ledger" / "set_aside" / name).exists()
+    assert len(ledger.read()) == 1
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10_000), st.integers(1, 255), st.booleans())
+def test_damage_never_crashes_and_never_invents(ledger, storage, position, flip, truncate):
+    ledger.append([row(MEMBERS[0])])
+    file = files(storage)[0]
+    content = bytearray(file.read_bytes())
+    position %= len(content)
+    if truncate:
+        del content[position:]
+    else:
+        content[position] ^= flip
+    file.write_bytes(bytes(content))
+    assert ledger.read().keys() <= {MEMBERS[0].key}
+    for path in files(storage):
+        path.unlink()
+
+
+def test_a_newer_format_is_refused_with_what_to_do(ledger, storage):
+    ledger.append([row(MEMBERS[0])])
+    file = files(storage)[0]
+    table = pq.read_table(file)
+    pq.write_table(table.replace_schema_metadata({"vae_sweeps_ledger": "999"}), file)
+    with pytest.raises(UserError, match=r"999.*update"):
+        ledger.read()
+
+
+def test_suggestions_come_back_in_their_batches(ledger):
+    ledger.record_suggestions("a/b", 0, [{"x": 1.5}, {"x": 2.5}])
+    ledger.record_suggestions("a/b", 1, [{"x": 3.5}])
+    assert ledger.suggestions("a/b") == [[{"x": 1.5}, {"x": 2.5}], [{"x": 3.5}]]
+    assert ledger.suggestions("a") == []
