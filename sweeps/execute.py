@@ -70,7 +70,9 @@ class Resources:
     @property
     def trial(self) -> dict[str, float]:
         if self.workers > 1:
-            return {"CPU": 0.01}  # its workers hold the resources; a trial that held them too could wait for ever
+            # Its workers hold the CPUs and GPUs: a trial that held a part of one would wait for them for ever. Tune
+            # wants something, so a mebibyte of memory.
+            return {"memory": 2**20}
         return {"CPU": 1, "GPU": 1} if self.device == "cuda" else {"CPU": self.threads}
 
 
