@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch is imported: small tensors on two cores are faster with one thread each, and Ray starts workers of its own.
+# Before torch is imported: small tensors are no faster with two threads, and Ray starts workers of its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path

@@ -148,6 +148,8 @@ class Cohort:
             x = self._observed(self._images["train"][rows], streams, Purpose.PIXELS, step, self.epoch)
             loss, gradients = self._gradients(turn, x, step, knobs, moving)
             for (name, group), gradient in zip(moving.items(), gradients, strict=True):
+                if frozen is not None and name == "encoder":
+                    gradient.masked_fill_(frozen[:, None], 0.0)  # a rate of 0 does not stop a gradient of infinity
                 group.update(which, gradient, plans[name][step])
             total += loss * rows.shape[1]
         return total / n

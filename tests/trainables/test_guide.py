@@ -212,3 +212,20 @@ def test_both_parts_of_the_guide_have_learning_rates_of_their_own():
         step = (cohort.groups[name].flat - before[name]).abs()
         assert_close(step.max(), torch.tensor(rate, dtype=torch.float64), rtol=1e-6, atol=0)
         assert (step.gt(0.5 * rate).double().mean()) > 0.5
+
+
+def test_an_infinite_gradient_does_not_move_a_frozen_encoder_among_moving_ones(monkeypatch):
+    cohort = Cohort([config(guide={"freeze_epoch": 1}), config(seed=1)], images(), packed=True)
+    before = part(cohort, "encoder")
+    honest = cohort._gradients
+
+    def overflowing(*args):
+        loss, gradients = honest(*args)
+        gradients[0][0] = torch.inf
+        return loss, gradients
+
+    monkeypatch.setattr(cohort, "_gradients", overflowing)
+    cohort.train_epoch()
+    after = part(cohort, "encoder")
+    assert all(torch.equal(after[name][0], before[name][0]) for name in before)
+    assert not all(torch.equal(after[name][1], before[name][1]) for name in before)
