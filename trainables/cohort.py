@@ -26,6 +26,8 @@ from trainables.snapshot import Snapshot
 from trainables.streams import Purpose, Streams
 
 EVALUATION_BATCH = 1000
+CPU_PACKED_PARAMETERS = 400_000
+"""Larger members are trained in turn on a CPU: their parameters and moments no longer share its cache."""
 _GROUPS = ("encoder", "decoder", "guide.mu", "guide.alpha")
 
 
@@ -91,8 +93,7 @@ class Cohort:
         self._running = {name: torch.zeros(len(configs), dtype=dtype, device=self.device) for name in ("sum", "weight")}
         self._diverged_epoch = torch.zeros(len(configs), dtype=torch.int64, device=self.device)
         if packed is None:
-            pays = self.config.encoder.packs_on_cpu and self.config.decoder.packs_on_cpu
-            packed = pays or self.device.type != "cpu"
+            packed = self.device.type != "cpu" or self._packing_pays_on_cpu()
         at_once = len(configs) if packed else 1
         slices = [slice(start, start + at_once) for start in range(0, len(configs), at_once)]
         self._turns = [
@@ -102,6 +103,10 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self._diverged_epoch)
+
+    def _packing_pays_on_cpu(self) -> bool:
+        dense = self.config.encoder.packs_on_cpu and self.config.decoder.packs_on_cpu
+        return dense and sum(group.flat.shape[1] for group in self.groups.values()) <= CPU_PACKED_PARAMETERS
 
     @property
     def diverged_epoch(self) -> list[int | None]:

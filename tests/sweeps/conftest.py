@@ -1,67 +1,14 @@
-"""A small sweep, and ways to pretend that its members were trained."""
+"""Fixtures of the tests of sweeps."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from scripted import result
 
-from search_spaces.space import Axis, LogUniform, Search, Study, Sweep
-from sweeps.ledger import Ledger, Row, now
-from sweeps.plan import Cohort, Member
+from sweeps.ledger import Ledger
+from sweeps.plan import Cohort
 from sweeps.storage import Storage
-
-BASE = {
-    "latent": {"family": "gaussian", "size": 4},
-    "encoder": {"name": "mlp", "hidden": (8,)},
-    "decoder": {"name": "linear"},
-    "likelihood": {"name": "gaussian_fixed"},
-    "estimator": {"name": "silent"},
-    "optim": {"name": "adam"},
-    "epochs": 2,
-    "batch_size": 500,
-}
-GRID = Study(
-    name="grid",
-    title="A grid",
-    source="nowhere",
-    base=BASE,
-    grid=(Axis("optim.lr", (1e-3, 1e-2)), Axis("likelihood.variance", (0.01, 0.1))),
-    seeds=(0, 1),
-    compare=("optim.lr",),
-)
-SEARCH = Study(
-    name="searched",
-    title="A search",
-    source="nowhere",
-    base=BASE,
-    search=Search(space=(LogUniform("optim.lr", 1e-4, 1e-1),), members=7, batch=3),
-)
-SMALL = Sweep("small", "A small sweep", (GRID, SEARCH))
-
-
-def quality(member: Member) -> float:
-    """A made-up metric with its best learning rate at 1e-2."""
-    import math
-
-    return abs(math.log10(member.config.optim.lr) + 2) + 0.01 * member.config.seed
-
-
-def result(member: Member, **changes: Any) -> dict[str, Any]:
-    """What a worker would report of a member."""
-    value = quality(member)
-    return {
-        "key": member.key,
-        "status": "finished",
-        "reason": None,
-        "epochs": 2,
-        "wall_s": 0.5,
-        "metrics": {"bits_per_dim": value, "elbo": -value},
-        "history": {"bits_per_dim": [value + 1, value], "elbo": [-value - 1, -value]},
-    } | changes
-
-
-def row(member: Member, **changes: Any) -> Row:
-    return Row(**(result(member) | {"ended": now(), "config": member.config.model_dump(mode="json")} | changes))
 
 
 @pytest.fixture

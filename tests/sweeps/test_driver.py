@@ -1,7 +1,7 @@
 import dataclasses
 
 import pytest
-from conftest import GRID, SMALL, quality, result
+from scripted import GRID, SMALL, quality, result
 
 from search_spaces.space import Sweep
 from sweeps.driver import Driver

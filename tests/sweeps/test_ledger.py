@@ -4,9 +4,9 @@ from datetime import timedelta
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SMALL, row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scripted import SMALL, row
 
 from sweeps.errors import UserError
 from sweeps.ledger import now

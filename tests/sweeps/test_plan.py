@@ -1,9 +1,9 @@
 import dataclasses
 
 import pytest
-from conftest import BASE, GRID, SEARCH, SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import BASE, GRID, SEARCH, SMALL
 
 from search_spaces.space import Study, Sweep
 from sweeps.errors import UserError

@@ -2,7 +2,7 @@ import math
 import re
 
 import pytest
-from conftest import BASE, SMALL, row
+from scripted import BASE, SMALL, row
 
 from search_spaces.space import Axis, Study, Sweep
 from sweeps.plan import Plan

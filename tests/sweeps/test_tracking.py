@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from conftest import SMALL, result, row
 from mlflow import MlflowClient
+from scripted import SMALL, result, row
 
 from sweeps.plan import Overrides, Plan
 from sweeps.tracking import Tracker

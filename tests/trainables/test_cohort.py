@@ -386,3 +386,9 @@ def test_members_that_differ_in_their_estimator_start_from_the_same_weights():
 def test_member_state_is_a_state_dict_of_the_model():
     cohort = Cohort([member(guide={})], FEW)
     cohort._model.load_state_dict(cohort.member_state(0), strict=True)
+
+
+@pytest.mark.parametrize(("hidden", "turns"), [((8,), 1), ((2000, 200), 3)])
+def test_on_a_cpu_small_members_are_packed_and_large_ones_trained_in_turn(hidden, turns):
+    members = [member(encoder={"name": "mlp", "hidden": hidden}, seed=seed) for seed in range(3)]
+    assert len(Cohort(members, load("digits", Path("data")))._turns) == turns
