@@ -29,7 +29,7 @@ def ui(
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
     print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{database}", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--artifacts-destination", str(database.parent / "mlartifacts")]
+    command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(database.parent / "mlartifacts")]
     os.execv(sys.executable, [sys.executable, "-m", *command])
 
 
