@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real data sets beside the checkout (or `VAE_SWEEPS_DATA`); skips where there is none."""
-    folder = Path(os.environ.get("VAE_SWEEPS_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    if not (folder / "MNIST" / "raw").is_dir():
-        pytest.skip(f"no real data sets in {folder}")
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Links to the real data sets beside the checkout (or in `VAE_SWEEPS_DATA`); skips where there are none.
+
+    In a folder of its own, since data sets are stored in a second form where they lie.
+    """
+    source = Path(os.environ.get("VAE_SWEEPS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (source / "MNIST" / "raw").is_dir():
+        pytest.skip(f"no real data sets in {source}")
+    folder = tmp_path_factory.mktemp("data")
+    for entry in source.resolve().iterdir():
+        (folder / entry.name).symlink_to(entry)
     return folder
