@@ -1,13 +1,16 @@
-"""What a data set must supply."""
+"""What a data set must supply, and how one is found by its name.
 
-from collections.abc import Callable
+Shapes. N images, C channels (1 or 3), H and W pixels.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from trainables.registry import Registry
+from trainables.registry import Registry, UnknownName
 
 
 class DataError(ValueError):
@@ -16,10 +19,35 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Images:
-    """uint8 images [N, C, H, W], split once and for all."""
+    """uint8 images [N, C, H, W], split once and for all.
+
+    Whatever is chosen (a learning rate, an epoch, an estimator) is chosen on `validation`; `test` is for the last
+    figures of a report, and None where the source has no such part.
+
+    Raises:
+        DataError: a split is empty or not of uint8, or the splits differ in C, H or W.
+    """
 
     train: np.ndarray
     validation: np.ndarray
+    test: np.ndarray | None = None
+
+    def __post_init__(self):
+        for split, images in self.splits.items():
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+                raise DataError(f"{split} images must be uint8 [N, 1 or 3, H, W], got {images.dtype} {images.shape}")
+            if images.size == 0:
+                raise DataError(f"there are no {split} images: their shape is {images.shape}")
+            if images.shape[1:] != self.image_shape:
+                raise DataError(
+                    f"{split} images are {images.shape[1:]}, those to train on {self.image_shape} [C, H, W]"
+                )
+
+    @property
+    def splits(self) -> dict[str, np.ndarray]:
+        """The splits that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: images for split, images in named.items() if images is not None}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -27,7 +55,49 @@ class Images:
         return channels, height, width
 
 
-DATASETS: Registry[Callable[[Path], Images]] = Registry("data set")
+def split(parts: Mapping[str, np.ndarray], validation: int | None = None) -> Images:
+    """Images from the parts that a source comes in: "train", and perhaps "validation" and "test".
+
+    Args:
+        parts: uint8 images [N, C, H, W] each.
+        validation: how many of the last training images become the validation images where the source has none;
+            None for a tenth of them, rounded down, but at least one.
+
+    Raises:
+        DataError: too few images, or images that `Images` refuses.
+    """
+    train = parts["train"]
+    if "validation" in parts:
+        return Images(train, parts["validation"], parts.get("test"))
+    size = max(1, len(train) // 10) if validation is None else validation
+    if len(train) <= size:
+        raise DataError(f"{len(train)} training images are too few to keep {size} of them for validation")
+    return Images(train[:-size], train[-size:], parts.get("test"))
+
+
+Source = Callable[[Path], Images]
+"""Gives the images of one data set, from a data folder where it needs one."""
+
+
+class DataSets(Registry[Source]):
+    """Data sets by name; a name KIND:PATH stands for a user's own images, read as that kind says."""
+
+    def __init__(self):
+        super().__init__("data set")
+        self.own: Registry[Callable[[str], Source]] = Registry("kind of data")
+
+    def __missing__(self, name: str) -> Source:
+        kind, _, path = name.partition(":")
+        if path and kind in self.own:
+            return self.own[kind](path)
+        try:
+            return super().__missing__(name)
+        except UnknownName as error:
+            kinds = ", ".join(f"{kind}:PATH" for kind in sorted(self.own))
+            raise UnknownName(f"{error} Images of your own: {kinds}.") from None
+
+
+DATASETS = DataSets()
 
 
 @cache

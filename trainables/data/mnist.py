@@ -1,57 +1,73 @@
 """MNIST: 28x28 handwritten digits (LeCun et al. 1998), from the original idx files where torchvision puts them."""
 
 import gzip
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from trainables.data.base import DATASETS, DataError, Images
+from trainables.data.base import DATASETS, DataError
+from trainables.data.files import Download, FileSet, MissingFiles, Parts, content
 
 VALIDATION = 10_000
-_FILE = "train-images-idx3-ubyte"
-_MD5_GZ = "f68b3c2dcbeaaa9fbdd348bbdeb94873"
-_SHAPE = (60_000, 28, 28)
-_HEADER = np.array([0x00000803, *_SHAPE], dtype=">u4").tobytes()
-"""Magic number (unsigned bytes, three axes) and the size of each axis, big-endian."""
+FILES = {"train": ("train-images-idx3-ubyte", 60_000), "test": ("t10k-images-idx3-ubyte", 10_000)}
+"""The file of each part and how many images it holds."""
+MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+}
+_SIDE = 28
 
 
-def mnist(data_dir: Path) -> Images:
-    """50,000 training and 10,000 validation images, [N, 1, 28, 28]: the first and the last of the training file.
+def _files(data_dir: Path) -> list[Path]:
+    """The packed files in `data_dir`/MNIST/raw, or the same unpacked."""
+    raw = data_dir / "MNIST" / "raw"
+    found = []
+    for file, _ in FILES.values():
+        packed, unpacked = raw / f"{file}.gz", raw / file
+        if not packed.is_file() and not unpacked.is_file():
+            raise MissingFiles(f"there is no {packed.name} in {raw}")
+        found.append(packed if packed.is_file() else unpacked)
+    return found
 
-    The test file is never opened: nothing is ever chosen on it. Reads `train-images-idx3-ubyte.gz`, or the same
-    unpacked, in `data_dir`/MNIST/raw.
+
+def _read(files: Sequence[Path]) -> Parts:
+    return {part: _images(path, count) for path, (part, (_, count)) in zip(files, FILES.items(), strict=True)}
+
+
+def _images(path: Path, count: int) -> np.ndarray:
+    """The images [count, 1, 28, 28] of an idx file.
 
     Raises:
-        DataError: neither file is there, or it is damaged or another file.
+        DataError: it is damaged or another file.
     """
-    raw = data_dir / "MNIST" / "raw"
-    content = _content(raw, data_dir)
-    if content[: len(_HEADER)] != _HEADER:
-        raise DataError(f"{raw / _FILE} is not MNIST: its header should say 60,000 images of 28x28 bytes")
-    expected = len(_HEADER) + int(np.prod(_SHAPE))
-    if len(content) != expected:
-        raise DataError(
-            f"{raw / _FILE} is damaged: {len(content):,} bytes, expected {expected:,}; delete it and get it anew"
-        )
-    # A copy: frombuffer gives a read-only view, which torch warns about.
-    images = np.frombuffer(content, np.uint8, offset=len(_HEADER)).reshape(_SHAPE)[:, None].copy()
-    return Images(train=images[:-VALIDATION], validation=images[-VALIDATION:])
+    idx = content(path, MD5.get(path.name))
+    if path.suffix == ".gz":
+        idx = gzip.decompress(idx)  # its md5 sum is right, so it can be
+    shape = (count, 1, _SIDE, _SIDE)
+    # Magic number (unsigned bytes, three axes) and the size of each axis, big-endian.
+    header = np.array([0x00000803, count, _SIDE, _SIDE], dtype=">u4").tobytes()
+    if idx[: len(header)] != header:
+        raise DataError(f"{path} is not MNIST: its header should say {count:,} images of 28x28 bytes")
+    expected = len(header) + int(np.prod(shape))
+    if len(idx) != expected:
+        raise DataError(f"{path} is damaged: {len(idx):,} bytes, expected {expected:,}; delete it and get it anew")
+    return np.frombuffer(idx, np.uint8, offset=len(header)).reshape(shape)
 
 
-def _content(raw: Path, data_dir: Path) -> bytes:
-    packed = raw / f"{_FILE}.gz"
-    if packed.is_file():
-        content = packed.read_bytes()
-        if (md5 := hashlib.md5(content, usedforsecurity=False).hexdigest()) != _MD5_GZ:
-            raise DataError(f"{packed} is damaged: md5 {md5}, expected {_MD5_GZ}; delete it and get it anew")
-        return gzip.decompress(content)
-    if (raw / _FILE).is_file():
-        return (raw / _FILE).read_bytes()
-    raise DataError(
-        f"MNIST is missing: no {_FILE}.gz in {raw}; get it with "
-        f"""python -c "from torchvision.datasets import MNIST; MNIST({str(data_dir)!r}, download=True)\""""
-    )
+def _fetch(folder: Path) -> None:
+    from torchvision.datasets import MNIST  # takes seconds to import
+
+    MNIST(folder, download=True)
 
 
-DATASETS.add("mnist", mnist)
+mnist = FileSet(
+    name="mnist",
+    files=_files,
+    read=_read,
+    validation=VALIDATION,
+    download=Download(_fetch, [f"MNIST/raw/{file}" for file in MD5]),
+)
+"""50,000 training, 10,000 validation and 10,000 test images, [N, 1, 28, 28]."""
+
+DATASETS.add(mnist.name, mnist)

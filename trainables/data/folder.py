@@ -1,0 +1,74 @@
+"""folder:PATH, a user's own image files: all below a folder, of one size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trainables.data.base import DATASETS, DataError
+from trainables.data.files import FileSet, MissingFiles, Parts
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_GREY, _COLOUR = {"1", "L"}, {"P", "PA", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+"""Pillow's modes with 8 bits a channel, or fewer."""
+
+
+def folder(path: str) -> FileSet:
+    """The data set folder:PATH; a relative path starts at the data folder.
+
+    Images are grey [N, 1, H, W] where all files are, else in colour [N, 3, H, W]; transparency is dropped. A tenth of
+    them is for validation: the last of a fixed permutation of the files in the order of their relative paths, since
+    folders often have a subfolder a class.
+    """
+
+    def files(data_dir: Path) -> Sequence[Path]:
+        root = data_dir / Path(path).expanduser()
+        if not root.is_dir():
+            raise MissingFiles(f"there is no folder {root}")
+        found = [file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+        if not found:
+            raise MissingFiles(f"there are no images in {root}; looked for {' '.join(sorted(SUFFIXES))}")
+        return sorted(found, key=lambda file: file.relative_to(root).as_posix())
+
+    return FileSet(f"folder:{path}", files, _read)
+
+
+def _read(files: Sequence[Path]) -> Parts:
+    images: list[np.ndarray] = []
+    for path in files:
+        image = _decoded(path)
+        if image.shape[:2] != (images or [image])[0].shape[:2]:
+            (height, width), (first_height, first_width) = image.shape[:2], images[0].shape[:2]
+            raise DataError(
+                f"{path} is {width}x{height} and {files[0]} is {first_width}x{first_height}; all must be of one size"
+            )
+        images.append(image)
+    if not all(image.ndim == 2 for image in images):
+        images = [image if image.ndim == 3 else np.stack([image] * 3, axis=-1) for image in images]
+    order = np.random.default_rng(0).permutation(len(images))
+    stacked = np.stack([images[index] for index in order])
+    return {"train": stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2)}
+
+
+def _decoded(path: Path) -> np.ndarray:
+    """The pixels of an image file, [H, W] or [H, W, 3].
+
+    Raises:
+        DataError: it is none that Pillow can read, or has other than 8 bits a channel.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _GREY | _COLOUR:
+                raise DataError(f"has pixels of kind {image.mode!r}; images must have 8 bits a channel")
+            return np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
+    # Bytes that are no image can make Pillow fail in any way.
+    except Exception as error:
+        reason = " ".join(str(error).split()).removesuffix(f" {str(path)!r}")
+        raise DataError(f"{path} cannot be read as an image: {reason or type(error).__name__}") from None
+
+
+DATASETS.own.add("folder", folder)

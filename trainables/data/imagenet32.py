@@ -1,0 +1,59 @@
+"""Downsampled ImageNet at 32x32 (Chrabaszcz et al. 2017), from the original files, as npz or as pickles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trainables.data.base import DATASETS, DataError
+from trainables.data.files import FileSet, MissingFiles, Parts, content, existing
+from trainables.data.npz import npz_arrays
+from trainables.data.planes import SHAPE, planes_to_images
+from trainables.data.unpickle import pickled_images
+
+VALIDATION = 50_000
+COUNTS = {"train": 1_281_167, "test": 50_000}
+FOLDER = "imagenet32"
+FILES = (*(f"train_data_batch_{number}" for number in range(1, 11)), "val_data")
+
+
+def _files(data_dir: Path) -> Sequence[Path]:
+    folder = data_dir / FOLDER
+    archives = [f"{file}.npz" for file in FILES]
+    if (folder / archives[0]).is_file():
+        return existing(folder, archives)
+    if (folder / FILES[0]).is_file():
+        return existing(folder, FILES)
+    raise MissingFiles(
+        f"its licence lets nobody but you get it: from image-net.org (Download, Downsampled, 32x32, train and val), "
+        f"unpacked, put train_data_batch_1.npz to train_data_batch_10.npz and val_data.npz into {folder}, or the same "
+        "without .npz"
+    )
+
+
+def _read(files: Sequence[Path]) -> Parts:
+    return {"train": _images(files[:-1], COUNTS["train"]), "test": _images(files[-1:], COUNTS["test"])}
+
+
+def _images(files: Sequence[Path], count: int) -> np.ndarray:
+    """The images [count, 3, 32, 32] of some batches, which are 3.9 GB and so not held twice."""
+    images, filled = np.empty((count, *SHAPE), np.uint8), 0
+    for path in files:
+        batch = planes_to_images(path, _rows(path))
+        fits = images[filled : filled + len(batch)]
+        fits[:] = batch[: len(fits)]
+        filled += len(batch)
+    if filled != count:
+        names = " to ".join(dict.fromkeys([files[0].name, files[-1].name]))
+        raise DataError(f"{names} in {files[0].parent} hold {filled:,} images, Downsampled ImageNet has {count:,}")
+    return images
+
+
+def _rows(path: Path) -> np.ndarray:
+    return npz_arrays(path, ["data"])["data"] if path.suffix == ".npz" else pickled_images(path, content(path))
+
+
+imagenet32 = FileSet(name="imagenet32", files=_files, read=_read, validation=VALIDATION)
+"""1,231,167 training and 50,000 validation images, and as test images the 50,000 of ImageNet's own validation set."""
+
+DATASETS.add(imagenet32.name, imagenet32)

@@ -1,0 +1,148 @@
+"""Images in a form that is mapped into memory: one Arrow IPC file a data set, shared by all processes of a machine.
+
+The schema has one column, `image`: the C * H * W bytes of an image. Each part ("train", "validation", "test", as the
+source has them) is one record batch, so that its images are contiguous and numpy sees them without a copy. The schema's
+metadata say what is inside.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+FORMAT = 1
+"""Raised whenever a reader would give other images for the same files."""
+
+_HEADER = b"images"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
+_log = logging.getLogger(__name__)
+
+
+def stored(
+    name: str, files: Sequence[Path], folder: Path, read: Callable[[], Mapping[str, np.ndarray]]
+) -> Mapping[str, np.ndarray]:
+    """The parts of a data set, from the store if they are there, else from `read` and put there.
+
+    Stored images belong to the names, sizes and times of modification of `files`; where one differs, they are read
+    anew, and a warning tells if they turn out to be others. Any number of processes may do this at once: each writes a
+    file of its own, and the first one in place stays. Where nothing can be written, nothing is stored.
+
+    Args:
+        name: of the data set.
+        files: what `read` reads, in a fixed order.
+        folder: of the store; made if need be.
+        read: gives uint8 images [N, C, H, W] by part; all of one [C, H, W].
+
+    Returns:
+        Images by part, read-only where they come from the store.
+
+    Raises:
+        whatever `read` raises.
+    """
+    path = folder / f"{_slug(name)}-{_fingerprint(name, files, folder)}.arrow"
+    parts = _mapped(path)
+    if parts is not None:
+        return parts
+    parts = read()
+    if _writable(folder):
+        with contextlib.suppress(OSError):  # for instance a full disk
+            _write(path, name, parts)
+    return _mapped(path) or parts
+
+
+def _writable(folder: Path) -> bool:
+    """Whether the folder, or the nearest above it that exists, says that it may be written."""
+    while not folder.exists():
+        folder = folder.parent
+    # Its mode, not `os.access`: programs in containers are often root, who may write even where nobody should.
+    return bool(folder.stat().st_mode & 0o222)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "_", name)[-80:]
+
+
+def _fingerprint(name: str, files: Sequence[Path], folder: Path) -> str:
+    # Relative, so that it does not matter from where the data folder is looked at.
+    facts = [(os.path.relpath(path, folder), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps([FORMAT, name, facts]).encode()).hexdigest()[:16]
+
+
+def _write(path: Path, name: str, parts: Mapping[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image_shape = next(iter(parts.values())).shape[1:]
+    column = pa.field("image", pa.binary(math.prod(image_shape)), nullable=False)
+    header = {"name": name, "parts": list(parts), "image_shape": image_shape, "sha256": _sha256(parts)}
+    schema = pa.schema([column], metadata={_HEADER: json.dumps(header)})
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for images in parts.values():
+                pixels = pa.py_buffer(np.ascontiguousarray(images))
+                rows = pa.FixedSizeBinaryArray.from_buffers(column.type, len(images), [None, pixels])
+                writer.write_batch(pa.record_batch([rows], schema=schema))
+        # A file that another process put there meanwhile stays: somebody on another machine may have it mapped, and a
+        # network file system can take a replaced file from under them.
+        if _mapped(path) is None:
+            os.replace(partial, path)
+            _retire(path, header)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _retire(path: Path, header: dict[str, Any]) -> None:
+    """Deletes what was stored of the same data set before its files changed."""
+    for other in path.parent.glob(f"{_slug(header['name'])}-*.arrow"):
+        before = _header(other)
+        if other != path and before is not None and before.get("name") == header["name"]:
+            if before.get("sha256") != header["sha256"]:
+                _log.warning(
+                    "Data set %r has other images than when it was last read. What was trained on those counts as "
+                    "done, since a data set is known by its name: give other images another name.",
+                    header["name"],
+                )
+            other.unlink(missing_ok=True)
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    try:
+        with pa.memory_map(str(path)) as source:
+            return json.loads(pa.ipc.open_file(source).schema.metadata[_HEADER])
+    except _UNREADABLE:
+        return None
+
+
+def _mapped(path: Path) -> dict[str, np.ndarray] | None:
+    """Read-only views of a stored file; None where there is none, or it is damaged."""
+    try:
+        with pa.memory_map(str(path)) as source:  # the arrays keep the mapping alive when it is closed
+            reader = pa.ipc.open_file(source)
+            header = json.loads(reader.schema.metadata[_HEADER])
+            parts = enumerate(header["parts"])
+            return {part: _images(reader.get_batch(index), header["image_shape"]) for index, part in parts}
+    except _UNREADABLE:
+        return None
+
+
+def _images(batch: pa.RecordBatch, image_shape: Sequence[int]) -> np.ndarray:
+    """Images [N, C, H, W] of a record batch, without a copy."""
+    pixels = np.frombuffer(batch.column(0).buffers()[1], np.uint8, count=batch.num_rows * math.prod(image_shape))
+    return pixels.reshape(-1, *image_shape)
+
+
+def _sha256(parts: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for part, images in parts.items():
+        digest.update(f"{part} {images.shape}".encode())
+        digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()

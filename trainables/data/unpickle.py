@@ -1,0 +1,104 @@
+"""Reads pickled batches of images and executes nothing that they ask for.
+
+A pickle is a program: it names Python functions and has them called. `pickle.load` obeys; the reader here knows four
+names, those by which numpy arrays are pickled, and only writes down what is asked of them. Not even numpy's own
+functions are called: the state of a `dtype` can be such that an array reads memory that is not its own.
+"""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainables.data.base import DataError
+
+
+class _Recorded:
+    """A call that a pickle asks for, and the state that it wants set on the result."""
+
+    args: tuple[Any, ...] = ()
+    state: Any = None
+
+    def __init__(self, *args: Any):
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Reconstruct(_Recorded):
+    """An empty array (subtype, shape, dtype); its state is (version, shape, dtype, is Fortran order, bytes)."""
+
+
+class _NDArray(_Recorded):
+    """The subtype of an array."""
+
+
+class _DType(_Recorded):
+    """A dtype; its first argument is its code, such as "u1"."""
+
+
+class _Encode(_Recorded):
+    """Bytes as Python 3 writes them in the format of Python 2: (text, "latin1")."""
+
+
+_KNOWN = {
+    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct,
+    ("numpy", "ndarray"): _NDArray,
+    ("numpy", "dtype"): _DType,
+    ("_codecs", "encode"): _Encode,
+}
+
+
+# The implementation in Python: the one in C can be told to allocate any amount of memory.
+class _Unpickler(pickle._Unpickler):
+    def find_class(self, module: str, name: str) -> type[_Recorded]:
+        try:
+            return _KNOWN[module, name]
+        except KeyError:
+            raise DataError(f"it asks for {module}.{name}, which images have no need of") from None
+
+
+def pickled_images(path: Path, content: bytes, key: str = "data") -> np.ndarray:
+    """The uint8 array under a key of a pickled dictionary, as written by Python 2 or 3.
+
+    Args:
+        path: of the file, for messages.
+        content: what is in it.
+        key: text or bytes in the pickle.
+
+    Raises:
+        DataError: not a pickle, or one that asks for more than arrays and plain containers, or has no such array.
+    """
+    try:
+        batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        named = {_text(name): value for name, value in batch.items()}
+        if key not in named:
+            raise DataError(f"it has no {key!r}")
+        return _array(named[key])
+    except DataError as error:
+        raise DataError(f"{path} is not a batch of images: {error}") from None
+    # Bytes that are no pickle can make the reader fail in any way.
+    except Exception as error:
+        raise DataError(f"{path} is not a batch of images ({type(error).__name__})") from None
+
+
+def _text(name: Any) -> Any:
+    name = _plain(name)
+    return name.decode("latin1") if isinstance(name, bytes) else name
+
+
+def _plain(value: Any) -> Any:
+    return value.args[0].encode("latin1") if isinstance(value, _Encode) else value
+
+
+def _array(value: Any) -> np.ndarray:
+    if not isinstance(value, _Reconstruct):
+        raise DataError("its data are no array")
+    _, shape, dtype, fortran, content = value.state
+    if not isinstance(dtype, _DType) or _text(dtype.args[0]) not in ("u1", "uint8"):
+        raise DataError("its data are not uint8")
+    return np.frombuffer(_plain(content), np.uint8).reshape(shape, order="F" if fortran else "C")
