@@ -1,0 +1,141 @@
+"""Step time of silent gradients relative to reparameterization, in the same model, interleaved in one run.
+
+    python benchmarks/silent.py                   # 200 latents
+    python benchmarks/silent.py --latents 50 800 --json silent.json
+    python benchmarks/silent.py --encoder mlp     # a cheap encoder hides less
+
+The 200-latent MNIST model of Silent Gradients (SG C.2, Table 5): three convolutions of 32 channels, a linear decoder,
+batch 64, AdamW. Every variant trains on random images of 28x28; rounds of a few steps take turns, so that a change of
+the machine's speed meets all variants alike, and each round gives one ratio. See benchmarks/README.md.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainables.cohort import Cohort
+from trainables.config import TrainingConfig
+from trainables.data import Images
+
+BATCH = 64
+FIXED, TAYLOR = {"name": "gaussian_fixed"}, {"name": "gaussian_precision", "log_term": "taylor"}
+EXACT = {"name": "gaussian_precision", "log_term": "exact"}
+PAIRS = {
+    "fixed": ("silent", FIXED, FIXED),
+    "learned/taylor": ("silent", TAYLOR, TAYLOR),
+    "learned/exact": ("silent", EXACT, TAYLOR),
+}
+"""Name of a variant: its estimator, its likelihood, and the likelihood of the reparameterization it is held against."""
+
+
+def cohort(
+    estimator: str, likelihood: dict[str, str], encoder: str, latents: int, steps: int, device: torch.device
+) -> Cohort:
+    """One member on just enough random images for `steps` steps an epoch."""
+    config = TrainingConfig.model_validate(
+        {
+            "latent": {"family": "gaussian", "size": latents},
+            "encoder": {"name": encoder},  # by default conv3 has 32 channels, and the perceptron 512 and 256 units
+            "decoder": {"name": "linear"},
+            "likelihood": likelihood,
+            "estimator": {"name": estimator},
+            "optim": {"name": "adamw", "lr": 1e-4},
+            "epochs": 10_000,
+            "batch_size": BATCH,
+        }
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH * steps, 1, 28, 28), dtype=np.uint8)
+    return Cohort([config], Images(train=pixels, validation=pixels[:1]), device=device)
+
+
+def seconds(training: Cohort, device: torch.device) -> float:
+    """Wall time of one epoch, that is, of a few steps and of an evaluation of one image."""
+    started = time.perf_counter()
+    training.train_epoch()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def compare(encoder: str, latents: int, *, rounds: int, steps: int, device: torch.device) -> list[dict[str, Any]]:
+    """Each variant's step time and its ratio to reparameterization with the same likelihood: median and quartiles."""
+    keys = {("reparameterization", base["name"]): base for _, _, base in PAIRS.values()}
+    trainings = {key: cohort(key[0], base, encoder, latents, steps, device) for key, base in keys.items()}
+    trainings |= {(n, ""): cohort(e, own, encoder, latents, steps, device) for n, (e, own, _) in PAIRS.items()}
+    for training in trainings.values():
+        seconds(training, device)  # warm-up
+    times = [{key: seconds(training, device) / steps for key, training in trainings.items()} for _ in range(rounds)]
+    rows = []
+    for name, (_, _, base) in PAIRS.items():
+        reference = ("reparameterization", base["name"])
+        low, ratio, high = statistics.quantiles([one[name, ""] / one[reference] for one in times], n=4)
+        rows.append(
+            {
+                "encoder": encoder,
+                "latents": latents,
+                "variant": name,
+                "step_ms": 1e3 * statistics.median(one[name, ""] for one in times),
+                "reparameterization_ms": 1e3 * statistics.median(one[reference] for one in times),
+                "ratio": ratio,
+                "ratio_quartiles": [low, high],
+            }
+        )
+    return rows
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the numbers were measured on."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else platform.processor()
+    return {
+        "device": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Measures, prints, and writes what it was asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latents", type=int, nargs="+", default=[200], metavar="L", help="one or more sizes")
+    parser.add_argument("--encoder", default="conv3", choices=["conv3", "mlp"])
+    parser.add_argument("--rounds", type=int, default=15, help="ratios measured for each variant (two or more)")
+    parser.add_argument("--steps", type=int, default=4, help="steps of each variant in a round")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and rows there too")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    about = machine(device)
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    print(f"median of {args.rounds} rounds of {args.steps} steps; quartiles in brackets")
+    rows = []
+    for latents in args.latents:
+        for row in compare(args.encoder, latents, rounds=args.rounds, steps=args.steps, device=device):
+            low, high = row["ratio_quartiles"]
+            ratio, reference = f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}]", row["reparameterization_ms"]
+            step = f"L={latents:<4} {row['variant']:<15} {row['step_ms']:7.1f} ms/step"
+            print(f"{step}   {ratio} x reparameterization ({reference:.1f} ms)", flush=True)
+            rows.append(row)
+    if args.json:
+        settings = {"rounds": args.rounds, "steps": args.steps, "batch": BATCH}
+        args.json.write_text(json.dumps({"machine": about, **settings, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
