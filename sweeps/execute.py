@@ -26,6 +26,7 @@ from ray import tune
 from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
+from sweeps.authentication import own_token
 from sweeps.errors import UserError
 from sweeps.plan import Cohort
 from trainables.ray_train import Task, trial
@@ -77,27 +78,33 @@ class Resources:
 
 
 @contextlib.contextmanager
-def connected(*, address: str | None, device: str, workers: int, max_concurrent: int | None) -> Iterator[Resources]:
+def connected(
+    *, address: str | None, device: str, workers: int, max_concurrent: int | None, token_folder: Path | None = None
+) -> Iterator[Resources]:
     """Starts Ray on this machine, or joins a cluster, for the time of the context, and says what it offers.
+
+    Args:
+        token_folder: where to keep the token of a Ray that is started here; None for a temporary folder.
 
     Raises:
         UserError: the address does not answer, or a GPU is asked for where there is none.
     """
     quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
-        else:
-            ray.init(address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address is None:
-            raise
-        first = (str(error).splitlines() or ["no answer"])[0]
-        raise UserError(f"no Ray cluster at --address {address!r}: {first}") from None
-    try:
-        yield _resources(device, workers, max_concurrent)
-    finally:
-        ray.shutdown()
+    with own_token(token_folder) if address is None else contextlib.nullcontext():
+        try:
+            if address is None:
+                ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+            else:
+                ray.init(address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            if address is None:
+                raise
+            first = (str(error).splitlines() or ["no answer"])[0]
+            raise UserError(f"no Ray cluster at --address {address!r}: {first}") from None
+        try:
+            yield _resources(device, workers, max_concurrent)
+        finally:
+            ray.shutdown()
 
 
 def _resources(device: str, workers: int, max_concurrent: int | None) -> Resources:
