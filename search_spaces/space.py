@@ -16,11 +16,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_]*(/[a-z0-9][a-z0-9_]*)*")
 
 
 def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> Config:
-    """`base` with `patch` merged in; neither is changed."""
+    """`base` with `patch` merged in; neither is changed. A component that comes with its name replaces the old one."""
     result = dict(base)
     for name, value in patch.items():
         old = result.get(name)
-        replaces = isinstance(value, Mapping) and ("name" in value or "family" in value)
+        # Another component has other fields; another data set has the same ones.
+        replaces = isinstance(value, Mapping) and ("name" in value or "family" in value) and name != "data"
         result[name] = (
             merge(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) and not replaces else value
         )

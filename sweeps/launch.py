@@ -19,7 +19,7 @@ from sweeps.progress import Progress, describe
 from sweeps.report import tables
 from sweeps.storage import Storage
 from sweeps.tracking import Tracker
-from trainables.data import load
+from trainables.data import DataError, download, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Options:
     retry_failed: bool
     tracking_uri: str
     data_dir: Path
+    download: bool
     device: str
     pack: int | None
     workers: int
@@ -45,7 +46,7 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     driver = Driver(plan, Ledger(storage), retry_failed=options.retry_failed)
     if driver.todo:
-        _check_data(plan, options.data_dir)
+        _check_data(plan, options)
     session.save_plan(storage, plan.overrides)
     tracker = Tracker(options.tracking_uri, _artifacts(options.tracking_uri), plan.sweep)
     progress = Progress(console, plan)
@@ -83,11 +84,11 @@ def _train(driver: Driver, progress: Progress, storage: Storage, options: Option
             execute.execute(driver, resources, places)
 
 
-def _check_data(plan: Plan, data_dir: Path) -> None:
-    for name in plan.data_sets:
+def _check_data(plan: Plan, options: Options) -> None:
+    for name in sorted(plan.data_sets):
         try:
-            load(name, data_dir)
-        except ValueError as error:
+            (download if options.download else load)(name, options.data_dir)
+        except DataError as error:
             raise UserError(f"data set {name!r}: {error}") from None
 
 

@@ -30,6 +30,7 @@ def run(
         str | None, typer.Option(metavar="URI", help="MLflow's; by default sqlite in the storage folder.")
     ] = None,
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
+    download: Annotated[bool, typer.Option("--download", help="Download data sets that are missing.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     pack: Annotated[str, typer.Option(metavar="auto|N", help="Most members trained together.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Ray Train workers a cohort is spread over.")] = 1,
@@ -72,6 +73,7 @@ def run(
         retry_failed=retry_failed,
         tracking_uri=tracking_uri,
         data_dir=data_dir.absolute(),
+        download=download,
         device=device,
         pack=largest,
         workers=workers,

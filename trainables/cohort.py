@@ -7,6 +7,7 @@ A member's numbers do not depend on its company: its randomness is its own (`str
 and since losses are summed, the gradient of its loss reaches its parameters alone, also when a neighbour's is NaN.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -67,8 +68,8 @@ class Cohort:
         self.device, self.dtype = torch.device(device), dtype
         self.epoch = 0
         self._images = {
-            "train": torch.as_tensor(images.train, device=self.device),
-            "validation": torch.as_tensor(images.validation, device=self.device),
+            "train": _on_device(images.train, self.device),
+            "validation": _on_device(images.validation, self.device),
         }
         members = [_initialised(config, images.image_shape) for config in configs]
         self._model = members[0].to(self.device)
@@ -295,6 +296,14 @@ class Cohort:
         for name, value in own.items():
             value.copy_(tensors[name])
         self.epoch = epoch
+
+
+def _on_device(images: np.ndarray, device: torch.device) -> Tensor:
+    """Images as a tensor; on the CPU it shares their memory, which all processes of a machine may share."""
+    with warnings.catch_warnings():
+        # PyTorch knows no read-only tensors. Nothing here writes to images; if it did, the process would be stopped.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.as_tensor(images, device=device)
 
 
 def _initialised(config: TrainingConfig, image_shape: tuple[int, int, int]) -> VAE:

@@ -46,6 +46,8 @@ def _known_data_set(name: str) -> str:
 class DataConfig(Frozen):
     """Which images, and what the model sees of them.
 
+    name: a data set of docs/data.md, or images of one's own: "npz:PATH" or "folder:PATH". The path as written is part
+        of the key, the images are not: give other images another path.
     pixels: "dequantize", y = (x + u) / 256 with fresh uniform noise u (SG C.1); "unit", x / 255, without noise (DST);
         "binarize", a fresh Bernoulli draw with probability x / 255 (the discrete-VAE tutorial).
     """

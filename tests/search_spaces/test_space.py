@@ -19,6 +19,11 @@ def test_a_table_that_names_its_kind_replaces_the_old_one(kind):
     assert merge({"a": {kind: "old", "knob": 1}}, {"a": {kind: "new"}}) == {"a": {kind: "new"}}
 
 
+def test_another_data_set_is_seen_through_the_same_pixels():
+    base = {"data": {"name": "digits", "pixels": "unit"}}
+    assert merge(base, {"data": {"name": "mnist"}}) == {"data": {"name": "mnist", "pixels": "unit"}}
+
+
 def test_nested_builds_the_patch_of_a_path():
     assert nested("a.b.c", 1) == {"a": {"b": {"c": 1}}}
 

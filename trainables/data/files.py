@@ -115,7 +115,7 @@ def download(name: str, data_dir: Path | str) -> Images:
     # What urllib, http and tarfile raise, and torchvision for a wrong md5 sum or where every mirror has failed.
     except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError, EOFError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"the download of {name} to {data_dir} failed: {reason}; nothing of it was kept") from None
+        raise DataError(f"the download to {data_dir} failed: {reason}; nothing of it was kept") from None
     return load(name, data_dir)
 
 

@@ -25,9 +25,9 @@ def _files(data_dir: Path) -> Sequence[Path]:
     if (folder / FILES[0]).is_file():
         return existing(folder, FILES)
     raise MissingFiles(
-        f"its licence lets nobody but you get it: from image-net.org (Download, Downsampled, 32x32, train and val), "
-        f"unpacked, put train_data_batch_1.npz to train_data_batch_10.npz and val_data.npz into {folder}, or the same "
-        "without .npz"
+        f"there is no {archives[0]} in {folder}; ImageNet's terms ask you to get it yourself: on image-net.org, "
+        "downsampled images at 32x32, train and val; put train_data_batch_1.npz to train_data_batch_10.npz and "
+        "val_data.npz there, or the same files without .npz"
     )
 
 
