@@ -8,7 +8,7 @@ import pytest
 from trainables.data import DATASETS, DataError
 from trainables.data.mnist import mnist
 
-FILE = "train-images-idx3-ubyte"
+FILE, TEST_FILE = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 
 
 def idx(*, magic=0x803, count=60_000, height=28, width=28, missing_bytes=0) -> bytes:
@@ -20,8 +20,10 @@ def idx(*, magic=0x803, count=60_000, height=28, width=28, missing_bytes=0) -> b
 
 @pytest.fixture
 def raw(tmp_path):
+    """The folder of the files, with those of the test images."""
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
+    (folder / TEST_FILE).write_bytes(idx(count=10_000))
     return folder
 
 
@@ -30,15 +32,23 @@ def test_splits_the_training_file_in_order(raw, tmp_path):
     images = mnist(tmp_path)
     assert images.train.shape == (50_000, 1, 28, 28)
     assert images.validation.shape == (10_000, 1, 28, 28)
-    assert images.train.dtype == images.validation.dtype == np.uint8
+    assert images.test is not None
+    assert images.test.shape == (10_000, 1, 28, 28)
+    assert images.train.dtype == images.validation.dtype == images.test.dtype == np.uint8
     first_pixels = np.concatenate([images.train, images.validation])[:, 0, 0, 0]
     np.testing.assert_array_equal(first_pixels, np.arange(60_000) % 251)
     np.testing.assert_array_equal(images.validation[:, 0, 27, 27], np.arange(50_000, 60_000) % 251)
 
 
-def test_missing_files_say_what_and_how(tmp_path):
-    with pytest.raises(DataError, match=rf"no {FILE}.gz in .*torchvision.datasets import MNIST"):
+@pytest.mark.parametrize(("present", "absent"), [((), FILE), ((FILE,), TEST_FILE), ((TEST_FILE,), FILE)])
+def test_missing_files_say_what_and_how_in_one_line(tmp_path, present, absent):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in present:
+        (folder / name).touch()
+    with pytest.raises(DataError, match=rf"^there is no {absent}.gz in {folder}; .*--download.*$") as error:
         mnist(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", [{"magic": 0x801}, {"count": 10_000}, {"height": 27}])
@@ -66,12 +76,6 @@ def test_an_archive_of_other_content_is_refused(raw, tmp_path):
         mnist(tmp_path)
 
 
-def test_messages_are_one_line(tmp_path):
-    with pytest.raises(DataError) as error:
-        mnist(tmp_path)
-    assert "\n" not in str(error.value)
-
-
 def test_the_original_files(real_data):
     images = DATASETS["mnist"](real_data)
     everything = np.concatenate([images.train, images.validation])
@@ -84,6 +88,8 @@ def test_the_original_files(real_data):
 
 
 def test_unpacked_equals_packed(real_data, raw, tmp_path):
-    packed = (real_data / "MNIST" / "raw" / f"{FILE}.gz").read_bytes()
-    (raw / FILE).write_bytes(gzip.decompress(packed))
-    np.testing.assert_array_equal(mnist(tmp_path).validation, mnist(real_data).validation)
+    for name in (FILE, TEST_FILE):
+        packed = (real_data / "MNIST" / "raw" / f"{name}.gz").read_bytes()
+        (raw / name).write_bytes(gzip.decompress(packed))
+    for split, images in mnist(real_data).splits.items():
+        np.testing.assert_array_equal(mnist(tmp_path).splits[split], images)
