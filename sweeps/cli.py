@@ -6,6 +6,7 @@ from collections.abc import Callable
 import typer
 
 from sweeps.errors import UserError
+from sweeps.redact import redact
 
 OK, INTERNAL, UNUSABLE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -24,7 +25,7 @@ def run_app(app: typer.Typer, prog_name: str) -> None:
 
 
 def _complain(prog_name: str, message: str) -> int:
-    print(f"{prog_name}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{prog_name}: {redact(' '.join(message.split()))}", file=sys.stderr)
     return UNUSABLE
 
 
@@ -36,12 +37,14 @@ def single(function: Callable[..., int | None]) -> typer.Typer:
 
 
 def main() -> None:
-    """The `sweeps` command: run, report and ui as subcommands."""
-    from sweeps import run, ui
+    """The `sweeps` command: run, status, report, ui and doctor as subcommands."""
+    from sweeps import doctor, run, status, ui
     from sweeps.report import __main__ as report
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
     app.command("run")(run.run)
+    app.command("status")(status.status)
     app.command("report")(report.report)
     app.command("ui")(ui.ui)
+    app.command("doctor")(doctor.doctor)
     run_app(app, "sweeps")

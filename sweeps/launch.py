@@ -16,6 +16,7 @@ from sweeps.errors import UserError
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.progress import Progress, describe
+from sweeps.redact import redact
 from sweeps.report import tables
 from sweeps.storage import Storage
 from sweeps.tracking import Tracker
@@ -77,6 +78,7 @@ def _train(driver: Driver, progress: Progress, storage: Storage, options: Option
         device=options.device,
         workers=options.workers,
         max_concurrent=options.max_concurrent,
+        token_folder=storage.local_path if storage.local else None,
     ) as resources:
         driver.begin(slots=resources.slots, pack=options.pack)
         places = execute.Places(checkpoints=f"{storage.full_uri}/checkpoints", data_dir=options.data_dir)
@@ -122,7 +124,7 @@ def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, 
     if storage.local:
         lines.append(f"MLflow: python -m sweeps.ui --storage {storage.uri}")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(redact(line), highlight=False, soft_wrap=True)
 
 
 def _conclude(driver: Driver, console: Console, *, interrupted: bool) -> int:

@@ -48,8 +48,7 @@ def run(
         return OK
     if name is None:
         raise UserError(f"which sweep? known: {', '.join(list_sweeps())}")
-    if device not in DEVICES:
-        raise UserError(f"--device is one of {', '.join(DEVICES)}, got {device!r}")
+    check_device(device)
     largest = _pack(pack)
 
     # Only now what takes seconds to import.
@@ -81,6 +80,12 @@ def run(
         address=address,
     )
     return launch.launch(planned, place, options, console)
+
+
+def check_device(device: str) -> None:
+    """Raises UserError for what is no choice of --device."""
+    if device not in DEVICES:
+        raise UserError(f"--device is one of {', '.join(DEVICES)}, got {device!r}")
 
 
 def _pack(text: str) -> int | None:

@@ -1,0 +1,220 @@
+"""python -m sweeps.doctor: whether this machine (or a cluster) has what a sweep needs; a line a check.
+
+Nothing is left behind where it looks. Ray is started only on request: it takes seconds.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sqlite3
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from sweeps.cli import INTERNAL, OK, run_app, single
+from sweeps.findings import PROJECT, Finding, ok, problem, safely
+from sweeps.run import check_device
+
+GIB = 2**30
+LOW_MEMORY, LOW_DISK = 2 * GIB, 2 * GIB
+"""Bytes free below which runs are known to end badly: a worker of torch takes half a GiB, checkpoints grow."""
+
+
+# --- the installation ------------------------------------------------------------------------------------------------
+
+
+def python_and_packages() -> Iterator[Finding]:
+    """The Python in use and the installed packages, against what the project's metadata demand."""
+    metadata = importlib.metadata.metadata(PROJECT)
+    version, wanted = platform.python_version(), metadata["Requires-Python"]
+    if SpecifierSet(wanted).contains(version):
+        yield ok("python", version)
+    else:
+        yield problem("python", f"{version} is not {wanted}", "make a virtual environment with a newer Python")
+    required = [Requirement(text) for text in importlib.metadata.requires(PROJECT) or ()]
+    required = [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
+    wrong = [text for requirement in required if (text := _unmet(requirement))]
+    if wrong:
+        yield problem("packages", ", ".join(wrong), "pip install --constraint constraints.txt --editable .")
+    else:
+        yield ok("packages", f"all {len(required)} as required")
+
+
+def _unmet(requirement: Requirement) -> str | None:
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{requirement.name} is missing ({requirement.specifier} needed)"
+    fits = requirement.specifier.contains(version, prereleases=True)
+    return None if fits else f"{requirement.name} {version} is not {requirement.specifier}"
+
+
+def torch_and_gpus(device: str) -> Iterator[Finding]:
+    """PyTorch, and whether it sees the GPUs that are asked for."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    found = f"{torch.__version__}, {', '.join(gpus) or 'no GPU'}"
+    if device == "cuda" and not gpus:
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        yield problem("torch", f"{found} ({build})", "install a driver and a CUDA build of torch, or use --device cpu")
+    else:
+        yield ok("torch", found)
+
+
+# --- the machine -----------------------------------------------------------------------------------------------------
+
+
+def memory() -> Iterator[Finding]:
+    """Free memory."""
+    free = _available_bytes()
+    found = f"{free / GIB:.1f} GiB free"
+    if free < LOW_MEMORY:
+        yield problem("memory", found, "end other programs, or limit the run with --max-concurrent 1 and --pack")
+    else:
+        yield ok("memory", found)
+
+
+def _available_bytes() -> int:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # without what caches would give back
+
+
+def storage_place(uri: str) -> Iterator[Finding]:
+    """Whether the storage can be written, and the space left there."""
+    from sweeps.storage import Storage
+
+    place = Storage(uri, f"doctor-{uuid.uuid4().hex}")
+    if not place.local:
+        place.prepare()  # of its own name: nothing else is touched
+        yield ok("storage", f"{uri} can be written")
+        return
+    folder = next(parent for parent in place.local_path.parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))
+    except OSError as error:
+        yield problem("storage", f"{folder} cannot be written ({error.strerror})", "choose another with --storage")
+        return
+    made = "" if folder == place.local_path.parent else f"; {place.local_path.parent} will be made"
+    yield ok("storage", f"{folder} can be written{made}")
+    free = shutil.disk_usage(folder).free
+    found = f"{free / GIB:.1f} GiB free at {folder}"
+    yield ok("disk", found) if free >= LOW_DISK else problem("disk", found, "make room, or choose another --storage")
+
+
+def tracking(uri: str) -> Iterator[Finding]:
+    """Whether MLflow's database can be opened, or its server answers."""
+    if uri.startswith("sqlite:///"):
+        yield _database(Path(uri.removeprefix("sqlite:///")))
+    elif uri.startswith(("http://", "https://")):
+        yield _server(uri)
+    else:
+        yield Finding("tracking", "note", f"{uri.partition(':')[0]} is not checked")
+
+
+def _database(path: Path) -> Finding:
+    if not path.exists():
+        return ok("tracking", f"{path} will be made by the first run")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            (runs,) = connection.execute("SELECT COUNT(*) FROM runs").fetchone()
+    except sqlite3.Error as error:
+        return problem("tracking", f"{path}: {error}", "move it away; the next run of a sweep fills in a new one")
+    return ok("tracking", f"{path} holds {runs} runs")
+
+
+def _server(uri: str) -> Finding:
+    parts = urllib.parse.urlsplit(uri)
+    address = parts.netloc.rpartition("@")[2]  # without a password
+    url = urllib.parse.urlunsplit((parts.scheme, address, f"{parts.path.rstrip('/')}/health", "", ""))
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return ok("tracking", f"{address} answers {answer.read(100).decode(errors='replace').strip()!r}")
+    except urllib.error.HTTPError as error:
+        advice = "is it MLflow, and are MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set?"
+        return problem("tracking", f"{address} answers {error.code} {error.reason}", advice)
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        return problem("tracking", f"{address} does not answer ({reason})", "start it with: mlflow server")
+
+
+def data_sets(data_dir: Path) -> Iterator[Finding]:
+    """Which data sets are there, and how to get those that are not. Their files are not read."""
+    from trainables.data import DATASETS
+    from trainables.data.files import FileSet, MissingFiles
+
+    for name, source in sorted(DATASETS.items()):
+        if not isinstance(source, FileSet):
+            yield ok("data", f"{name} is built in")
+            continue
+        try:
+            source.files(data_dir)
+        except MissingFiles as error:
+            advice = "add --download to the run that needs it" if source.download else ""
+            yield Finding("data", "note", f"{name} is missing: {error}", advice)
+        else:
+            yield ok("data", f"{name} is in {data_dir}")
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def findings(
+    *, storage: str, tracking_uri: str | None, data_dir: Path, ray: bool, address: str | None, device: str
+) -> Iterator[Finding]:
+    """All checks in turn."""
+    yield from safely("packages", python_and_packages)
+    yield from safely("torch", lambda: torch_and_gpus(device))
+    yield from safely("memory", memory)
+    yield from safely("storage", lambda: storage_place(storage))
+    if tracking_uri is None and "://" not in storage:
+        tracking_uri = f"sqlite:///{Path(storage).absolute() / 'mlflow.db'}"
+    if tracking_uri is None:
+        yield Finding("tracking", "note", "the storage is not a folder", "a run needs --tracking-uri")
+    else:
+        uri = tracking_uri
+        yield from safely("tracking", lambda: tracking(uri))
+    yield from safely("data", lambda: data_sets(data_dir))
+    if ray or address is not None:
+        from sweeps.nodes import ray_cluster  # Ray takes seconds to import
+
+        yield from safely("ray", lambda: ray_cluster(address, device))
+
+
+def doctor(
+    storage: Annotated[str, typer.Option(metavar="URI", help="Where sweeps will be kept.")] = "./runs",
+    tracking_uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="MLflow's; by default sqlite in the storage folder.")
+    ] = None,
+    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    ray: Annotated[bool, typer.Option("--ray", help="Also start Ray on this machine, which takes seconds.")] = False,
+    address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="Also ask this Ray cluster.")] = None,
+) -> int:
+    """Checks whether sweeps can run here, and says what to do where they cannot. Exit code 0, or 1 with a problem."""
+    check_device(device)
+    worst = OK
+    for finding in findings(
+        storage=storage, tracking_uri=tracking_uri, data_dir=data_dir, ray=ray, address=address, device=device
+    ):
+        print(finding, flush=True)
+        worst = INTERNAL if finding.level == "problem" else worst
+    return worst
+
+
+if __name__ == "__main__":
+    run_app(single(doctor), "python -m sweeps.doctor")

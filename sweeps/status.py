@@ -1,0 +1,201 @@
+"""python -m sweeps.status NAME: how far a sweep has come, from its ledger alone; also while it runs.
+
+Nothing is written, and neither Ray nor MLflow is asked.
+"""
+
+import json
+import math
+import shlex
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+
+from search_spaces.space import Study
+from sweeps.cli import run_app, single
+from sweeps.ledger import Ledger, Row
+from sweeps.plan import Member, Overrides, Plan
+from sweeps.progress import describe
+from sweeps.report import tables
+from sweeps.storage import Storage
+
+
+@dataclass(frozen=True)
+class Best:
+    """The configuration of a study with the best mean over seeds so far."""
+
+    labels: dict[str, Any]
+    metric: str
+    mean: float
+    seeds: int
+    """Seeds that finished."""
+    planned_seeds: int
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How far one study has come. members = done + failed + missing."""
+
+    study: str
+    members: int
+    """Those that a search has yet to suggest included."""
+    done: int
+    failed: dict[str, int]
+    """Members by reason."""
+    missing: int
+    """Running, or not begun."""
+    best: Best | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a sweep has come."""
+
+    sweep: str
+    storage: str
+    state: str
+    """complete, running or interrupted."""
+    driver: str | None
+    """The driver at work, if there is one."""
+    checkpoint_age_s: float | None
+    """Seconds since a member in training was last saved; None if none ever was, or the storage is no local folder."""
+    damaged: list[str]
+    """Files of the ledger that cannot be read; the next run sets them aside."""
+    studies: list[StudyStatus]
+    continue_command: str | None
+    """What trains the missing members, where there are any and no driver is at work on them."""
+    retry_command: str | None
+    """What trains the failed members again, where there are any."""
+
+
+class _Unchanged(Ledger):
+    """A ledger that leaves damaged files where they lie."""
+
+    def __init__(self, storage: Storage):
+        super().__init__(storage)
+        self.damaged: list[str] = []
+
+    def _set_aside(self, path: str, error: Exception) -> None:
+        self.damaged.append(path)
+
+
+def status_of(storage: Storage) -> Status:
+    """How far the sweep of a storage has come.
+
+    Raises:
+        UserError: it has never been run there.
+    """
+    from sweeps import session
+
+    plan = session.last_plan(storage)
+    ledger = _Unchanged(storage)
+    rows = ledger.read()
+    studies = [_study(plan, study, session.known_members(plan, ledger, [study]), rows) for study in plan.studies]
+    driver = None
+    missing, failed = any(study.missing for study in studies), any(study.failed for study in studies)
+    command = run_command(plan, storage.uri)
+    return Status(
+        sweep=plan.sweep.name,
+        storage=storage.full_uri,
+        state="running" if driver else "interrupted" if missing else "complete",
+        driver=driver,
+        checkpoint_age_s=_checkpoint_age_s(storage),
+        damaged=ledger.damaged,
+        studies=studies,
+        continue_command=command if missing and not driver else None,
+        retry_command=f"{command} --retry-failed" if failed else None,
+    )
+
+
+def _study(plan: Plan, study: Study, members: Sequence[Member], rows: Mapping[str, Row]) -> StudyStatus:
+    ended = [rows[member.key] for member in members if member.key in rows]
+    failed = Counter(row.reason or "unknown" for row in ended if row.status == "failed")
+    ranked = tables.ranked(study, tables.cells(study, members, rows))
+    best = next((cell for cell in ranked if math.isfinite(cell.mean[study.metric])), None)
+    return StudyStatus(
+        study=study.name,
+        members=plan.size(study),
+        done=len(ended) - failed.total(),
+        failed=dict(sorted(failed.items())),
+        missing=plan.size(study) - len(ended),
+        best=_best(study, best) if best else None,
+    )
+
+
+def _best(study: Study, cell: tables.Cell) -> Best:
+    return Best(cell.labels, study.metric, cell.mean[study.metric], cell.n, cell.planned)
+
+
+def _checkpoint_age_s(storage: Storage) -> float | None:
+    if not storage.local:
+        return None
+    saved = [path.stat().st_mtime for path in storage.local_path.glob("checkpoints/*/*.safetensors")]
+    return max(0.0, time.time() - max(saved)) if saved else None
+
+
+def run_command(plan: Plan, storage_uri: str) -> str:
+    """The command that runs a plan, as one would type it."""
+    chosen: Overrides = plan.overrides
+    words = ["python", "-m", "sweeps.run", plan.sweep.name]
+    words += ["--only", chosen.only] if chosen.only is not None else []
+    for path, value in chosen.values:
+        words += ["--set", f"{path}={json.dumps(value)}"]
+    words += ["--seeds", str(chosen.seeds)] if chosen.seeds is not None else []
+    words += ["--storage", storage_uri] if storage_uri != "./runs" else []
+    return shlex.join(words)
+
+
+def lines_of(found: Status) -> list[str]:
+    """A status as a person reads it."""
+    lines = [f"{found.sweep} in {found.storage}: {found.state}"]
+    for study in found.studies:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in study.failed.items())
+        parts = [f"{study.done} of {study.members} done"]
+        parts += [f"{sum(study.failed.values())} failed ({reasons})"] if study.failed else []
+        parts += [f"{study.missing} {'running or missing' if found.driver else 'missing'}"] if study.missing else []
+        parts += [f"best {_described(study.best)}"] if study.best else []
+        lines.append(f"  {study.study}: {'; '.join(parts)}")
+    if found.damaged:
+        lines.append(f"Not readable, so not counted: {', '.join(found.damaged)}; the next run sets them aside.")
+    if found.driver:
+        lines.append(f"Running: {found.driver}.")
+    if found.checkpoint_age_s is not None and found.state != "complete":
+        lines.append(f"Members in training were last saved {_ago(found.checkpoint_age_s)}.")
+    if found.continue_command:
+        lines.append("Nothing is running: the last run ended before it had trained all members.")
+        lines.append(f"To go on: {found.continue_command}")
+    if found.retry_command:
+        lines.append(f"To train failed members again: {found.retry_command}")
+    return lines
+
+
+def _described(best: Best) -> str:
+    seeds = str(best.seeds) if best.seeds == best.planned_seeds else f"{best.seeds} of {best.planned_seeds}"
+    return f"{best.metric} {best.mean:.4g} ({describe(best.labels)}; n = {seeds})"
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def status(
+    name: Annotated[str, typer.Argument(help="The sweep.")],
+    storage: Annotated[str, typer.Option(metavar="URI", help="Where it was run: a folder or a URI.")] = "./runs",
+    json_: Annotated[bool, typer.Option("--json", help="Print the same as one JSON object.")] = False,
+) -> None:
+    """Says how far a sweep has come, what is best so far, what is missing, and the command that goes on."""
+    from sweeps import session
+
+    session.find_sweep(name)
+    found = status_of(Storage(storage, name))
+    print(json.dumps(asdict(found), indent=2, allow_nan=False) if json_ else "\n".join(lines_of(found)))
+
+
+if __name__ == "__main__":
+    run_app(single(status), "python -m sweeps.status")
