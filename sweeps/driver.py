@@ -27,8 +27,7 @@ class Driver:
         self.rows: dict[str, Row] = ledger.read()
         self._searches = {study.name: StudySearch(plan, study, ledger) for study in plan.studies if study.search}
         self._by_key: dict[str, list[Member]] = defaultdict(list)
-        for study in plan.studies:
-            self._add(self._searches[study.name].members() if study.search else plan.members[study.name])
+        self._add(self.members())
         failed = {key for key, row in self.rows.items() if row.status == "failed"}
         self._retry = failed & self._by_key.keys() if retry_failed else set()
         self._running: dict[str, Cohort] = {}
@@ -48,7 +47,21 @@ class Driver:
     def begin(self, *, slots: int, pack: int | None) -> None:
         """Forms the cohorts. slots: how many can be trained at the same time; pack: the largest, or None."""
         self._slots, self._pack = slots, pack
-        self._enqueue(self.members())
+        begun = self._begun()
+        self._queue.extend(begun)
+        resumed = {member.key for cohort in begun for member in cohort.members}
+        self._enqueue(member for member in self.members() if member.key not in resumed)
+
+    def _begun(self) -> list[Cohort]:
+        """The cohorts that a killed driver left in training, as they were: only so do they find their checkpoints."""
+        cohorts: list[Cohort] = []
+        taken: set[str] = set()
+        for keys in self._ledger.begun_cohorts():
+            usable = all(key in self._by_key and self._needs(key) and key not in taken for key in keys)
+            if usable and 0 < len(keys) <= (self._pack or len(keys)):
+                cohorts.append(Cohort(tuple(self._by_key[key][0] for key in keys)))
+                taken |= set(keys)
+        return cohorts
 
     def listen(self, *listeners: Tracker | Progress) -> None:
         """Adds those that want to hear of progress."""
@@ -56,7 +69,11 @@ class Driver:
 
     def members(self) -> list[Member]:
         """All members known so far, in the order of the plan; those of searches as far as they were suggested."""
-        return [member for members in self._by_key.values() for member in members]
+        return [
+            member
+            for study in self.plan.studies
+            for member in (self._searches[study.name].members() if study.search else self.plan.members[study.name])
+        ]
 
     def current(self) -> dict[str, Row]:
         """The rows of the plan's members."""
@@ -74,6 +91,7 @@ class Driver:
             return None
         cohort = self._queue.popleft()
         self._running[cohort.key] = cohort
+        self._ledger.begin_cohort(cohort.key, [member.key for member in cohort.members])
         for listener in self._listeners:
             listener.started(self._siblings(cohort))
         return cohort
@@ -146,6 +164,7 @@ class Driver:
             self._retry.discard(row.key)
         self.trained += len(rows)
         self._running.pop(cohort.key, None)
+        self._ledger.end_cohort(cohort.key)
         members = self._siblings(cohort)
         for listener in self._listeners:
             listener.ended(members, self.rows)

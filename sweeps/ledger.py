@@ -5,6 +5,7 @@ twice is writing it once. Of several rows of one key the best counts (finished b
 latest), so a retry simply adds a row.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -21,7 +22,7 @@ from sweeps.errors import UserError
 from sweeps.storage import Storage
 
 FORMAT = 1
-_FOLDER = "ledger"
+_FOLDER, _COHORTS = "ledger", "cohorts"
 _RANK = {"finished": 2, "stopped": 1, "failed": 0}
 _SCHEMA = pa.schema(
     [
@@ -109,8 +110,9 @@ class Ledger:
         return best
 
     def _rows(self, path: str) -> list[Row]:
+        content = self._storage.read(path)  # an error here is the storage's, and says nothing about the file
         try:
-            file = pq.ParquetFile(io.BytesIO(self._storage.read(path)), page_checksum_verification=True)
+            file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
             written = int((file.schema_arrow.metadata or {}).get(b"vae_sweeps_ledger", b"0"))
             if written > FORMAT:
                 raise UserError(f"{path} has ledger format {written}, this program reads {FORMAT}: update the program")
@@ -118,19 +120,56 @@ class Ledger:
                 raise ValueError("it is no ledger file")
             return [_row(record) for record in file.read().to_pylist() if record["status"] in _RANK]
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-            aside = f"{_FOLDER}/set_aside/{path.rpartition('/')[2]}"
-            log.warning("%s/%s is not readable (%s); set aside as %s", self._storage.full_uri, path, error, aside)
-            self._storage.move(path, aside)
+            self._set_aside(path, error)
             return []
+
+    def _set_aside(self, path: str, error: Exception) -> None:
+        folder, _, name = path.rpartition("/")
+        aside = f"{folder}/set_aside/{name}"
+        log.warning("%s/%s is not readable (%s); set aside as %s", self._storage.full_uri, path, error, aside)
+        self._storage.move(path, aside)
+
+    # --- cohorts in training -----------------------------------------------------------------------------------------
+
+    def begin_cohort(self, key: str, members: Sequence[str]) -> None:
+        """Records which members are trained together, as the checkpoint of that cohort holds them."""
+        self._storage.write(f"{_COHORTS}/{key}.json", json.dumps(list(members)).encode())
+
+    def end_cohort(self, key: str) -> None:
+        """Forgets a cohort: what came of it is recorded."""
+        self._storage.delete(f"{_COHORTS}/{key}.json")
+
+    def begun_cohorts(self) -> list[list[str]]:
+        """The members' keys of each cohort that was begun and did not end, because its driver was killed."""
+        cohorts = []
+        for path in self._storage.list(_COHORTS, ".json"):
+            # One that is not readable costs the epochs of its checkpoint.
+            with contextlib.suppress(ValueError, TypeError):
+                cohorts.append([str(key) for key in json.loads(self._storage.read(path))])
+        return cohorts
 
     # --- suggestions of searched studies -----------------------------------------------------------------------------
 
-    def record_suggestions(self, study: str, batch: int, suggestions: Sequence[dict[str, Any]]) -> None:
-        """Records the values that a search suggested, so that a resumed search goes on from the same ones."""
+    def record_suggestions(self, search: str, batch: int, suggestions: Sequence[dict[str, Any]]) -> None:
+        """Records what a search suggested, so that a resumed one goes on from the same suggestions."""
         content = json.dumps({"format": FORMAT, "suggestions": list(suggestions)}).encode()
-        self._storage.write(f"suggestions/{study}/{batch:05d}.json", content)
+        self._storage.write(f"suggestions/{search}/{batch:05d}.json", content)
 
-    def suggestions(self, study: str) -> list[list[dict[str, Any]]]:
-        """The batches of values suggested so far."""
-        paths = self._storage.list(f"suggestions/{study}", ".json")
-        return [json.loads(self._storage.read(path))["suggestions"] for path in paths]
+    def suggestions(self, search: str) -> list[list[dict[str, Any]]]:
+        """The batches suggested so far.
+
+        Those after one that is not readable do not count either: they were suggested knowing it. A search that makes
+        them anew comes to the same ones, whose members are in the ledger.
+        """
+        batches = []
+        for index, path in enumerate(paths := self._storage.list(f"suggestions/{search}", ".json")):
+            content = self._storage.read(path)
+            try:
+                if path.rpartition("/")[2] != f"{index:05d}.json":
+                    raise ValueError(f"batch {index} is missing")
+                batches.append(list(map(dict, json.loads(content)["suggestions"])))
+            except (ValueError, TypeError, KeyError) as error:
+                for rest in paths[index:]:
+                    self._set_aside(rest, error)
+                break
+        return batches

@@ -5,6 +5,8 @@ the study's seed and the number of suggestions made, so that a search that was i
 uninterrupted one would have made.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +21,10 @@ from sweeps.plan import Member, Plan
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+Point = dict[str, Any]
+"""What Optuna suggests, by dotted path: a number, or a choice's index, since choices may be lists or tables."""
+_Suggestion = tuple[Point, tuple[Member, ...]]
+
 
 class StudySearch:
     """The batches of one searched study.
@@ -29,22 +35,28 @@ class StudySearch:
     def __init__(self, plan: Plan, study: Study, ledger: Ledger):
         assert study.search is not None
         self._plan, self._study, self._search, self._ledger = plan, study, study.search, ledger
-        self._batches = ledger.suggestions(study.name)
+        self._suggestions: list[_Suggestion] = []
+        self._batches = 0
+        for batch in self.batches():
+            self._take(batch)
+
+    def batches(self) -> list[list[Point]]:
+        """What was suggested, as it is recorded."""
+        return self._ledger.suggestions(self._folder)
+
+    @property
+    def _folder(self) -> str:
+        """A changed space is another search, whose suggestions lie elsewhere: the old ones may not even fit in it."""
+        content = json.dumps([self._search.sampler, self._search.seed, *map(repr, self._search.space)])
+        return f"{self._study.name}/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def members(self) -> tuple[Member, ...]:
         """The members of all suggestions made so far."""
-        return tuple(
-            {
-                m.key: m
-                for batch in self._batches
-                for values in batch
-                for m in self._plan.suggested(self._study, values)
-            }.values()
-        )
+        return tuple({m.key: m for _, members in self._suggestions for m in members}.values())
 
     def suggestions_left(self) -> int:
         """How many suggestions of the budget have not been made."""
-        return max(0, self._search.members - sum(len(batch) for batch in self._batches))
+        return max(0, self._search.members - len(self._suggestions))
 
     def next_batch(self, rows: Mapping[str, Row]) -> tuple[Member, ...]:
         """New members to train, once those of all batches before have ended; empty when the budget is spent.
@@ -56,17 +68,26 @@ class StudySearch:
         if not count:
             return ()
         study = self._replayed(rows)
-        suggestions = []
-        for _ in range(count):
-            trial = study.ask(_distributions(self._search.space))
-            suggestions.append(trial.params)
-        self._ledger.record_suggestions(self._study.name, len(self._batches), suggestions)
-        self._batches.append(suggestions)
-        return tuple(m for values in suggestions for m in self._plan.suggested(self._study, values))
+        batch = [study.ask(_distributions(self._search.space)).params for _ in range(count)]
+        self._ledger.record_suggestions(self._folder, self._batches, batch)
+        return self._take(batch)
+
+    def _take(self, batch: Sequence[Point]) -> tuple[Member, ...]:
+        suggestions = [(point, self._plan.suggested(self._study, self._values(point))) for point in batch]
+        self._batches += 1
+        self._suggestions += suggestions
+        return tuple(m for _, members in suggestions for m in members)
+
+    def _values(self, point: Point) -> dict[str, Any]:
+        return {
+            dimension.path: dimension.values[point[dimension.path]]
+            if isinstance(dimension, Choice)
+            else point[dimension.path]
+            for dimension in self._search.space
+        }
 
     def _replayed(self, rows: Mapping[str, Row]) -> optuna.Study:
-        made = [values for batch in self._batches for values in batch]
-        seed = self._search.seed * 1_000_003 + len(made)
+        seed = self._search.seed * 1_000_003 + len(self._suggestions)
         if self._search.sampler == "tpe":
             sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
                 seed=seed, multivariate=True, constant_liar=True, n_startup_trials=self._search.batch
@@ -75,30 +96,29 @@ class StudySearch:
             sampler = optuna.samplers.RandomSampler(seed=seed)
         direction = "minimize" if self._study.mode == "min" else "maximize"
         study = optuna.create_study(sampler=sampler, direction=direction)
-        for values in made:
-            value = self._value(values, rows)
-            study.add_trial(
-                create_trial(
-                    state=TrialState.FAIL if value is None else TrialState.COMPLETE,
-                    params=dict(values),
-                    distributions=_distributions(self._search.space),
-                    value=value,
-                )
+        distributions = _distributions(self._search.space)
+        outcomes = ((point, self._value(members, rows)) for point, members in self._suggestions)
+        study.add_trials(
+            create_trial(
+                state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+                params=dict(point),
+                distributions=distributions,
+                value=value,
             )
+            for point, value in outcomes
+        )
         return study
 
-    def _value(self, values: Mapping[str, Any], rows: Mapping[str, Row]) -> float | None:
+    def _value(self, members: Sequence[Member], rows: Mapping[str, Row]) -> float | None:
         """The mean of the metric over seeds; None where a seed failed."""
-        found = [
-            rows[member.key].metrics.get(self._study.metric) for member in self._plan.suggested(self._study, values)
-        ]
+        found = [rows[member.key].metrics.get(self._study.metric) for member in members]
         numbers = [value for value in found if value is not None and math.isfinite(value)]
         return sum(numbers) / len(numbers) if numbers and len(numbers) == len(found) else None
 
 
 def _distributions(space: Sequence[Uniform | Choice]) -> dict[str, BaseDistribution]:
     return {
-        dimension.path: CategoricalDistribution(dimension.values)
+        dimension.path: CategoricalDistribution(range(len(dimension.values)))
         if isinstance(dimension, Choice)
         else FloatDistribution(dimension.low, dimension.high, log=dimension.log)
         for dimension in space

@@ -1,16 +1,22 @@
 import dataclasses
 
 import pytest
-from scripted import GRID, SMALL, quality, result
+from scripted import GRID, SEARCH, SMALL, quality, result
 
-from search_spaces.space import Sweep
+from search_spaces.space import Choice, LogUniform, Sweep
 from sweeps.driver import Driver
 from sweeps.ledger import Ledger
 from sweeps.plan import Overrides, Plan
+from sweeps.search import StudySearch
 
 
 def driver(ledger: Ledger, plan: Plan | None = None, retry_failed: bool = False) -> Driver:
     return Driver(plan or Plan(SMALL), ledger, retry_failed=retry_failed)
+
+
+def batches(ledger: Ledger) -> list[list[dict]]:
+    """The suggestions of SEARCH as they are stored."""
+    return StudySearch(Plan(SMALL), SEARCH, ledger).batches()
 
 
 def test_everything_is_trained_once_and_the_second_run_trains_nothing(ledger, drain):
@@ -86,7 +92,7 @@ def test_a_search_gets_its_budget_in_batches_that_wait_for_the_one_before(ledger
         d.ended(cohort, [result(member) for member in cohort.members])
 
     drain(driver(ledger, Plan(SMALL, Overrides(only="searched"))), watch)
-    assert [len(batch) for batch in ledger.suggestions("searched")] == [3, 3, 1]
+    assert [len(batch) for batch in batches(ledger)] == [3, 3, 1]
     assert seen == [0, 2, 3, 5, 6]
 
 
@@ -112,7 +118,7 @@ def test_an_interrupted_search_suggests_what_an_uninterrupted_one_does(tmp_path,
     interrupted.next()  # handed out and lost
     drain(driver(broken, plan))
 
-    assert broken.suggestions("searched") == whole.suggestions("searched")
+    assert batches(broken) == batches(whole)
     assert broken.read().keys() == whole.read().keys()
 
 
@@ -122,3 +128,79 @@ def test_a_search_learns(ledger, drain):
     drain(d)
     values = [quality(member) for member in d.members()]
     assert sum(values[-10:]) < 0.6 * sum(values[:10])
+
+
+def test_cohorts_in_training_when_the_driver_died_are_formed_again_as_they_were(ledger):
+    plan = Plan(SMALL, Overrides(only="grid"))
+    killed = driver(ledger, plan)
+    killed.begin(slots=4, pack=None)
+    lost = [killed.next() for _ in range(3)]
+    killed.ended(lost[0], [result(member) for member in lost[0].members])
+
+    again = driver(ledger, plan)
+    again.begin(slots=1, pack=None)  # which alone would make one cohort of all
+    cohorts = [again.next() for _ in range(3)]
+    assert {cohort.key for cohort in cohorts[:2]} == {cohort.key for cohort in lost[1:]}
+    members = [member.key for cohort in cohorts for member in cohort.members]
+    assert len(set(members)) == len(members) == 8 - len(lost[0].members)
+    assert again.next() is None
+    for cohort in cohorts:
+        again.ended(cohort, [result(member) for member in cohort.members])
+    assert ledger.begun_cohorts() == []
+
+
+def test_a_smaller_pack_regroups_cohorts_that_were_in_training(ledger):
+    plan = Plan(SMALL, Overrides(only="grid"))
+    killed = driver(ledger, plan)
+    killed.begin(slots=1, pack=None)
+    assert len(killed.next().members) == 8
+    again = driver(ledger, plan)
+    again.begin(slots=1, pack=3)
+    assert [len(again.next().members) for _ in range(3)] == [3, 3, 2]
+
+
+def test_a_search_over_lists_can_be_resumed(ledger, drain):
+    hidden = ((8,), (16,), (8, 8))
+    search = dataclasses.replace(SEARCH.search, space=(Choice("encoder.hidden", hidden),), members=6)
+    plan = Plan(Sweep("lists", "x", (dataclasses.replace(SEARCH, search=search),)))
+    killed = driver(ledger, plan)
+    killed.begin(slots=2, pack=None)
+    killed.next()
+    d = driver(ledger, plan)
+    drain(d)
+    assert not driver(ledger, plan).todo
+    assert {member.labels["encoder.hidden"] for member in d.members()} <= set(hidden)
+    assert len({member.config.encoder.hidden for member in d.members()}) > 1
+
+
+def test_a_changed_space_is_another_search(ledger, drain):
+    def plan(high):
+        search = dataclasses.replace(SEARCH.search, space=(LogUniform("optim.lr", 1e-4, high),))
+        return Plan(Sweep("narrower", "x", (dataclasses.replace(SEARCH, search=search),)))
+
+    drain(driver(ledger, plan(1e-1)))
+    narrower = driver(ledger, plan(1e-3))
+    drain(narrower)
+    assert narrower.trained == 7
+    assert all(member.config.optim.lr <= 1e-3 for member in narrower.members())
+    assert not driver(ledger, plan(1e-1)).todo
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff\xfe"])
+def test_suggestions_that_are_damaged_are_made_anew_and_nothing_is_trained_twice(ledger, storage, drain, damage):
+    plan = Plan(SMALL, Overrides(only="searched"))
+    drain(driver(ledger, plan))
+    before = batches(ledger)
+    next((storage.local_path / "suggestions").rglob("00001.json")).write_bytes(damage)
+    again = driver(ledger, plan)
+    drain(again)
+    assert again.trained == 0
+    assert batches(ledger) == before
+
+
+def test_members_come_in_the_order_of_the_plan_however_often_it_was_interrupted(ledger, drain):
+    plan = Plan(Sweep("turned", "x", SMALL.studies[::-1]))
+    first = driver(ledger, plan)
+    drain(first)
+    assert [member.key for member in first.members()] == [member.key for member in driver(ledger, plan).members()]
+    assert [member.study for member in first.members()] == ["searched"] * 7 + ["grid"] * 8

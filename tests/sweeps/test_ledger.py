@@ -95,3 +95,16 @@ def test_suggestions_come_back_in_their_batches(ledger):
     ledger.record_suggestions("a/b", 1, [{"x": 3.5}])
     assert ledger.suggestions("a/b") == [[{"x": 1.5}, {"x": 2.5}], [{"x": 3.5}]]
     assert ledger.suggestions("a") == []
+
+
+def test_an_error_of_the_storage_sets_nothing_aside(ledger, storage, monkeypatch):
+    ledger.append([row(MEMBERS[0])])
+
+    def unreachable(path):
+        raise OSError("the network is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read", unreachable)
+        with pytest.raises(OSError, match="the network is down"):
+            ledger.read()
+    assert ledger.read().keys() == {MEMBERS[0].key}

@@ -17,7 +17,7 @@ def test_files_appear_whole_and_are_listed(storage):
 def test_nothing_partial_stays_when_writing_fails(storage):
     with pytest.raises(TypeError):
         storage.write("a/b", "text, not bytes")  # pyright: ignore[reportArgumentType]
-    assert storage.list("a", "b") == []
+    assert list((storage.local_path / "a").iterdir()) == []
 
 
 def test_a_file_in_the_way_is_told(tmp_path):
@@ -36,3 +36,21 @@ def test_making_a_storage_creates_nothing(tmp_path):
     place = Storage(str(tmp_path / "runs"), "small")
     assert not place.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_locked_for_others_until_the_context_ends(storage):
+    other = Storage(storage.uri, storage.name)
+    with storage.locked(), pytest.raises(UserError, match="already"), other.locked():
+        pass
+    with other.locked():
+        pass
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_partial(storage, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage, "_put", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        storage.write("a/b.parquet", b"1")
+    assert list((storage.local_path / "a").iterdir()) == []
