@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from search_spaces import Sweep
 from search_spaces.space import Config, Study, merge, nested
@@ -57,7 +57,7 @@ class Overrides:
 
     only: str | None = None
     values: tuple[tuple[str, Any], ...] = ()
-    seeds: int | None = None
+    seeds: Annotated[int, Field(ge=1)] | None = None
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

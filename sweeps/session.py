@@ -3,6 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
 from search_spaces import Sweep, UnknownSweep, get_sweep
 from search_spaces.space import Study
 from sweeps import results
@@ -34,17 +37,23 @@ def last_plan(storage: Storage) -> Plan:
     """The plan that the sweep was last run with.
 
     Raises:
-        UserError: it has never been run in this storage.
+        UserError: it has never been run in this storage, or the file that says how is damaged.
     """
     try:
-        saved = json.loads(storage.read(_PLAN))
+        content = storage.read(_PLAN)
     except FileNotFoundError:
         raise UserError(
             f"sweep {storage.name!r} has not been run in {storage.uri!r}; start with: "
             f"python -m sweeps.run {storage.name} --storage {storage.uri}"
         ) from None
-    values = tuple((path, value) for path, value in saved["values"])
-    return Plan(find_sweep(storage.name), Overrides(saved["only"], values, saved["seeds"]))
+    try:
+        overrides = TypeAdapter(Overrides).validate_json(content)
+    except ValidationError:
+        raise UserError(
+            f"{storage.full_uri}/{_PLAN} is damaged; running the sweep again, with the options it had, writes it anew: "
+            f"python -m sweeps.run {storage.name} --storage {storage.uri}"
+        ) from None
+    return Plan(find_sweep(storage.name), overrides)
 
 
 def known_members(plan: Plan, ledger: Ledger, studies: Sequence[Study] | None = None) -> list[Member]:
@@ -71,12 +80,12 @@ def write_outputs(
 
 
 def known_run_ids(storage: Storage) -> dict[tuple[str, str], str]:
-    """MLflow's run ids by study and key, as the last run of the sweep wrote them."""
+    """MLflow's run ids by study and key, as far as the results that the last run of the sweep wrote can be read."""
     try:
         table = results.read(storage, results.RESULTS)
-    except FileNotFoundError:
+        known = table[table["mlflow_run_id"].notna()]
+    except (FileNotFoundError, pa.ArrowException, ValueError, KeyError):
         return {}
-    known = table[table["mlflow_run_id"].notna()]
     return {
         (study, key): run for study, key, run in zip(known["study"], known["key"], known["mlflow_run_id"], strict=True)
     }

@@ -1,11 +1,13 @@
 """Fixtures of the tests of sweeps."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from scripted import result
 
+from sweeps.cli import run_app, single
 from sweeps.ledger import Ledger
 from sweeps.plan import Cohort
 from sweeps.storage import Storage
@@ -40,3 +42,17 @@ def drain() -> Callable[..., list[Cohort]]:
         return cohorts
 
     return run
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Calls a command in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(function, *arguments: str):
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            run_app(single(function), "command")
+        return stop.value.code, *capsys.readouterr()
+
+    return call

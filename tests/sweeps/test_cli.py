@@ -5,25 +5,9 @@ import sys
 
 import pytest
 
-from sweeps.cli import run_app, single
 from sweeps.report.__main__ import report
 from sweeps.run import run
 from sweeps.ui import ui
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Calls a command in an empty folder; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(function, *arguments: str):
-        monkeypatch.setattr(sys, "argv", ["command", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            run_app(single(function), "command")
-        return stop.value.code, *capsys.readouterr()
-
-    return call
-
 
 MISTAKES = [
     (["quickstrat"], "known: .*quickstart"),
