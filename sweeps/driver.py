@@ -4,7 +4,7 @@ It implements `sweeps.execute.Work` and knows nothing of Ray. All of it runs on 
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sweeps.ledger import Ledger, Row, now
@@ -19,9 +19,10 @@ class Driver:
 
     Args:
         retry_failed: whether members whose row says failed are trained again.
+        max_failures: after so many failed members nothing more is handed out; None sets no limit.
     """
 
-    def __init__(self, plan: Plan, ledger: Ledger, *, retry_failed: bool):
+    def __init__(self, plan: Plan, ledger: Ledger, *, retry_failed: bool, max_failures: int | None = None):
         self.plan = plan
         self._ledger = ledger
         self.rows: dict[str, Row] = ledger.read()
@@ -35,8 +36,11 @@ class Driver:
         self._slots: int = 1
         self._pack: int | None = None
         self._listeners: list[Tracker | Progress] = []
+        self._max_failures = max_failures
         self.trained = 0
         """Members that ended in this run."""
+        self.failures = 0
+        """Members that failed in this run."""
 
     @property
     def todo(self) -> bool:
@@ -85,7 +89,15 @@ class Driver:
 
     # --- the schedule ------------------------------------------------------------------------------------------------
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether too many members have failed to go on."""
+        return self._max_failures is not None and self.failures >= self._max_failures
+
     def next(self) -> Cohort | None:
+        if self.gave_up:
+            self._queue.clear()
+            return None
         self._search_on()
         if not self._queue:
             return None
@@ -93,7 +105,7 @@ class Driver:
         self._running[cohort.key] = cohort
         self._ledger.begin_cohort(cohort.key, [member.key for member in cohort.members])
         for listener in self._listeners:
-            listener.started(self._siblings(cohort))
+            listener.started([sibling for member in cohort.members for sibling in self._by_key[member.key]])
         return cohort
 
     def exhausted(self) -> bool:
@@ -122,49 +134,31 @@ class Driver:
 
     # --- what comes back ---------------------------------------------------------------------------------------------
 
-    def _siblings(self, cohort: Cohort) -> list[Member]:
-        """The cohort's members in every study that has them."""
-        return [sibling for member in cohort.members for sibling in self._by_key[member.key]]
-
     def progressed(self, cohort: Cohort, since: int, history: dict[str, Any]) -> None:
         for listener in self._listeners:
             listener.progressed(cohort.members, since, history)
 
     def ended(self, cohort: Cohort, results: list[dict[str, Any]]) -> None:
+        self._running.pop(cohort.key, None)
         configs = {member.key: member.config for member in cohort.members}
-        self._record(
-            cohort,
-            [Row(**result, ended=now(), config=configs[result["key"]].model_dump(mode="json")) for result in results],
-        )
-
-    def failed(self, cohort: Cohort, reason: str, detail: str) -> None:
-        self._record(
-            cohort,
-            [
-                Row(
-                    key=member.key,
-                    status="failed",
-                    reason=reason,
-                    detail=detail,
-                    epochs=0,
-                    wall_s=0.0,
-                    ended=now(),
-                    config=member.config.model_dump(mode="json"),
-                    metrics={},
-                    history={},
-                )
-                for member in cohort.members
-            ],
-        )
-
-    def _record(self, cohort: Cohort, rows: list[Row]) -> None:
-        self._ledger.append(rows)
+        if len(cohort.members) > 1:
+            too_big = {result["key"] for result in results if result["reason"] == "out_of_memory"}
+            results = [result for result in results if result["key"] not in too_big]
+            self._halve([member for member in cohort.members if member.key in too_big])
+        rows = [Row(**result, ended=now(), config=configs[result["key"]].model_dump(mode="json")) for result in results]
+        if rows:
+            self._ledger.append(rows)
+        self._ledger.end_cohort(cohort.key)
         for row in rows:
             self.rows[row.key] = row
             self._retry.discard(row.key)
         self.trained += len(rows)
-        self._running.pop(cohort.key, None)
-        self._ledger.end_cohort(cohort.key)
-        members = self._siblings(cohort)
+        self.failures += sum(row.status == "failed" for row in rows)
+        members = [sibling for row in rows for sibling in self._by_key[row.key]]
         for listener in self._listeners:
             listener.ended(members, self.rows)
+
+    def _halve(self, members: Sequence[Member]) -> None:
+        """Half as many may fit into memory."""
+        half = len(members) // 2
+        self._queue.extendleft(Cohort(tuple(part)) for part in (members[half:], members[:half]) if part)

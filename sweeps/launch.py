@@ -28,6 +28,7 @@ class Options:
     """How a run goes about it; none of this changes what is trained."""
 
     retry_failed: bool
+    max_failures: int | None
     tracking_uri: str
     data_dir: Path
     download: bool
@@ -45,7 +46,7 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
         UserError: before anything is trained: a data set is missing, or Ray cannot be used as asked.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    driver = Driver(plan, Ledger(storage), retry_failed=options.retry_failed)
+    driver = Driver(plan, Ledger(storage), retry_failed=options.retry_failed, max_failures=options.max_failures)
     if driver.todo:
         _check_data(plan, options)
     session.save_plan(storage, plan.overrides)
@@ -133,6 +134,12 @@ def _conclude(driver: Driver, console: Console, *, interrupted: bool) -> int:
     if interrupted:
         console.print(f"To go on: {command} (with the same options)", highlight=False, soft_wrap=True)
         return INTERRUPTED
+    if driver.gave_up:
+        console.print(
+            f"Stopped after {driver.failures} failures (--max-failures); the rest has not been trained.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if reasons:
         console.print(
             f"Some members failed ({', '.join(reasons)}); to train them again: {command} --retry-failed",

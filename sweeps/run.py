@@ -19,6 +19,8 @@ def run(
     list_: Annotated[bool, typer.Option("--list", help="List the sweeps and stop.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be trained and stop.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed members again.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Insist on a folder in which nothing was run yet.")] = False,
+    max_failures: Annotated[int | None, typer.Option(min=1, help="Stop after so many failed members.")] = None,
     only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only the studies whose name matches.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -63,6 +65,11 @@ def run(
     if plan:
         _print_plan(console, session.counts(planned, place))
         return OK
+    if fresh and place.exists():
+        raise UserError(
+            f"--fresh: {name!r} has been run in {place.uri!r}, and nothing is ever deleted; "
+            "name another folder, for example --storage ./runs-2"
+        )
     if tracking_uri is None:
         if not place.local:
             raise UserError("--storage is not a folder, so name MLflow's server: --tracking-uri http://127.0.0.1:5000")
@@ -70,6 +77,7 @@ def run(
     place.prepare()
     options = launch.Options(
         retry_failed=retry_failed,
+        max_failures=max_failures,
         tracking_uri=tracking_uri,
         data_dir=data_dir.absolute(),
         download=download,

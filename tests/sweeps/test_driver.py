@@ -70,6 +70,17 @@ def test_a_cohort_that_breaks_fails_its_members_and_no_others(ledger, drain):
     assert {row.detail for row in ledger.read().values()} == {"Traceback …", None}
 
 
+@pytest.mark.parametrize(("limit", "cohorts"), [(1, 1), (5, 2), (100, 2)])
+def test_after_too_many_failures_nothing_more_is_handed_out(ledger, drain, limit, cohorts):
+    plan = Plan(SMALL, Overrides(only="grid"))
+    d = Driver(plan, ledger, retry_failed=False, max_failures=limit)
+    handed_out = drain(d, lambda d, cohort: d.failed(cohort, "error", "Traceback …"))
+    assert len(handed_out) == cohorts
+    assert d.gave_up == (limit < 100)
+    assert d.failures == 4 * cohorts
+    assert driver(ledger, plan).todo == (cohorts < 2)
+
+
 def test_more_seeds_train_only_the_new_ones(ledger, drain):
     only = {"only": "grid"}
     drain(driver(ledger, Plan(SMALL, Overrides(**only))))
