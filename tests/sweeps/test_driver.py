@@ -8,6 +8,7 @@ from sweeps.driver import Driver
 from sweeps.ledger import Ledger
 from sweeps.plan import Overrides, Plan
 from sweeps.search import StudySearch
+from trainables.ray_train import failures
 
 
 def driver(ledger: Ledger, plan: Plan | None = None, retry_failed: bool = False) -> Driver:
@@ -60,7 +61,7 @@ def test_failures_are_kept_until_a_retry_is_asked_for(ledger, drain):
 def test_a_cohort_that_breaks_fails_its_members_and_no_others(ledger, drain):
     def breaks(d, cohort):
         if cohort.members[0].study == "grid":
-            d.failed(cohort, "error", "Traceback …")
+            d.ended(cohort, failures([member.key for member in cohort.members], "error", "Traceback …"))
         else:
             d.ended(cohort, [result(member) for member in cohort.members])
 
@@ -74,11 +75,43 @@ def test_a_cohort_that_breaks_fails_its_members_and_no_others(ledger, drain):
 def test_after_too_many_failures_nothing_more_is_handed_out(ledger, drain, limit, cohorts):
     plan = Plan(SMALL, Overrides(only="grid"))
     d = Driver(plan, ledger, retry_failed=False, max_failures=limit)
-    handed_out = drain(d, lambda d, cohort: d.failed(cohort, "error", "Traceback …"))
+    handed_out = drain(d, lambda d, c: d.ended(c, failures([m.key for m in c.members], "error", "Traceback …")))
     assert len(handed_out) == cohorts
     assert d.gave_up == (limit < 100)
     assert d.failures == 4 * cohorts
     assert driver(ledger, plan).todo == (cohorts < 2)
+
+
+def test_what_does_not_fit_into_memory_is_halved_until_it_does(ledger, drain):
+    def at_most_two(d, cohort):
+        keys = [member.key for member in cohort.members]
+        if len(keys) > 2:
+            d.ended(cohort, failures(keys, "out_of_memory", "Traceback …"))
+        else:
+            d.ended(cohort, [result(member) for member in cohort.members])
+
+    d = driver(ledger, Plan(SMALL, Overrides(only="grid")))
+    cohorts = drain(d, at_most_two)
+    assert [len(cohort.members) for cohort in cohorts] == [4, 2, 2, 4, 2, 2]
+    assert d.trained == 8
+    assert {row.status for row in ledger.read().values()} == {"finished"}
+    assert ledger.begun_cohorts() == []
+
+
+def test_a_member_that_does_not_fit_alone_fails_and_the_others_of_its_cohort_do_not(ledger, drain):
+    def too_big(d, cohort):
+        keys = [member.key for member in cohort.members]
+        if any(member.config.seed for member in cohort.members):
+            d.ended(cohort, failures(keys, "out_of_memory", "Traceback …"))
+        else:
+            d.ended(cohort, [result(member) for member in cohort.members])
+
+    d = driver(ledger, Plan(SMALL, Overrides(only="grid")))
+    drain(d, too_big)
+    assert {row.config["seed"]: (row.status, row.reason) for row in ledger.read().values()} == {
+        0: ("finished", None),
+        1: ("failed", "out_of_memory"),
+    }
 
 
 def test_more_seeds_train_only_the_new_ones(ledger, drain):
