@@ -71,7 +71,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise UserError(f"--set needs KEY=VALUE, got {text!r}; for example --set optim.lr=1e-3")
     try:
         return path.strip(), json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # the latter of thousands of brackets
         return path.strip(), value.strip()
 
 

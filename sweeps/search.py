@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from search_spaces.space import Choice, Study, Uniform
+from sweeps.errors import UserError
 from sweeps.ledger import Ledger, Row
 from sweeps.plan import Member, Plan
 
@@ -30,6 +31,9 @@ class StudySearch:
     """The batches of one searched study.
 
     Suggestions are recorded in the ledger before they are trained: a resumed search goes on from the same ones.
+
+    Raises:
+        UserError: those that are recorded are not of this search's space.
     """
 
     def __init__(self, plan: Plan, study: Study, ledger: Ledger):
@@ -38,7 +42,13 @@ class StudySearch:
         self._suggestions: list[_Suggestion] = []
         self._batches = 0
         for batch in self.batches():
-            self._take(batch)
+            try:
+                self._take(batch)
+            except (KeyError, IndexError, TypeError, UserError) as error:
+                raise UserError(
+                    f"study {study.name!r}: recorded suggestions do not fit its search ({error}); "
+                    f"delete suggestions/{self._folder} in the sweep's folder to search anew"
+                ) from None
 
     def batches(self) -> list[list[Point]]:
         """What was suggested, as it is recorded."""

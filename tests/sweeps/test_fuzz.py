@@ -1,0 +1,200 @@
+"""Whatever a user types or finds in the folder: exit 0 or 2, one line, nothing written elsewhere, nothing executed."""
+
+import json
+import string
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from sweeps import session
+from sweeps.ledger import Ledger
+from sweeps.plan import Overrides, Plan
+from sweeps.report.__main__ import report
+from sweeps.run import run
+from sweeps.search import StudySearch
+from sweeps.status import status
+from sweeps.storage import Storage
+
+fuzz = settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+FORBIDDEN = {"os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen", "pickle.find_class"}
+executed: list[str] = []
+sys.addaudithook(lambda event, _: executed.append(event) if event in FORBIDDEN else None)
+
+HOSTILE = [
+    "__import__('os').system('touch pwned')",
+    "$(touch pwned)",
+    "!!python/object/apply:os.system ['touch pwned']",
+    "{{ self.__init__.__globals__ }}",
+    "../../pwned",
+    "/etc/passwd",
+    "\udcff",
+    "-",
+    "nan",
+    "1e999",
+    "[" * 2000,
+]
+words = st.sampled_from(HOSTILE) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=()) | st.sampled_from(string.punctuation), max_size=12
+).filter(lambda text: all(not 0xD800 <= ord(c) < 0xDC80 and not 0xDCFF < ord(c) < 0xE000 for c in text))
+fields = st.sampled_from(["epochs", "optim.lr", "estimator.name", "data.name", "latent.size", "encoder.hidden", "seed"])
+values = words | st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+).map(json.dumps)
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Everything in a folder, files with their content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def harmless(command, tmp_path):
+    """Calls a command that must end well or with one line on stderr, and must change no file."""
+
+    def call(function, *arguments: str) -> int:
+        before = tree(tmp_path)
+        executed.clear()
+        code, out, err = command(function, *arguments)
+        assert code in (0, 2), err
+        assert code == 0 or (err.count("\n") == 1 and out == "")
+        assert "Traceback" not in out + err
+        assert executed == []
+        assert tree(tmp_path) == before
+        return code
+
+    return call
+
+
+@pytest.fixture
+def quickstart(tmp_path) -> Storage:
+    """The folder of a sweep that was begun, in the place where commands look for it."""
+    place = Storage(str(tmp_path / "runs"), "quickstart")
+    place.prepare()
+    plan = Plan(session.find_sweep("quickstart"), Overrides())
+    session.save_plan(place, plan.overrides)
+    return place
+
+
+def test_the_audit_hook_notices_execution():
+    import subprocess
+
+    executed.clear()
+    subprocess.run(["true"], check=True)
+    assert "subprocess.Popen" in executed
+
+
+@fuzz
+@given(fields | words, values)
+@example("epochs", "5")
+@example("optim.lr", "[" * 2000)
+@example("seed", "9" * 5000)
+def test_settings(harmless, field, value):
+    harmless(run, "quickstart", "--plan", "--set", f"{field}={value}")
+
+
+@fuzz
+@given(st.lists(words, max_size=2))
+@example(["epochs"])
+def test_settings_of_any_form(harmless, texts):
+    harmless(run, "quickstart", "--plan", *(word for text in texts for word in ("--set", text)))
+
+
+@fuzz
+@given(words)
+def test_sweep_names(harmless, name):
+    for function in (run, report, status):
+        assert harmless(function, "--", name) == 2
+
+
+@fuzz
+@given(words | st.text("*?[]!-aes", max_size=8))
+@example("*")
+def test_patterns_of_studies(harmless, pattern):
+    harmless(run, "quickstart", "--plan", "--only", pattern)
+
+
+@fuzz
+@given(words, st.sampled_from(["", "file://", "file:///", "mock://", "nosuch://", "./", "../"]))
+@example("runs/../x", "")
+@example("x" * 300, "")
+def test_storages(harmless, place, scheme):
+    for function, arguments in ((run, ("--plan",)), (report, ()), (status, ())):
+        harmless(function, "quickstart", *arguments, "--storage", scheme + place)
+
+
+@fuzz
+@given(st.binary(max_size=40) | values.map(lambda text: text.encode(errors="surrogateescape")))
+@example(b'{"only": null, "values": [["optim.lr", 0.001]], "seeds": 2}')
+@example(b'{"only": 3, "values": [], "seeds": null}')
+@example(b'{"only": null, "values": [], "seeds": 0}')
+@example(b'{"only": null, "values": [["a"]], "seeds": null}')
+def test_saved_plans(harmless, quickstart, content):
+    quickstart.write("plan.json", content)
+    harmless(status, "quickstart")
+    harmless(status, "quickstart", "--json")
+
+
+def test_a_damaged_plan_is_told_with_what_to_do(command, quickstart):
+    quickstart.write("plan.json", b"{")
+    for function in (status, report):
+        code, _, err = command(function, "quickstart")
+        assert code == 2
+        assert "damaged" in err
+        assert "python -m sweeps.run quickstart" in err
+
+
+@fuzz
+@given(st.binary(max_size=200))
+def test_results_that_were_overwritten(command, quickstart, content):
+    (quickstart.local_path / "results.parquet").write_bytes(content)
+    code, _, err = command(report, "quickstart")
+    assert (code, err) == (0, "")
+
+
+def suggestions_folder(storage: Storage) -> Path:
+    """Where the suggestions of the searched study lie, found by making some."""
+    plan = session.last_plan(storage)
+    (study,) = (study for study in plan.studies if study.search)
+    StudySearch(plan, study, Ledger(storage)).next_batch({})
+    (path,) = storage.local_path.glob("suggestions/**/00000.json")
+    path.unlink()
+    return path.parent
+
+
+suggestions = st.fixed_dictionaries(
+    {"suggestions": st.lists(st.dictionaries(fields | st.text(max_size=5), st.integers() | st.floats(), max_size=2))}
+).map(lambda value: json.dumps(value).encode())
+
+
+@fuzz
+@given(st.sampled_from(["00000.json", "00001.json", "x.json"]), st.binary(max_size=40) | suggestions)
+@example("00000.json", b'{"suggestions": [{}]}')
+@example("00000.json", b'{"suggestions": [[]]}')
+@example("00000.json", b"[]")
+@example("00000.json", b"null")
+@example("00000.json", b'{"suggestions": 3}')
+def test_suggestions(harmless, quickstart, name, content):
+    path = suggestions_folder(quickstart) / name
+    path.write_bytes(content)
+    harmless(status, "quickstart")
+    path.unlink()
+
+
+@fuzz
+@given(st.binary(max_size=100))
+def test_ledger_files(harmless, command, quickstart, capsys, content):
+    (quickstart.local_path / "ledger").mkdir(exist_ok=True)
+    (quickstart.local_path / "ledger" / "x.parquet").write_bytes(content)
+    assert harmless(status, "quickstart") == 0
+    _, out, _ = command(status, "quickstart")
+    assert "x.parquet" in out
