@@ -24,14 +24,18 @@ import logging
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
+from ray.tune import TuneError
 from ray.tune.search import Searcher
 
 from sweeps.authentication import own_token
 from sweeps.errors import UserError
 from sweeps.plan import Cohort
-from trainables.ray_train import Task, trial
+from sweeps.storage import joined
+from trainables.ray_train import Task, failures, trial
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # results are small; the default takes a third of the machine's memory
+_LOSSES = 3  # of its process that a trial survives
 
 
 class Work(Protocol):
@@ -51,10 +55,6 @@ class Work(Protocol):
 
     def ended(self, cohort: Cohort, results: list[dict[str, Any]]) -> None:
         """What came of each member."""
-        ...
-
-    def failed(self, cohort: Cohort, reason: str, detail: str) -> None:
-        """The whole cohort failed."""
         ...
 
 
@@ -131,8 +131,9 @@ class Places:
 
 
 def execute(work: Work, resources: Resources, places: Places) -> None:
-    """Trains everything that `work` hands out; returns when it is exhausted."""
-    with tempfile.TemporaryDirectory(prefix="vae-sweeps-") as scratch:
+    """Trains everything that `work` hands out; returns when it is exhausted. What `work` raises is raised here."""
+    # Where a run is interrupted, trials may still be writing.
+    with tempfile.TemporaryDirectory(prefix="vae-sweeps-", ignore_cleanup_errors=True) as scratch:
         dispatcher = _Dispatcher(work, resources, places, scratch)
         tuner = tune.Tuner(
             tune.with_resources(trial, resources.trial),
@@ -148,12 +149,17 @@ def execute(work: Work, resources: Resources, places: Places) -> None:
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[_Listener(work, dispatcher)],
-                # A trial whose process is lost starts again, from its cohort's checkpoint.
-                failure_config=tune.FailureConfig(max_failures=1),
+                callbacks=[_Listener(dispatcher)],
+                # A trial whose process is lost starts again, from its cohort's checkpoint; nothing else raises.
+                failure_config=tune.FailureConfig(max_failures=_LOSSES),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except TuneError:
+            if dispatcher.error is None:
+                raise
+            raise dispatcher.error from None
 
 
 class _Dispatcher(Searcher):
@@ -162,28 +168,57 @@ class _Dispatcher(Searcher):
     def __init__(self, work: Work, resources: Resources, places: Places, scratch: str):
         super().__init__()
         self._work, self._resources, self._places, self._scratch = work, resources, places, scratch
-        self.cohorts: dict[str, Cohort] = {}
+        self._cohorts: dict[str, Cohort] = {}
+        self.error: Exception | None = None
+        """What `work` raised: Tune wraps it in an exception of its own."""
 
     def set_search_properties(self, metric: Any, mode: Any, config: dict, **spec: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        cohort = self._work.next()
-        if cohort is None:
-            return Searcher.FINISHED if self._work.exhausted() else None
+        with self._kept():
+            cohort = self._work.next()
+            if cohort is None:
+                return Searcher.FINISHED if self._work.exhausted() else None
         task = Task(
             key=cohort.key,
             configs=[member.config.model_dump(mode="json") for member in cohort.members],
             device=self._resources.device,
             data_dir=str(self._places.data_dir),
-            checkpoints=f"{self._places.checkpoints}/{cohort.key}",
+            checkpoints=joined(self._places.checkpoints, cohort.key),
             checkpoint_every_s=self._places.checkpoint_every_s,
             workers=self._resources.workers,
             threads=self._resources.threads,
             scratch=self._scratch,
         )
-        self.cohorts[trial_id] = cohort
+        self._cohorts[trial_id] = cohort
         return {"task": task.to_json()}
+
+    def heard(self, trial_id: str, report: dict[str, Any]) -> None:
+        """A trial reports; one whose process was lost after its last report starts again, and is not heard again."""
+        cohort = self._cohorts.get(trial_id)
+        if cohort is None:
+            return
+        with self._kept():
+            if "results" in report:
+                del self._cohorts[trial_id]
+                self._work.ended(cohort, report["results"])
+            elif "since" in report:
+                self._work.progressed(cohort, report["since"], report["history"])
+
+    def gone(self, trial_id: str, reason: str, detail: str) -> None:
+        """A trial is over; its members failed, unless it has reported what came of them."""
+        cohort = self._cohorts.get(trial_id)
+        if cohort is not None:
+            self.heard(trial_id, {"results": failures([member.key for member in cohort.members], reason, detail)})
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.error = error
+            raise
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         pass
@@ -201,19 +236,19 @@ class _Dispatcher(Searcher):
 class _Listener(tune.Callback):
     """Hears of results and ends on the driver's own thread."""
 
-    def __init__(self, work: Work, dispatcher: _Dispatcher):
-        self._work, self._cohorts = work, dispatcher.cohorts
+    def __init__(self, dispatcher: _Dispatcher):
+        self._dispatcher = dispatcher
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        cohort = self._cohorts[trial.trial_id]
-        if "results" in result:
-            self._work.ended(cohort, result["results"])
-        elif "since" in result:
-            self._work.progressed(cohort, result["since"], result["history"])
+        self._dispatcher.heard(trial.trial_id, result)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._dispatcher.gone(trial.trial_id, "error", "the trial ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        reason = "lost" if isinstance(trial.get_pickled_error(), RayActorError) else "error"
-        self._work.failed(self._cohorts[trial.trial_id], reason, str(trial.get_error() or ""))
+        error = trial.get_pickled_error()
+        lost = isinstance(getattr(error, "cause", error), RayActorError | WorkerGroupError)
+        self._dispatcher.gone(trial.trial_id, "lost" if lost else "error", str(trial.get_error() or ""))

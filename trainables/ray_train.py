@@ -7,8 +7,10 @@ Tune hears rank 0 alone. Either way the loop is `train_cohort`, given a function
 
 import contextlib
 import json
+import os
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,8 @@ class CheckpointFile:
 
     def write(self, content: bytes) -> None:
         self._fs.create_dir(self._root, recursive=True)
-        partial = f"{self._path}.partial" if isinstance(self._fs, fs.LocalFileSystem) else self._path
+        # Named by its process: one whose driver was killed may be writing still when another takes its place.
+        partial = f"{self._path}.{os.getpid()}.partial" if isinstance(self._fs, fs.LocalFileSystem) else self._path
         with self._fs.open_output_stream(partial) as stream:
             stream.write(content)
         if partial != self._path:
@@ -96,6 +99,37 @@ def train_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, n
             last_checkpoint = now
     file.write(training.checkpoint())
     report({"since": 0, "history": training.history(), "results": [_plain(result) for result in training.results()]})
+
+
+def try_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, name: str, every_s: float) -> None:
+    """`train_cohort`; an exception is reported, as the failure of all members. Raised, it would be tried again."""
+    try:
+        train_cohort(task, configs, report, name=name, every_s=every_s)
+    except Exception as error:
+        report({"results": failures([config.key() for config in configs], _reason(error), traceback.format_exc())})
+
+
+def failures(keys: Iterable[str], reason: str, detail: str) -> list[dict[str, Any]]:
+    """Results of members of whose training nothing is left."""
+    return [
+        {
+            "key": key,
+            "status": "failed",
+            "reason": reason,
+            "detail": detail,
+            "epochs": 0,
+            "wall_s": 0.0,
+            "metrics": {},
+            "history": {},
+        }
+        for key in keys
+    ]
+
+
+def _reason(error: Exception) -> str:
+    # On a CPU PyTorch raises a plain RuntimeError.
+    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return "out_of_memory" if out_of_memory else "error"
 
 
 def _plain(result: TrainingResult) -> dict[str, Any]:
@@ -130,7 +164,7 @@ def _local_loop(config: dict[str, str]) -> None:
 
     task = Task.from_json(config["task"])
     configs = [TrainingConfig.model_validate(member) for member in task.configs]
-    train_cohort(task, configs, tune.report, name="members", every_s=REPORT_EVERY_S)
+    try_cohort(task, configs, tune.report, name="members", every_s=REPORT_EVERY_S)
 
 
 def _worker_loop(config: dict[str, str]) -> None:
@@ -145,7 +179,7 @@ def _worker_loop(config: dict[str, str]) -> None:
     share = range(len(configs))[rank::workers]
     final: list[dict[str, Any]] = []
     if share:
-        train_cohort(
+        try_cohort(
             task, [configs[index] for index in share], final.append, name=f"members-{rank}-of-{workers}", every_s=np.inf
         )
     gathered: list[Any] = [None] * workers
