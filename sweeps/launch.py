@@ -18,7 +18,7 @@ from sweeps.plan import Plan
 from sweeps.progress import Progress, describe
 from sweeps.redact import redact
 from sweeps.report import tables
-from sweeps.storage import Storage
+from sweeps.storage import Storage, joined
 from sweeps.tracking import Tracker
 from trainables.data import DataError, download, load
 
@@ -82,7 +82,7 @@ def _train(driver: Driver, progress: Progress, storage: Storage, options: Option
         token_folder=storage.local_path if storage.local else None,
     ) as resources:
         driver.begin(slots=resources.slots, pack=options.pack)
-        places = execute.Places(checkpoints=f"{storage.full_uri}/checkpoints", data_dir=options.data_dir)
+        places = execute.Places(checkpoints=joined(storage.full_uri, "checkpoints"), data_dir=options.data_dir)
         with _interruptible(), progress:
             execute.execute(driver, resources, places)
 

@@ -55,6 +55,7 @@ def run(
 
     # Only now what takes seconds to import.
     from sweeps import launch, session
+    from sweeps.lock import Lock
     from sweeps.plan import Overrides, Plan, parse_setting
     from sweeps.storage import Storage
 
@@ -87,7 +88,8 @@ def run(
         max_concurrent=max_concurrent,
         address=address,
     )
-    return launch.launch(planned, place, options, console)
+    with Lock(place):
+        return launch.launch(planned, place, options, console)
 
 
 def check_device(device: str) -> None:

@@ -14,7 +14,7 @@ from sweeps.ledger import Ledger, Row
 from sweeps.plan import Member, Overrides, Plan
 from sweeps.report.html import render
 from sweeps.search import StudySearch
-from sweeps.storage import Storage
+from sweeps.storage import Storage, joined
 
 _PLAN, REPORT = "plan.json", "report/index.html"
 
@@ -76,7 +76,7 @@ def write_outputs(
     results.write(storage, results.RESULTS, results.results_table(members, rows, run_ids))
     results.write(storage, results.HISTORY, results.history_table(members, rows))
     storage.write(REPORT, render(plan, members, rows))
-    return f"{storage.full_uri}/{REPORT}"
+    return joined(storage.full_uri, REPORT)
 
 
 def known_run_ids(storage: Storage) -> dict[tuple[str, str], str]:

@@ -1,8 +1,7 @@
 """Where a sweep keeps its files: one folder of any file system that pyarrow knows (local, s3://, gs://, …)."""
 
 import contextlib
-import fcntl
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,16 +10,34 @@ from pyarrow import fs
 
 from sweeps.errors import UserError, first_line
 
+_CREDENTIALS = re.compile(
+    r"^s3://[^/?]*[:@]|^[^/]*://[^/?]*:[^/?]*@|[?&][^=&]*(secret|token|password|key)[^=&]*=", re.IGNORECASE
+)
+
+
+def joined(uri: str, path: str) -> str:
+    """The URI of what lies in a folder; `uri` may be a local path. Its options, after a question mark, stay."""
+    place, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
+    return f"{place.rstrip('/')}/{path}{mark}{options}"
+
 
 class Storage:
     """The folder `<uri>/<name>`. Paths are relative to it, with forward slashes; files appear whole or not at all.
 
+    What follows a question mark in the URI configures the file system, as `pyarrow.fs.FileSystem.from_uri` has it.
+
     Raises:
-        UserError: the URI is not one of a known file system, or the folder cannot be made or written.
+        UserError: the URI is not one of a known file system, or carries credentials: it is shown, and handed to other
+            programs, where those have no place.
     """
 
     def __init__(self, uri: str, name: str):
         self.uri, self.name = uri, name
+        if _CREDENTIALS.search(uri):
+            raise UserError(
+                "--storage: a URI with credentials is not accepted; give them in the environment "
+                "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"
+            )
         try:
             base, root = (
                 fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), str(Path(uri).absolute()))
@@ -35,7 +52,7 @@ class Storage:
     @property
     def full_uri(self) -> str:
         """A URI or absolute path of the folder, for other programs."""
-        return self.root if self.local else f"{self.uri.rstrip('/')}/{self.name}"
+        return self.root if self.local else joined(self.uri, self.name)
 
     @property
     def local_path(self) -> Path:
@@ -55,25 +72,6 @@ class Storage:
         probe = f".probe-{uuid4().hex}"
         self.write(probe, bytes(4096))  # a full disk may still take an empty file
         self._fs.delete_file(probe)
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other processes out of a local folder, until this one leaves the context or ends, however it ends.
-
-        Raises:
-            UserError: another process is in it.
-        """
-        with contextlib.ExitStack() as stack:
-            if self.local:
-                lock = stack.enter_context((self.local_path / ".lock").open("w"))
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(
-                        f"sweep {self.name!r} is being run in {self.uri!r} already; wait for that run to end, or use "
-                        "another --storage"
-                    ) from None
-            yield
 
     def write(self, path: str, content: bytes) -> None:
         """Writes a file atomically.
@@ -97,6 +95,41 @@ class Storage:
                 self._put(path, content)
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"cannot write to --storage {self.uri!r}: {first_line(error)}") from None
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Writes a file where there is none, and says whether it did; exclusive where the file system is local.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if not self.local:
+            absent = self._fs.get_file_info(path).type == fs.FileType.NotFound
+            if absent:
+                self.write(path, content)
+            return absent
+        try:
+            with (self.local_path / path).open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise UserError(f"cannot write to --storage {self.uri!r}: {first_line(error)}") from None
+        return True
+
+    def age_s(self, path: str) -> float:
+        """How long ago a file was written, in seconds by the storage's own clock: those of two hosts may differ.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        written = self._fs.get_file_info(path).mtime_ns
+        if written is None:
+            raise FileNotFoundError(path)
+        probe = f".probe-{uuid4().hex}"
+        self.write(probe, b"now")
+        now = self._fs.get_file_info(probe).mtime_ns
+        self._fs.delete_file(probe)
+        return (now - written) / 1e9
 
     def _put(self, path: str, content: bytes) -> None:
         with self._fs.open_output_stream(path) as stream:

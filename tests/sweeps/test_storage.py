@@ -38,14 +38,6 @@ def test_making_a_storage_creates_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_locked_for_others_until_the_context_ends(storage):
-    other = Storage(storage.uri, storage.name)
-    with storage.locked(), pytest.raises(UserError, match="already"), other.locked():
-        pass
-    with other.locked():
-        pass
-
-
 def test_a_full_disk_is_told_and_leaves_nothing_partial(storage, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
