@@ -1,0 +1,223 @@
+import http.server
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections import namedtuple
+
+import pytest
+
+from sweeps import doctor
+from sweeps.findings import ok, safely
+
+LINE = re.compile(r"(ok|note|problem) +[a-z]+: .+")
+
+
+def levels(output: str) -> dict[str, str]:
+    """The level of each check, and that every line is one check."""
+    assert all(LINE.fullmatch(line) for line in output.splitlines()), output
+    return {line[8:].partition(":")[0]: line.split()[0] for line in output.splitlines()}
+
+
+def only(findings):
+    (finding,) = findings
+    return finding
+
+
+def test_a_sound_machine_is_exit_0_and_nothing_is_left_behind(command, tmp_path):
+    code, out, err = command(doctor.doctor)
+    assert (code, err) == (0, "")
+    found = levels(out)
+    assert found.keys() == {"python", "packages", "torch", "memory", "storage", "disk", "tracking", "data"}
+    assert "problem" not in found.values()
+    assert "digits is built in" in out
+    assert "mnist is missing" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_problem_is_exit_1_with_what_to_do(command, tmp_path):
+    (tmp_path / "FILE").write_text("in the way")
+    code, out, _ = command(doctor.doctor, "--storage", "FILE")
+    assert code == 1
+    assert levels(out)["storage"] == "problem"
+    assert "choose another with --storage" in out
+
+
+def test_an_impossible_device_is_exit_2(command):
+    code, _, err = command(doctor.doctor, "--device", "tpu")
+    assert code == 2
+    assert "--device" in err
+
+
+def test_a_check_that_raises_is_a_problem_and_the_others_go_on(command, monkeypatch):
+    def broken():
+        raise RuntimeError("no\nidea")
+
+    monkeypatch.setattr(doctor, "memory", broken)
+    code, out, _ = command(doctor.doctor)
+    assert code == 1
+    found = levels(out)
+    assert found["memory"] == "problem"
+    assert "digits is built in" in out
+    assert "RuntimeError: no idea" in out
+
+
+def test_what_was_found_before_a_check_raised_is_kept():
+    def broken():
+        yield ok("a", "fine")
+        raise KeyError("b")
+
+    assert [finding.level for finding in safely("a", broken)] == ["ok", "problem"]
+
+
+def test_packages_are_compared_with_what_the_project_requires(monkeypatch):
+    version = importlib.metadata.version
+
+    def installed(name):
+        if name == "optuna":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return {"pandas": "1.5.3", "numpy": "99.0.0rc1"}.get(name) or version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    python, packages = doctor.python_and_packages()
+    assert python.level == "ok"
+    assert packages.level == "problem"
+    assert re.fullmatch(r"optuna is missing \(>=5 needed\), pandas 1.5.3 is not >=2.2", packages.found)
+
+
+def test_an_old_python_is_a_problem(monkeypatch):
+    monkeypatch.setattr("platform.python_version", lambda: "3.9.1")
+    python, _ = doctor.python_and_packages()
+    assert (python.level, python.found) == ("problem", "3.9.1 is not >=3.11")
+
+
+def test_a_gpu_that_is_asked_for_must_be_there(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert only(doctor.torch_and_gpus("cuda")).level == "problem"
+    assert only(doctor.torch_and_gpus("auto")).level == "ok"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "A GPU")
+    found = only(doctor.torch_and_gpus("cuda"))
+    assert found.level == "ok"
+    assert "A GPU" in found.found
+
+
+def test_little_memory_and_a_full_disk_are_problems(monkeypatch, tmp_path):
+    assert only(doctor.memory()).level == "ok"
+    monkeypatch.setattr(doctor, "_available_bytes", lambda: doctor.GIB // 2)
+    assert (only(doctor.memory()).level, only(doctor.memory()).found) == ("problem", "0.5 GiB free")
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(doctor.GIB))
+    storage, disk = doctor.storage_place(str(tmp_path / "runs"))
+    assert (storage.level, disk.level) == ("ok", "problem")
+
+
+def test_memory_is_what_the_system_says():
+    assert 2**26 < doctor._available_bytes() < 2**50
+
+
+def test_a_storage_that_is_no_folder_is_written_to():
+    assert only(doctor.storage_place("mock:///bucket")).level == "ok"
+    assert only(safely("storage", lambda: doctor.storage_place("nosuch://bucket"))).level == "problem"
+
+
+def test_a_database_must_be_one(tmp_path):
+    path = tmp_path / "mlflow.db"
+    uri = f"sqlite:///{path}"
+    assert "will be made" in only(doctor.tracking(uri)).found
+    path.write_text("this is no database, and long enough to be read as one" * 100)
+    found = only(doctor.tracking(uri))
+    assert found.level == "problem"
+    assert "not a database" in found.found
+
+
+@pytest.fixture
+def server():
+    """Starts a server that answers every request with a status; returns its address."""
+    servers = []
+
+    def start(status: int) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status if self.path == "/health" else 500)
+                self.end_headers()
+                self.wfile.write(b"OK")
+
+            def log_message(self, *_):
+                pass
+
+        servers.append(http.server.HTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for one in servers:
+        one.shutdown()
+        one.server_close()
+
+
+def test_a_server_must_answer(server):
+    assert only(doctor.tracking(f"http://{server(200)}/")).level == "ok"
+    refused = only(doctor.tracking(f"http://{server(401)}"))
+    assert refused.level == "problem"
+    assert "MLFLOW_TRACKING_PASSWORD" in refused.advice
+    assert only(doctor.tracking("http://127.0.0.1:9")).level == "problem"
+
+
+def test_a_password_in_an_address_is_not_printed(server, command):
+    for address in (server(200), "127.0.0.1:9"):
+        _, out, err = command(doctor.doctor, "--tracking-uri", f"http://me:hunter2@{address}")
+        assert address in out
+        assert "hunter2" not in out + err
+
+
+def test_data_sets_are_found_by_their_files(tmp_path):
+    from trainables.data.mnist import MD5
+
+    def mnist():
+        return next(finding for finding in doctor.data_sets(tmp_path) if finding.found.startswith("mnist"))
+
+    assert mnist().level == "note"
+    assert "--download" in mnist().advice
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in MD5:
+        (raw / name).write_bytes(b"")
+    assert mnist().level == "ok"
+
+
+def test_nodes_must_have_our_versions_and_our_time():
+    from sweeps.nodes import Node, compared
+
+    ours = {"python": "3.11.7", "ray": "2.60.0"}
+    assert only(compared(Node("a", ours, 0.1), ours)).level == "ok"
+    other = only(compared(Node("b", ours | {"ray": "2.59.0"}, 0.1), ours))
+    assert (other.level, other.found) == ("problem", "b has ray 2.59.0 (here 2.60.0)")
+    late = only(compared(Node("c", ours, -75.0), ours))
+    assert (late.level, late.found) == ("problem", "the clock of c is -75.0 s off")
+    assert [finding.level for finding in compared(Node("d", {}, 75.0), ours)] == ["problem", "problem"]
+
+
+def test_ray_starts_here_on_request_and_touches_no_home(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "sweeps.doctor", "--ray"],
+        cwd=tmp_path,
+        env=environment | {"HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = levels(ended.stdout)
+    assert (found["ray"], found["node"]) == ("ok", "ok")
+    assert "has our versions and our time" in ended.stdout
+    assert list(tmp_path.rglob("*")) == [home]
+    assert "Token authentication" not in ended.stderr

@@ -1,0 +1,187 @@
+import json
+import os
+import shlex
+import sys
+import time
+
+import pytest
+from scripted import row
+
+from sweeps import session
+from sweeps.ledger import Ledger
+from sweeps.plan import Overrides, Plan, parse_setting
+from sweeps.status import lines_of, run_command, status, status_of
+from sweeps.storage import Storage
+
+SWEEP = session.find_sweep("quickstart")
+ESTIMATORS = Overrides(only="estimators")
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Makes a quickstart that was run with the given options, and how far each of its members has come."""
+
+    def make(overrides: Overrides = ESTIMATORS, rows=lambda members: [row(m) for m in members]):
+        place = Storage(str(tmp_path / "runs"), "quickstart")
+        place.prepare()
+        session.save_plan(place, overrides)
+        plan = Plan(SWEEP, overrides)
+        ended = rows([member for members in plan.members.values() for member in members])
+        Ledger(place).append(ended) if ended else None
+        return place
+
+    return make
+
+
+def test_a_complete_sweep_asks_for_nothing(begun, command):
+    begun()
+    code, out, err = command(status, "quickstart")
+    assert (code, err) == (0, "")
+    assert "complete" in out.splitlines()[0]
+    assert "estimators: 20 of 20 done; best bits_per_dim" in out
+    assert "python -m" not in out
+
+
+def test_what_is_missing_is_said_with_the_command_that_goes_on(begun):
+    found = status_of(begun(rows=lambda members: [row(m) for m in members[:7]]))
+    (study,) = found.studies
+    assert (study.members, study.done, study.failed, study.missing) == (20, 7, {}, 13)
+    assert found.state == "interrupted"
+    text = "\n".join(lines_of(found))
+    assert "Nothing is running" in text
+    assert (
+        f"To go on: python -m sweeps.run quickstart --only estimators --storage {shlex.quote(found.storage[:-11])}"
+        in text
+    )
+    assert found.retry_command is None
+
+
+def test_failures_are_counted_by_reason_and_can_be_retried(begun):
+    def rows(members):
+        failed = {"status": "failed", "metrics": {}}
+        return [
+            *(row(m, reason="diverged", **failed) for m in members[:2]),
+            row(members[2], reason="out_of_memory", **failed),
+            *map(row, members[3:]),
+        ]
+
+    found = status_of(begun(rows=rows))
+    (study,) = found.studies
+    assert (study.done, study.failed, study.missing) == (17, {"diverged": 2, "out_of_memory": 1}, 0)
+    assert found.state == "complete"
+    assert found.continue_command is None
+    assert found.retry_command is not None
+    assert found.retry_command.endswith("--retry-failed")
+    assert "3 failed (2 diverged, 1 out_of_memory)" in "\n".join(lines_of(found))
+
+
+def test_the_best_is_that_of_the_mean_over_seeds_not_of_one_lucky_seed(begun):
+    def rows(members):
+        lucky, steady = members[0].labels, members[-1].labels
+        assert lucky != steady
+        bits = {
+            m.key: (0.0 if m.config.seed == 0 else 9.0) if m.labels == lucky else 2.0 if m.labels == steady else 5.0
+            for m in members
+        }
+        return [row(m, metrics={"bits_per_dim": bits[m.key]}) for m in members]
+
+    place = begun(Overrides(only="estimators", seeds=2), rows)
+    (study,) = status_of(place).studies
+    assert study.best is not None
+    assert (study.best.mean, study.best.seeds, study.best.planned_seeds) == (2.0, 2, 2)
+    assert study.best.labels == Plan(SWEEP, ESTIMATORS).members["estimators"][-1].labels
+
+
+def test_numbers_that_are_not_finite_are_never_the_best(begun):
+    (study,) = status_of(begun(rows=lambda ms: [row(m, metrics={"bits_per_dim": float("nan")}) for m in ms])).studies
+    assert study.best is None
+
+
+def test_a_search_misses_what_it_has_yet_to_suggest(begun):
+    found = status_of(begun(Overrides(only="search"), rows=lambda members: []))
+    (study,) = found.studies
+    assert (study.done, study.missing) == (0, study.members)
+    assert study.members > 0
+
+
+def test_the_age_of_the_latest_checkpoint_is_told_while_something_is_missing(begun):
+    place = begun(rows=lambda members: [row(members[0])])
+    for cohort, age_s in (("a", 7200), ("b", 300)):
+        place.write(f"checkpoints/{cohort}/members.safetensors", b"")
+        then = time.time() - age_s
+        os.utime(place.local_path / "checkpoints" / cohort / "members.safetensors", (then, then))
+    found = status_of(place)
+    assert found.checkpoint_age_s == pytest.approx(300, abs=30)
+    assert "last saved 5 min ago" in "\n".join(lines_of(found))
+
+
+def test_a_damaged_ledger_file_is_named_and_left_where_it_is(begun, command):
+    place = begun()
+    place.write("ledger/damaged.parquet", b"PAR1")
+    code, out, _ = command(status, "quickstart")
+    assert code == 0
+    assert "ledger/damaged.parquet" in out
+    assert place.read("ledger/damaged.parquet") == b"PAR1"
+
+
+def test_json_says_the_same(begun, command):
+    begun(rows=lambda members: [row(m) for m in members[:7]])
+    code, out, _ = command(status, "quickstart", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["sweep"], found["state"]) == ("quickstart", "interrupted")
+    assert (found["studies"][0]["done"], found["studies"][0]["missing"]) == (7, 13)
+    assert found["studies"][0]["best"]["metric"] == "bits_per_dim"
+    assert "--only estimators" in found["continue_command"]
+
+
+def test_what_was_never_run_is_exit_2_with_the_command(command, tmp_path):
+    code, out, err = command(status, "quickstart")
+    assert (code, out) == (2, "")
+    assert "python -m sweeps.run quickstart" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_starts_neither_ray_nor_mlflow(begun, tmp_path):
+    import subprocess
+
+    begun()
+    code = "import sys, sweeps.status as s; from sweeps.storage import Storage\n"
+    code += "s.status_of(Storage('runs', 'quickstart')); print({'ray', 'mlflow'} & sys.modules.keys())"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert ended.stdout == "set()\n", ended.stderr
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        Overrides(),
+        Overrides(only="est*", seeds=3),
+        Overrides(values=(("optim.lr", 1e-3), ("encoder.hidden", [8, 4]), ("data.name", "npz:my file.npz"))),
+    ],
+)
+def test_the_command_gives_the_same_plan_again(overrides):
+    words = shlex.split(run_command(Plan(SWEEP), "my runs"))
+    assert words[:4] == ["python", "-m", "sweeps.run", "quickstart"]
+    assert words[-1] == "my runs"
+    plan = Plan(SWEEP)
+    plan.overrides = overrides
+    words = shlex.split(run_command(plan, "./runs"))[4:]
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    settings = [value for name, value in zip(words[::2], words[1::2], strict=True) if name == "--set"]
+    assert given.get("--only") == overrides.only
+    assert given.get("--seeds") == (None if overrides.seeds is None else str(overrides.seeds))
+    assert tuple(map(parse_setting, settings)) == overrides.values
+    assert given.keys() <= {"--only", "--seeds", "--set"}
+
+
+def test_the_sweeps_command_has_it(begun, monkeypatch, capsys, tmp_path):
+    from sweeps.cli import main
+
+    begun()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sweeps", "status", "quickstart"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert "20 of 20 done" in capsys.readouterr().out
