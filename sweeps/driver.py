@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sweeps.errors import UserError
 from sweeps.ledger import Ledger, Row, now
 from sweeps.plan import Cohort, Member, Plan, group
 from sweeps.progress import Progress
@@ -140,6 +141,10 @@ class Driver:
 
     def ended(self, cohort: Cohort, results: list[dict[str, Any]]) -> None:
         self._running.pop(cohort.key, None)
+        for result in results:
+            if result["reason"] == "storage":
+                # Nothing is recorded: when the storage is well again, the next run trains these members.
+                raise UserError(f"a checkpoint cannot be written or read: {' '.join(result['detail'].split())}")
         configs = {member.key: member.config for member in cohort.members}
         if len(cohort.members) > 1:
             too_big = {result["key"] for result in results if result["reason"] == "out_of_memory"}

@@ -51,8 +51,16 @@ class Task:
         return cls(**json.loads(text))
 
 
+class StorageError(Exception):
+    """A checkpoint cannot be read or written, which is the fault of where it lies and not of the training."""
+
+
 class CheckpointFile:
-    """The latest checkpoint of one worker's members, replaced atomically."""
+    """The latest checkpoint of one worker's members, replaced atomically.
+
+    Raises:
+        StorageError: on reading and writing, for whatever the file system complains of.
+    """
 
     def __init__(self, folder: str, name: str):
         self._fs, root = fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
@@ -65,15 +73,23 @@ class CheckpointFile:
                 return stream.read()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StorageError(str(error)) from error
 
     def write(self, content: bytes) -> None:
-        self._fs.create_dir(self._root, recursive=True)
         # Named by its process: one whose driver was killed may be writing still when another takes its place.
         partial = f"{self._path}.{os.getpid()}.partial" if isinstance(self._fs, fs.LocalFileSystem) else self._path
-        with self._fs.open_output_stream(partial) as stream:
-            stream.write(content)
-        if partial != self._path:
-            self._fs.move(partial, self._path)
+        try:
+            self._fs.create_dir(self._root, recursive=True)
+            with self._fs.open_output_stream(partial) as stream:
+                stream.write(content)
+            if partial != self._path:
+                self._fs.move(partial, self._path)
+        except OSError as error:
+            if partial != self._path:
+                with contextlib.suppress(OSError):  # what is left of it would take the space that is missing
+                    self._fs.delete_file(partial)
+            raise StorageError(str(error)) from error
 
 
 def train_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, name: str, every_s: float) -> None:
@@ -105,6 +121,8 @@ def try_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, nam
     """`train_cohort`; an exception is reported, as the failure of all members. Raised, it would be tried again."""
     try:
         train_cohort(task, configs, report, name=name, every_s=every_s)
+    except StorageError as error:
+        report({"results": failures([config.key() for config in configs], "storage", str(error))})
     except Exception as error:
         report({"results": failures([config.key() for config in configs], _reason(error), traceback.format_exc())})
 
