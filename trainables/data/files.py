@@ -62,8 +62,13 @@ class FileSet:
                 raise
             call = f"trainables.data.download({self.name!r}, {str(data_dir)!r})"
             raise MissingFiles(f"{error}; the same command with --download gets it, in Python {call}") from None
-        parts = stored(self.name, files, data_dir / "arrow", lambda: self.read(files))
-        return split(parts, self.validation)
+
+        def read() -> Parts:
+            parts = self.read(files)
+            split(parts, self.validation)  # what is refused is not stored either
+            return parts
+
+        return split(stored(self.name, files, data_dir / "arrow", read), self.validation)
 
 
 def existing(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -113,7 +118,7 @@ def download(name: str, data_dir: Path | str) -> Images:
     try:
         _download(source.download, data_dir)
     # What urllib, http and tarfile raise, and torchvision for a wrong md5 sum or where every mirror has failed.
-    except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError, EOFError) as error:
+    except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError, EOFError, MissingFiles) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the download to {data_dir} failed: {reason}; nothing of it was kept") from None
     return load(name, data_dir)

@@ -59,7 +59,8 @@ class _Unpickler(pickle._Unpickler):
         try:
             return _KNOWN[module, name]
         except KeyError:
-            raise DataError(f"it asks for {module}.{name}, which images have no need of") from None
+            wanted = ascii(f"{module}.{name}")[:100]  # a name may be anything
+            raise DataError(f"it asks for {wanted}, which images have no need of") from None
 
 
 def pickled_images(path: Path, content: bytes, key: str = "data") -> np.ndarray:
