@@ -88,6 +88,15 @@ class Driver:
         """The rows of the plan's members that this run does not train again."""
         return {key: row for key, row in self.current().items() if key not in self._retry}
 
+    def left(self) -> list[Member]:
+        """What this run is to train; for suggestions still to be made stands their study's first member."""
+        known = {member.key: member for member in self.members() if self._needs(member.key)}
+        unmade: list[Member] = []
+        for name, search in self._searches.items():
+            study = next(study for study in self.plan.studies if study.name == name)
+            unmade += [self.plan.example(study)] * (self.plan.size(study) - len(search.members()))
+        return [*known.values(), *unmade]
+
     # --- the schedule ------------------------------------------------------------------------------------------------
 
     @property

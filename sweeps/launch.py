@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import session
+from sweeps import session, space
 from sweeps.cli import INTERRUPTED, OK, SOME_FAILED
 from sweeps.driver import Driver
 from sweeps.errors import UserError
@@ -43,12 +43,14 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     """Trains what is missing, writes everything that is derived from the ledger, and returns the exit code.
 
     Raises:
-        UserError: before anything is trained: a data set is missing, or Ray cannot be used as asked.
+        UserError: a data set or the space to store the results is missing, Ray cannot be used as asked, or the storage
+            failed on the way.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     driver = Driver(plan, Ledger(storage), retry_failed=options.retry_failed, max_failures=options.max_failures)
     if driver.todo:
         _check_data(plan, options)
+        space.check(storage, driver.left(), options.data_dir)
     session.save_plan(storage, plan.overrides)
     tracker = Tracker(options.tracking_uri, _artifacts(options.tracking_uri), plan.sweep)
     progress = Progress(console, plan)
@@ -84,7 +86,10 @@ def _train(driver: Driver, progress: Progress, storage: Storage, options: Option
         driver.begin(slots=resources.slots, pack=options.pack)
         places = execute.Places(checkpoints=joined(storage.full_uri, "checkpoints"), data_dir=options.data_dir)
         with _interruptible(), progress:
-            execute.execute(driver, resources, places)
+            try:
+                execute.execute(driver, resources, places)
+            except UserError as error:
+                raise UserError(f"{error}; what is done is recorded, and the same command goes on") from None
 
 
 def _check_data(plan: Plan, options: Options) -> None:

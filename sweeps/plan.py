@@ -154,9 +154,9 @@ class Plan:
         searched = sum(self.size(study) for study in self.studies if study.search)
         return len({member.key for members in self.members.values() for member in members}) + searched
 
-    def epochs(self, study: Study) -> int:
-        """The epochs of a study's first member."""
-        return self._examples[study.name].config.epochs
+    def example(self, study: Study) -> Member:
+        """A study's first member; of a search, what it starts from."""
+        return self._examples[study.name]
 
     @property
     def data_sets(self) -> set[str]:

@@ -100,6 +100,6 @@ def counts(plan: Plan, storage: Storage) -> list[tuple[str, str, int, int, int]]
         members = known_members(plan, ledger, [study]) if storage.exists() else plan.members[study.name]
         done = [member for member in members if member.key in rows]
         left = sum(member.config.epochs for member in members if member.key not in rows)
-        left += (plan.size(study) - len(members)) * plan.epochs(study)
+        left += (plan.size(study) - len(members)) * plan.example(study).config.epochs
         found.append((study.name, study.source, plan.size(study), len(done), left))
     return found
