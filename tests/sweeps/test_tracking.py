@@ -3,6 +3,7 @@ import pytest
 from mlflow import MlflowClient
 from scripted import SMALL, result, row
 
+from sweeps import tracking
 from sweeps.plan import Overrides, Plan
 from sweeps.tracking import Tracker
 
@@ -44,6 +45,18 @@ def history(members, epochs):
     return {"elbo": np.arange(float(epochs * len(members))).reshape(epochs, len(members))}
 
 
+def settle(t: Tracker) -> None:
+    """Waits until the tracker has dealt with everything it was given."""
+    t._jobs.join()
+
+
+def stop(t: Tracker) -> None:
+    """Ends a tracker as the end of its process would: nothing is closed."""
+    settle(t)
+    t._do = lambda job: None
+    t.close("FINISHED")
+
+
 def test_runs_are_nested_tagged_and_complete(tracker):
     t = tracker()
     rows = {member.key: row(member) for member in MEMBERS}
@@ -80,8 +93,7 @@ def test_after_a_kill_runs_are_taken_up_and_no_step_is_logged_twice(tracker):
     killed = tracker()
     killed.start(PLAN.studies, MEMBERS, {})
     killed.progressed(MEMBERS, 0, history(MEMBERS, 1))
-    killed._jobs.put(None)  # its process is gone: nothing was closed
-    killed._thread.join()
+    stop(killed)
     assert {run.info.status for run in tracker.runs()} == {"RUNNING"}
 
     t = tracker()
@@ -118,3 +130,109 @@ def test_an_unreachable_server_is_told_and_stops_nothing(monkeypatch):
     t.close("FINISHED")
     assert t.problem is not None
     assert "\n" not in t.problem
+
+
+def steps(tracker, t):
+    return [[m.step for m in tracker.client.get_metric_history(run, "elbo")] for run in t.run_ids.values()]
+
+
+def metrics(epochs):
+    return {"elbo": list(map(float, range(epochs))), "kl": [1.0] * epochs}
+
+
+@pytest.mark.parametrize("call", ["create_run", "log_batch", "set_terminated"])
+def test_where_answers_are_lost_nothing_is_missing_or_doubled_in_the_end(tracker, monkeypatch, call):
+    monkeypatch.setattr(tracking, "RETRY_AFTER_S", 0.0)
+    working, calls = getattr(MlflowClient, call), []
+
+    def failing(self, *arguments, **options):
+        answer = working(self, *arguments, **options)
+        calls.append(call)
+        if len(calls) in (2, 3):
+            raise ConnectionError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(MlflowClient, call, failing)
+    t = tracker()
+    t.start(PLAN.studies, MEMBERS, {})
+    for epoch in range(6):
+        t.progressed(MEMBERS, epoch, {name: np.full((1, 3), values[epoch]) for name, values in metrics(7).items()})
+    for member in MEMBERS:
+        t.ended([member], {member.key: row(member, epochs=7, history=metrics(7))})
+    t.close("FINISHED")
+    assert len(calls) > 3
+    assert t.problem is None
+    assert steps(tracker, t) == [list(range(1, 8))] * 3
+    assert len(tracker.runs()) == 5
+    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+
+
+def test_after_a_pause_a_server_that_was_away_gets_everything(tracker, monkeypatch):
+    monkeypatch.setattr(tracking, "RETRY_AFTER_S", 3600.0)
+    t = tracker()
+    with monkeypatch.context() as away:
+        away.setattr(MlflowClient, "search_runs", lambda *_, **__: 1 / 0)
+        t.start(PLAN.studies, MEMBERS, {})
+        settle(t)
+    assert t.problem == "ZeroDivisionError: division by zero"
+    t.ended(MEMBERS, {member.key: row(member) for member in MEMBERS})
+    settle(t)
+    assert tracker.runs() == []  # the pause is not over
+    t.close("FINISHED")
+    assert t.problem is None
+    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+    assert steps(tracker, t) == [[1, 2]] * 3
+
+
+def test_a_long_history_is_cut_between_epochs(tracker, monkeypatch):
+    """A driver that is killed between two calls leaves whole epochs, and its successor goes on from there."""
+    monkeypatch.setattr(tracking, "_METRICS_PER_CALL", 5)
+    sizes = []
+    working = MlflowClient.log_batch
+    monkeypatch.setattr(
+        MlflowClient,
+        "log_batch",
+        lambda self, run_id, metrics=(), **rest: (
+            sizes.append(len(metrics)),
+            working(self, run_id, metrics=metrics, **rest),
+        ),
+    )
+    t = tracker()
+    t.start(PLAN.studies, MEMBERS[:1], {MEMBERS[0].key: row(MEMBERS[0], history=metrics(7))})
+    t.close("FINISHED")
+    assert sizes == [0, 4, 4, 4, 2]
+    (run,) = t.run_ids.values()
+    for name in ("elbo", "kl"):
+        assert [m.step for m in tracker.client.get_metric_history(run, name)] == list(range(1, 8))
+
+
+def test_a_failed_member_that_is_trained_again_loses_its_reason(tracker):
+    member = MEMBERS[0]
+    for status, reason in (("failed", "lost"), ("failed", "error"), ("finished", None)):
+        t = tracker()
+        t.start(PLAN.studies, [member], {})
+        t.progressed([member], 0, history([member], 1))
+        t.ended([member], {member.key: row(member, status=status, reason=reason)})
+        t.close("FINISHED")
+        (run,) = by_kind(tracker.runs())["member"]
+        assert (run.info.status, run.data.tags.get("reason")) == (status.upper(), reason)
+
+
+def test_runs_and_experiments_that_were_deleted_by_hand_come_back(tracker, monkeypatch):
+    monkeypatch.setattr(tracking, "RETRY_AFTER_S", 0.0)
+    t = tracker()
+    t.start(PLAN.studies, MEMBERS, {})
+    t.progressed(MEMBERS, 0, history(MEMBERS, 1))
+    settle(t)
+    tracker.client.delete_run(t.run_ids["grid", MEMBERS[0].key])
+    t.progressed(MEMBERS, 1, history(MEMBERS, 1))
+    t.ended(MEMBERS, {member.key: row(member) for member in MEMBERS})
+    t.close("FINISHED")
+    assert t.problem is None
+    assert len(tracker.runs()) == 5
+    tracker.client.delete_experiment(tracker.runs()[0].info.experiment_id)
+    t = tracker()
+    t.start(PLAN.studies, MEMBERS, {member.key: row(member) for member in MEMBERS})
+    t.close("FINISHED")
+    assert t.problem is None
+    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
