@@ -23,6 +23,7 @@ from datetime import datetime
 from uuid import uuid4
 
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
 from sweeps.errors import UserError
 from sweeps.storage import Storage
@@ -71,8 +72,28 @@ def _started_s(pid: int) -> float:
     try:
         process = psutil.Process(pid)
         return math.nan if process.status() == psutil.STATUS_ZOMBIE else process.create_time() - psutil.boot_time()
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, ValueError):  # the latter of a number below 0
         return math.nan
+
+
+def _holder(storage: Storage) -> Holder | None:
+    """Who holds the lock; None for nobody, or for a file that its driver did not live to fill."""
+    try:
+        return TypeAdapter(Holder).validate_json(storage.read(FILE))
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def running(storage: Storage) -> Holder | None:
+    """The driver at work on a sweep, without writing anything: one elsewhere is judged by this machine's clock."""
+    holder = _holder(storage)
+    if holder is None:
+        return None
+    if holder.local:
+        return holder if holder.lives() else None
+    with contextlib.suppress(FileNotFoundError):
+        return holder if time.time() - storage.written_s(FILE) <= STALE_AFTER_S else None
+    return None
 
 
 def _interrupt() -> None:
@@ -112,12 +133,12 @@ class Lock:
     def __enter__(self) -> "Lock":
         content = self._content()
         if not self._storage.create(FILE, content):
-            self._refuse(self._holder())
+            self._refuse(_holder(self._storage))
             self._storage.write(FILE, content)
             time.sleep(self._pause_s)
         elif not self._storage.local:
             time.sleep(self._pause_s)
-        holder = self._holder()
+        holder = _holder(self._storage)
         if holder is None or holder.token != self._own.token:
             raise UserError(self._complaint(holder))
         self._beating.start()
@@ -128,25 +149,18 @@ class Lock:
         self._beating.join()
         # Where the storage has failed the lock stays; the process that it names will be gone.
         with contextlib.suppress(OSError, UserError):
-            if (holder := self._holder()) is not None and holder.token == self._own.token:
+            if (holder := _holder(self._storage)) is not None and holder.token == self._own.token:
                 self._storage.delete(FILE)
 
     def _content(self) -> bytes:
         return json.dumps(asdict(self._own)).encode()
-
-    def _holder(self) -> Holder | None:
-        """Who holds the lock; None for nobody, or for a file that its driver did not live to fill."""
-        try:
-            return Holder(**json.loads(self._storage.read(FILE)))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
 
     def _refuse(self, holder: Holder | None) -> None:
         """Raises UserError where a holder is to be believed."""
         if holder is None:
             # Perhaps created this moment, and not filled yet.
             time.sleep(self._pause_s)
-            holder = self._holder()
+            holder = _holder(self._storage)
         if holder is None:
             return
         stale = not holder.lives() if holder.local else self._storage.age_s(FILE) > self._stale_after_s
@@ -167,7 +181,7 @@ class Lock:
         while not self._released.wait(self._beat_every_s):
             # A storage that fails for a moment costs heartbeats; the driver's own writes tell whether it is worse.
             with contextlib.suppress(OSError, UserError):
-                holder = self._holder()
+                holder = _holder(self._storage)
                 if holder is not None and holder.token != self._own.token:
                     log.warning("This run stops: another one (%s) took it over.", holder)
                     self._lost()

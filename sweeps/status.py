@@ -17,6 +17,7 @@ import typer
 from search_spaces.space import Study
 from sweeps.cli import run_app, single
 from sweeps.ledger import Ledger, Row
+from sweeps.lock import running
 from sweeps.plan import Member, Overrides, Plan
 from sweeps.progress import describe
 from sweeps.report import tables
@@ -59,7 +60,7 @@ class Status:
     state: str
     """complete, running or interrupted."""
     driver: str | None
-    """The driver at work, if there is one."""
+    """The driver at work, if there is one: host, process, since when."""
     checkpoint_age_s: float | None
     """Seconds since a member in training was last saved; None if none ever was, or the storage is no local folder."""
     damaged: list[str]
@@ -94,14 +95,14 @@ def status_of(storage: Storage) -> Status:
     ledger = _Unchanged(storage)
     rows = ledger.read()
     studies = [_study(plan, study, session.known_members(plan, ledger, [study]), rows) for study in plan.studies]
-    driver = None
+    driver = running(storage)
     missing, failed = any(study.missing for study in studies), any(study.failed for study in studies)
     command = run_command(plan, storage.uri)
     return Status(
         sweep=plan.sweep.name,
         storage=storage.full_uri,
         state="running" if driver else "interrupted" if missing else "complete",
-        driver=driver,
+        driver=str(driver) if driver else None,
         checkpoint_age_s=_checkpoint_age_s(storage),
         damaged=ledger.damaged,
         studies=studies,
@@ -194,7 +195,7 @@ def status(
 
     session.find_sweep(name)
     found = status_of(Storage(storage, name))
-    print(json.dumps(asdict(found), indent=2, allow_nan=False) if json_ else "\n".join(lines_of(found)))
+    print(json.dumps(asdict(found), indent=2) if json_ else "\n".join(lines_of(found)))
 
 
 if __name__ == "__main__":

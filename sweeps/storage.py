@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -42,12 +43,12 @@ class Storage:
             base, root = (
                 fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), str(Path(uri).absolute()))
             )
+            self.root = f"{root.rstrip('/')}/{name}"
+            self._fs = fs.SubTreeFileSystem(self.root, base)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"--storage {uri!r} cannot be used: {first_line(error)}") from None
         self.local = isinstance(base, fs.LocalFileSystem)
-        self.root = f"{root.rstrip('/')}/{name}"
         self._base = base
-        self._fs = fs.SubTreeFileSystem(self.root, base)
 
     @property
     def full_uri(self) -> str:
@@ -60,8 +61,18 @@ class Storage:
         return Path(self.root)
 
     def exists(self) -> bool:
-        """Whether anything has been stored."""
-        return self._base.get_file_info(self.root).type == fs.FileType.Directory
+        """Whether anything has been stored; raises UserError as `read`."""
+        with self._readable():
+            return self._base.get_file_info(self.root).type == fs.FileType.Directory
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"cannot read --storage {self.uri!r}: {first_line(error)}") from None
 
     def prepare(self) -> None:
         """Makes the folder and proves that it can be written.
@@ -116,28 +127,45 @@ class Storage:
             raise UserError(f"cannot write to --storage {self.uri!r}: {first_line(error)}") from None
         return True
 
+    def written_s(self, path: str) -> float:
+        """When a file was written, in seconds since 1970 by the storage's own clock.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UserError: as `read`.
+        """
+        with self._readable():
+            written_ns = self._fs.get_file_info(path).mtime_ns
+        if written_ns is None:
+            raise FileNotFoundError(path)
+        return written_ns / 1e9
+
     def age_s(self, path: str) -> float:
         """How long ago a file was written, in seconds by the storage's own clock: those of two hosts may differ.
 
         Raises:
             FileNotFoundError: there is no such file.
+            UserError: the storage cannot be written, which tells its time.
         """
-        written = self._fs.get_file_info(path).mtime_ns
-        if written is None:
-            raise FileNotFoundError(path)
+        written_s = self.written_s(path)
         probe = f".probe-{uuid4().hex}"
         self.write(probe, b"now")
-        now = self._fs.get_file_info(probe).mtime_ns
+        now_s = self.written_s(probe)
         self._fs.delete_file(probe)
-        return (now - written) / 1e9
+        return now_s - written_s
 
     def _put(self, path: str, content: bytes) -> None:
         with self._fs.open_output_stream(path) as stream:
             stream.write(content)
 
     def read(self, path: str) -> bytes:
-        """The content of a file; raises FileNotFoundError."""
-        with self._fs.open_input_stream(path) as stream:
+        """The content of a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UserError: it cannot be read, for want of permission or of a connection.
+        """
+        with self._readable(), self._fs.open_input_stream(path) as stream:
             return stream.read()
 
     def move(self, path: str, target: str) -> None:
@@ -153,10 +181,15 @@ class Storage:
             self._fs.delete_file(path)
 
     def list(self, folder: str, suffix: str) -> list[str]:
-        """The sorted paths of the files of a folder with that suffix; empty where there is no such folder."""
+        """The sorted paths of the files of a folder with that suffix; empty where there is no such folder.
+
+        Raises UserError as `read`.
+        """
         selector = fs.FileSelector(folder, allow_not_found=True)
+        with self._readable():
+            infos = self._fs.get_file_info(selector)
         return sorted(
             f"{folder}/{info.base_name}"
-            for info in self._fs.get_file_info(selector)
+            for info in infos
             if info.type == fs.FileType.File and info.base_name.endswith(suffix)
         )

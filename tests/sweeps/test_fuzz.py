@@ -1,6 +1,7 @@
 """Whatever a user types or finds in the folder: exit 0 or 2, one line, nothing written elsewhere, nothing executed."""
 
 import json
+import socket
 import string
 import sys
 from pathlib import Path
@@ -52,9 +53,7 @@ values = words | st.recursive(
 
 def tree(folder: Path) -> dict[str, bytes | None]:
     """Everything in a folder, files with their content."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture
@@ -192,9 +191,20 @@ def test_suggestions(harmless, quickstart, name, content):
 
 @fuzz
 @given(st.binary(max_size=100))
-def test_ledger_files(harmless, command, quickstart, capsys, content):
+def test_ledger_files(harmless, command, quickstart, content):
     (quickstart.local_path / "ledger").mkdir(exist_ok=True)
     (quickstart.local_path / "ledger" / "x.parquet").write_bytes(content)
     assert harmless(status, "quickstart") == 0
     _, out, _ = command(status, "quickstart")
     assert "x.parquet" in out
+
+
+@fuzz
+@given(st.binary(max_size=40) | values.map(lambda text: text.encode(errors="surrogateescape")))
+@example(b'{"host": "HERE", "pid": -1, "started_s": 0, "since": "", "token": ""}')
+@example(b'{"host": "HERE", "pid": 99999999999999999999, "started_s": 0, "since": "", "token": ""}')
+@example(b'{"host": "HERE", "pid": "x", "started_s": null, "since": [], "token": {}}')
+@example(b'{"host": "\\u001b[2J", "pid": 1, "started_s": 0, "since": "", "token": ""}')
+def test_locks(harmless, quickstart, content):
+    quickstart.write("lock.json", content.replace(b"HERE", socket.gethostname().encode()))
+    assert harmless(status, "quickstart") == 0

@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import os
 import shlex
+import socket
 import sys
 import time
 
@@ -9,6 +11,7 @@ from scripted import row
 
 from sweeps import session
 from sweeps.ledger import Ledger
+from sweeps.lock import FILE, Holder, Lock
 from sweeps.plan import Overrides, Plan, parse_setting
 from sweeps.status import lines_of, run_command, status, status_of
 from sweeps.storage import Storage
@@ -113,6 +116,31 @@ def test_the_age_of_the_latest_checkpoint_is_told_while_something_is_missing(beg
     found = status_of(place)
     assert found.checkpoint_age_s == pytest.approx(300, abs=30)
     assert "last saved 5 min ago" in "\n".join(lines_of(found))
+
+
+def test_a_driver_at_work_is_named_and_nobody_is_asked_to_go_on(begun):
+    place = begun(rows=lambda members: [row(members[0])])
+    with Lock(place):
+        found = status_of(place)
+    assert (found.state, found.continue_command) == ("running", None)
+    text = "\n".join(lines_of(found))
+    assert f"pid {os.getpid()}, since 20" in text
+    assert "19 running or missing" in text
+    assert "Nothing is running" not in text
+    assert status_of(place).state == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("host", "age_s", "state"),
+    [("elsewhere", 10, "running"), ("elsewhere", 3600, "interrupted"), (socket.gethostname(), 10, "interrupted")],
+)
+def test_a_driver_counts_while_it_shows_signs_of_life(begun, host, age_s, state):
+    place = begun(rows=lambda members: [])
+    gone = dataclasses.replace(Holder.here(), host=host, pid=2**22 + 1)
+    place.write(FILE, json.dumps(dataclasses.asdict(gone)).encode())
+    then = time.time() - age_s
+    os.utime(place.local_path / FILE, (then, then))
+    assert status_of(place).state == state
 
 
 def test_a_damaged_ledger_file_is_named_and_left_where_it_is(begun, command):
