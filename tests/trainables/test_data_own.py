@@ -312,6 +312,14 @@ def test_an_unreadable_image_is_named(tmp_path, suffix, length):
     assert refuse("folder:own", tmp_path).startswith(f"{bad} cannot be read as an image: ")
 
 
+def test_a_link_to_nowhere_is_named(tmp_path):
+    for number in range(2):
+        save(tmp_path / "own" / f"{number}.png", pixels(2, 2))
+    (tmp_path / "own" / "1.png").unlink()
+    (tmp_path / "own" / "1.png").symlink_to("nowhere.png")
+    assert refuse("folder:own", tmp_path) == f"{tmp_path}/own/1.png cannot be read: No such file or directory"
+
+
 def test_images_of_more_than_8_bits_are_refused(tmp_path):
     for number in range(2):
         save(tmp_path / "own" / f"{number}.png", np.full((2, 2), 60_000, np.uint16))

@@ -45,7 +45,7 @@ def keep(tmp_path, source):
     return lambda read, name="some": stored(name, [source], tmp_path / "arrow", read)
 
 
-def change(source: Path, content: bytes = b"second") -> None:
+def change(source: Path, content: bytes = b"other") -> None:
     source.write_bytes(content)
     os.utime(source, ns=(time.time_ns(), source.stat().st_mtime_ns + 10**9))
 

@@ -1,5 +1,6 @@
 """folder:PATH, a user's own image files: all below a folder, of one size."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,8 +23,8 @@ def folder(path: str) -> FileSet:
     """
 
     def files(data_dir: Path) -> Sequence[Path]:
-        root = data_dir / Path(path).expanduser()
-        if not root.is_dir():
+        root = data_dir / path
+        if not os.path.isdir(root):
             raise MissingFiles(f"there is no folder {root}")
         found = [file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
         if not found:

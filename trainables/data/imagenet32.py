@@ -1,5 +1,6 @@
 """Downsampled ImageNet at 32x32 (Chrabaszcz et al. 2017), from the original files, as npz or as pickles."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +21,9 @@ FILES = (*(f"train_data_batch_{number}" for number in range(1, 11)), "val_data")
 def _files(data_dir: Path) -> Sequence[Path]:
     folder = data_dir / FOLDER
     archives = [f"{file}.npz" for file in FILES]
-    if (folder / archives[0]).is_file():
-        return existing(folder, archives)
-    if (folder / FILES[0]).is_file():
-        return existing(folder, FILES)
+    for names in (archives, FILES):
+        if os.path.isfile(folder / names[0]):
+            return existing(folder, names)
     raise MissingFiles(
         f"there is no {archives[0]} in {folder}; ImageNet's terms ask you to get it yourself: on image-net.org, "
         "downsampled images at 32x32, train and val; put train_data_batch_1.npz to train_data_batch_10.npz and "

@@ -1,6 +1,7 @@
 """MNIST: 28x28 handwritten digits (LeCun et al. 1998), from the original idx files where torchvision puts them."""
 
 import gzip
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,9 +26,10 @@ def _files(data_dir: Path) -> list[Path]:
     found = []
     for file, _ in FILES.values():
         packed, unpacked = raw / f"{file}.gz", raw / file
-        if not packed.is_file() and not unpacked.is_file():
+        there = [path for path in (packed, unpacked) if os.path.isfile(path)]
+        if not there:
             raise MissingFiles(f"there is no {packed.name} in {raw}")
-        found.append(packed if packed.is_file() else unpacked)
+        found.append(there[0])
     return found
 
 

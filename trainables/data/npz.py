@@ -19,7 +19,7 @@ def npz(path: str) -> FileSet:
     """
 
     def files(data_dir: Path) -> Sequence[Path]:
-        file = data_dir / Path(path).expanduser()
+        file = data_dir / path
         return existing(file.parent, [file.name])
 
     return FileSet(f"npz:{path}", files, _read)

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from trainables.data.base import DataError
+
 FORMAT = 1
 """Raised whenever a reader would give other images for the same files."""
 
@@ -47,7 +49,7 @@ def stored(
         Images by part, read-only where they come from the store.
 
     Raises:
-        whatever `read` raises.
+        DataError: a file is not there; and whatever `read` raises.
     """
     path = folder / f"{_slug(name)}-{_fingerprint(name, files, folder)}.arrow"
     parts = _mapped(path)
@@ -73,8 +75,14 @@ def _slug(name: str) -> str:
 
 
 def _fingerprint(name: str, files: Sequence[Path], folder: Path) -> str:
-    # Relative, so that it does not matter from where the data folder is looked at.
-    facts = [(os.path.relpath(path, folder), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]
+    facts = []
+    for path in files:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        # Relative, so that it does not matter from where the data folder is looked at.
+        facts.append((os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps([FORMAT, name, facts]).encode()).hexdigest()[:16]
 
 
