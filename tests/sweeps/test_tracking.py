@@ -236,3 +236,16 @@ def test_runs_and_experiments_that_were_deleted_by_hand_come_back(tracker, monke
     t.close("FINISHED")
     assert t.problem is None
     assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+
+
+def test_epochs_that_were_not_reported_are_filled_in_when_their_member_ends(tracker):
+    t = tracker()
+    t.start(PLAN.studies, MEMBERS, {})
+    t.progressed(MEMBERS, 0, history(MEMBERS, 1))
+    t.progressed(MEMBERS, 3, history(MEMBERS, 2))
+    settle(t)
+    assert steps(tracker, t) == [[1]] * 3
+    rows = {member.key: row(member, epochs=5, history=metrics(5)) for member in MEMBERS}
+    t.ended(MEMBERS, rows)
+    t.close("FINISHED")
+    assert steps(tracker, t) == [[1, 2, 3, 4, 5]] * 3
