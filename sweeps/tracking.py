@@ -118,8 +118,9 @@ class _Writer:
     def __init__(self, uri: str, artifacts: str | None, sweep: Sweep, studies: Sequence[Study]):
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        # What goes wrong is raised as well, and told in one line; they would print a traceback.
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+        logging.getLogger("alembic").setLevel(logging.CRITICAL)
         self._sweep = sweep
         self._client = MlflowClient(uri)
         experiment = self._client.get_experiment_by_name(sweep.name)
