@@ -5,6 +5,7 @@ Ray Tune is a view here, never the truth: trials are never restored, their state
 
 import contextlib
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from ray.tune import TuneError
 from ray.tune.search import Searcher
 
 from sweeps.authentication import own_token
-from sweeps.errors import UserError
+from sweeps.errors import UserError, first_line
 from sweeps.plan import Cohort
 from sweeps.storage import joined
 from trainables.ray_train import Task, failures, trial
@@ -89,22 +90,30 @@ def connected(
     Raises:
         UserError: the address does not answer, or a GPU is asked for where there is none.
     """
-    quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
     with own_token(token_folder) if address is None else contextlib.nullcontext():
         try:
-            if address is None:
-                ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
-            else:
-                ray.init(address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            if address is None:
-                raise
-            first = (str(error).splitlines() or ["no answer"])[0]
-            raise UserError(f"no Ray cluster at --address {address!r}: {first}") from None
-        try:
+            _start(address)
             yield _resources(device, workers, max_concurrent)
         finally:
             ray.shutdown()
+
+
+def _start(address: str | None) -> None:
+    quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        if address is None:
+            ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise
+        raise UserError(f"no Ray cluster at --address {address!r}: {first_line(error)}") from None
+    except SystemExit:
+        raise KeyboardInterrupt from None  # what Ray makes of SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, terminate)  # which Ray replaces
 
 
 def _resources(device: str, workers: int, max_concurrent: int | None) -> Resources:

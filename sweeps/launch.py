@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -21,6 +22,9 @@ from sweeps.report import tables
 from sweeps.storage import Storage, joined
 from sweeps.tracking import Tracker
 from trainables.data import DataError, download, load
+
+if TYPE_CHECKING:
+    from sweeps.execute import Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,45 +55,66 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     if driver.todo:
         _check_data(plan, options)
         space.check(storage, driver.left(), options.data_dir)
-    session.save_plan(storage, plan.overrides)
     tracker = Tracker(options.tracking_uri, _artifacts(options.tracking_uri), plan.sweep)
-    progress = Progress(console, plan)
-    progress.found(driver.members(), driver.settled())
-    driver.listen(progress, tracker)
-    status = "FAILED"
-    try:
-        tracker.start(plan.studies, driver.members(), driver.settled())
-        if driver.todo:
-            _train(driver, progress, storage, options, console)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        console.print("Interrupted; what is done is recorded.", highlight=False)
-    finally:
-        tracker.close(status)
-    report = session.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
-    _summarize(driver, tracker, storage, report, console)
-    return _conclude(driver, console, interrupted=status == "KILLED")
+    with _interruptible():
+        with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
+            # Only now is it certain that the run can be done as asked.
+            session.save_plan(storage, plan.overrides)
+            finished = _run(driver, tracker, Progress(console, plan), resources, storage, options)
+        if not finished:
+            console.print("Interrupted; what is done is recorded.", highlight=False)
+        report = session.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
+        _summarize(driver, tracker, storage, report, console)
+    return _conclude(driver, console, interrupted=not finished)
 
 
-def _train(driver: Driver, progress: Progress, storage: Storage, options: Options, console: Console) -> None:
+def _ray(storage: Storage, options: Options, console: Console) -> contextlib.AbstractContextManager["Resources"]:
     console.print("Starting Ray …", highlight=False)
     from sweeps import execute  # Ray takes seconds to import, and a run with nothing to train does without
 
-    with execute.connected(
+    return execute.connected(
         address=options.address,
         device=options.device,
         workers=options.workers,
         max_concurrent=options.max_concurrent,
         token_folder=storage.local_path if storage.local else None,
-    ) as resources:
-        driver.begin(slots=resources.slots, pack=options.pack)
-        places = execute.Places(checkpoints=joined(storage.full_uri, "checkpoints"), data_dir=options.data_dir)
-        with _interruptible(), progress:
-            try:
-                execute.execute(driver, resources, places)
-            except UserError as error:
-                raise UserError(f"{error}; what is done is recorded, and the same command goes on") from None
+    )
+
+
+def _run(
+    driver: Driver,
+    tracker: Tracker,
+    progress: Progress,
+    resources: "Resources | None",
+    storage: Storage,
+    options: Options,
+) -> bool:
+    """Trains what is left, if there are resources to do it with; returns False where that was interrupted."""
+    progress.found(driver.members(), driver.settled())
+    driver.listen(progress, tracker)
+    tracker.start(driver.plan.studies, driver.members(), driver.settled())
+    status = "FAILED"
+    try:
+        if resources is not None:
+            _train(driver, progress, resources, storage, options)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+    finally:
+        tracker.close(status)
+    return status == "FINISHED"
+
+
+def _train(driver: Driver, progress: Progress, resources: "Resources", storage: Storage, options: Options) -> None:
+    from sweeps import execute
+
+    driver.begin(slots=resources.slots, pack=options.pack)
+    places = execute.Places(checkpoints=joined(storage.full_uri, "checkpoints"), data_dir=options.data_dir)
+    with progress:
+        try:
+            execute.execute(driver, resources, places)
+        except UserError as error:
+            raise UserError(f"{error}; what is done is recorded, and the same command goes on") from None
 
 
 def _check_data(plan: Plan, options: Options) -> None:
