@@ -207,7 +207,7 @@ def commands() -> list[str]:
 
 
 def test_the_readme_has_the_commands_that_are_run_here():
-    assert len(commands()) == 7
+    assert len(commands()) == 9
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if "sweeps.ui" not in line])
