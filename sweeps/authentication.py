@@ -33,7 +33,7 @@ def own_token(folder: Path | None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vae-sweeps-token-")))
         path = place.absolute() / FILE
-        stack.callback(path.unlink, missing_ok=True)
+        stack.callback(_delete, path)
         _write_private(path, _token())
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
         try:
@@ -46,6 +46,11 @@ def own_token(folder: Path | None) -> Iterator[None]:
 @cache
 def _token() -> str:
     return secrets.token_hex(32)
+
+
+def _delete(path: Path) -> None:
+    with contextlib.suppress(OSError):  # a storage that has failed says so itself; without its Ray the token is void
+        path.unlink(missing_ok=True)
 
 
 def _write_private(path: Path, content: str) -> None:

@@ -1,7 +1,8 @@
 import pytest
+from pyarrow import fs
 
 from sweeps.errors import UserError
-from sweeps.storage import Storage
+from sweeps.storage import Storage, joined
 
 
 def test_files_appear_whole_and_are_listed(storage):
@@ -46,3 +47,55 @@ def test_a_full_disk_is_told_and_leaves_nothing_partial(storage, monkeypatch):
     with pytest.raises(UserError, match="No space left on device"):
         storage.write("a/b.parquet", b"1")
     assert list((storage.local_path / "a").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "path", "expected"),
+    [
+        ("s3://bucket/runs", "x", "s3://bucket/runs/x"),
+        ("s3://bucket/runs/?scheme=http&region=r", "x/y", "s3://bucket/runs/x/y?scheme=http&region=r"),
+        ("/a/what?", "x", "/a/what?/x"),
+    ],
+)
+def test_options_of_a_uri_stay_behind_its_path(uri, path, expected):
+    assert joined(uri, path) == expected
+
+
+def test_the_full_uri_leads_to_the_same_folder(tmp_path):
+    options = "endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1"
+    far = Storage(f"s3://bucket/runs?{options}", "small")
+    assert far.full_uri == f"s3://bucket/runs/small?{options}"
+    system, root = fs.FileSystem.from_uri(joined(far.full_uri, "checkpoints"))
+    assert root == "bucket/runs/small/checkpoints"
+    assert system == far._base
+    near = Storage(f"file://{tmp_path}", "small")
+    assert near.full_uri == str(tmp_path / "small")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://id:SECRET@bucket/runs",
+        "s3://id:SEC/RET@bucket/runs",
+        "S3://SECRET@bucket/runs",
+        "abfs://container:SECRET@account.dfs.core.windows.net/runs",
+        "abfs://container/runs?tenant_id=a&client_secret=SECRET",
+        "hdfs://somebody:SECRET@host:8020/runs",
+        "nosuch://somebody:SECRET@host/runs",
+    ],
+)
+def test_credentials_in_a_uri_are_refused_and_not_repeated(uri):
+    with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY") as caught:
+        Storage(uri, "small")
+    assert "SEC" not in str(caught.value).replace("AWS_SECRET_ACCESS_KEY", "")
+
+
+@pytest.mark.parametrize("uri", ["gs://anonymous@bucket/runs", "abfs://container@account.dfs.core.windows.net/runs"])
+def test_names_in_a_uri_are_no_credentials(uri):
+    assert Storage(uri, "small").full_uri.endswith("/runs/small")
+
+
+def test_a_file_is_created_once(storage):
+    assert storage.create("one", b"1")
+    assert not storage.create("one", b"2")
+    assert storage.read("one") == b"1"
