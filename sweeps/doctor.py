@@ -5,7 +5,6 @@ Nothing is left behind where it looks. Ray is started only on request: it takes 
 
 import contextlib
 import importlib.metadata
-import os
 import platform
 import shutil
 import sqlite3
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -78,19 +78,12 @@ def torch_and_gpus(device: str) -> Iterator[Finding]:
 
 def memory() -> Iterator[Finding]:
     """Free memory."""
-    free = _available_bytes()
+    free = psutil.virtual_memory().available
     found = f"{free / GIB:.1f} GiB free"
     if free < LOW_MEMORY:
         yield problem("memory", found, "end other programs, or limit the run with --max-concurrent 1 and --pack")
     else:
         yield ok("memory", found)
-
-
-def _available_bytes() -> int:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # without what caches would give back
 
 
 def storage_place(uri: str) -> Iterator[Finding]:
