@@ -42,7 +42,7 @@ def run(
     """Trains whatever of a sweep has not been trained, and writes results, MLflow runs and the report.
 
     Run the same command again to go on after an interruption. Exit codes: 0 all done, 1 internal error, 2 unusable
-    arguments, 3 some members failed, 130 interrupted.
+    arguments, data or storage, 3 some members failed, 130 interrupted.
     """
     if list_:
         for known in list_sweeps():

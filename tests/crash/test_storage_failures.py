@@ -14,6 +14,8 @@ import pytest
 from commands import Command, keys
 from pyarrow import fs
 
+from trainables.ray_train import CheckpointFile, StorageError
+
 MEMBERS = 20
 SHORT = ("--set", "epochs=2", "--max-concurrent", "1")
 SECRET = "correct-horse-battery-staple"
@@ -60,6 +62,16 @@ def test_a_plan_larger_than_the_disk_is_refused_before_anything_starts(disk, tmp
     assert output.count("\n") == 1
     assert "8 MB free" in output
     assert "20 trainings need about" in output
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_and_nothing_partial(disk):
+    place = disk(1)
+    file = CheckpointFile(str(place / "cohort"), "members")
+    file.write(b"before")
+    with pytest.raises(StorageError, match="No space left"):
+        file.write(bytes(2**21))
+    assert file.read() == b"before"
+    assert [path.name for path in (place / "cohort").iterdir()] == ["members.safetensors"]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from scripted import GRID, SEARCH, SMALL, quality, result
 
 from search_spaces.space import Choice, LogUniform, Sweep
 from sweeps.driver import Driver
+from sweeps.errors import UserError
 from sweeps.ledger import Ledger
 from sweeps.plan import Overrides, Plan
 from sweeps.search import StudySearch
@@ -248,3 +249,15 @@ def test_members_come_in_the_order_of_the_plan_however_often_it_was_interrupted(
     drain(first)
     assert [member.key for member in first.members()] == [member.key for member in driver(ledger, plan).members()]
     assert [member.study for member in first.members()] == ["searched"] * 7 + ["grid"] * 8
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_fails_nobody(ledger, drain):
+    def full(d, cohort):
+        d.ended(cohort, failures([member.key for member in cohort.members], "storage", "No space\nleft on device"))
+
+    with pytest.raises(UserError, match="No space left on device"):
+        drain(driver(ledger), full)
+    assert ledger.read() == {}
+    again = driver(ledger)
+    drain(again)
+    assert again.trained == 15
