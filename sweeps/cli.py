@@ -1,5 +1,6 @@
 """What all commands share: one-line messages for a user's mistakes, and exit codes."""
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -12,7 +13,11 @@ OK, INTERNAL, UNUSABLE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def run_app(app: typer.Typer, prog_name: str) -> None:
-    """Runs a Typer app and exits; a mistake of the user is one line on stderr and exit code 2."""
+    """Runs a Typer app and exits; a mistake of the user is one line on stderr and exit code 2.
+
+    SIGTERM ends it as Ctrl-C does.
+    """
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(prog_name=prog_name, standalone_mode=False)
     except typer.Exit as stop:
@@ -21,7 +26,13 @@ def run_app(app: typer.Typer, prog_name: str) -> None:
         code = INTERRUPTED
     except (typer.TyperException, UserError) as error:
         code = _complain(prog_name, getattr(error, "format_message", error.__str__)())
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     sys.exit(code or OK)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _complain(prog_name: str, message: str) -> int:

@@ -2,8 +2,6 @@
 
 import contextlib
 import logging
-import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,15 +54,14 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
         _check_data(plan, options)
         space.check(storage, driver.left(), options.data_dir)
     tracker = Tracker(options.tracking_uri, _artifacts(options.tracking_uri), plan.sweep)
-    with _interruptible():
-        with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
-            # Only now is it certain that the run can be done as asked.
-            session.save_plan(storage, plan.overrides)
-            finished = _run(driver, tracker, Progress(console, plan), resources, storage, options)
-        if not finished:
-            console.print("Interrupted; what is done is recorded.", highlight=False)
-        report = session.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
-        _summarize(driver, tracker, storage, report, console)
+    with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
+        # Only now is it certain that the run can be done as asked.
+        session.save_plan(storage, plan.overrides)
+        finished = _run(driver, tracker, Progress(console, plan), resources, storage, options)
+    if not finished:
+        console.print("Interrupted; what is done is recorded.", highlight=False)
+    report = session.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
+    _summarize(driver, tracker, storage, report, console)
     return _conclude(driver, console, interrupted=not finished)
 
 
@@ -178,17 +175,3 @@ def _conclude(driver: Driver, console: Console, *, interrupted: bool) -> int:
         )
         return SOME_FAILED
     return OK
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
