@@ -27,6 +27,7 @@ from ray import tune
 from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 from ray.tune import TuneError
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
 from sweeps.authentication import own_token
@@ -37,6 +38,7 @@ from trainables.ray_train import Task, failures, trial
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # results are small; the default takes a third of the machine's memory
 _LOSSES = 3  # of its process that a trial survives
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 
 class Work(Protocol):
@@ -103,6 +105,9 @@ def _start(address: str | None) -> None:
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
+            # Processes of this machine have our environment. Tune would hand them AWS credentials once more, in a
+            # runtime environment, which Ray writes into logs that everybody can read.
+            ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
             ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         else:
             ray.init(address, **quiet)
