@@ -2,13 +2,14 @@
 
 import contextlib
 import logging
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweeps import session, space
+from sweeps import folder, space
 from sweeps.cli import INTERRUPTED, OK, SOME_FAILED
 from sweeps.driver import Driver
 from sweeps.errors import UserError
@@ -56,11 +57,11 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     tracker = Tracker(options.tracking_uri, _artifacts(options.tracking_uri), plan.sweep)
     with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
         # Only now is it certain that the run can be done as asked.
-        session.save_plan(storage, plan.overrides)
+        folder.save_plan(storage, plan.overrides)
         finished = _run(driver, tracker, Progress(console, plan), resources, storage, options)
     if not finished:
         console.print("Interrupted; what is done is recorded.", highlight=False)
-    report = session.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
+    report = folder.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
     _summarize(driver, tracker, storage, report, console)
     return _conclude(driver, console, interrupted=not finished)
 
@@ -150,7 +151,7 @@ def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, 
         lines.append(f"MLflow is behind ({tracker.problem}); the next run of this command completes it.")
     lines.append(f"Report: {report}")
     if storage.local:
-        lines.append(f"MLflow: python -m sweeps.ui --storage {storage.uri}")
+        lines.append(f"MLflow: python -m sweeps.ui --storage {shlex.quote(storage.uri)}")
     for line in lines:
         console.print(redact(line), highlight=False, soft_wrap=True)
 

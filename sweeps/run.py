@@ -54,17 +54,17 @@ def run(
     largest = _pack(pack)
 
     # Only now what takes seconds to import.
-    from sweeps import launch, session
+    from sweeps import folder, launch
     from sweeps.lock import Lock
     from sweeps.plan import Overrides, Plan, parse_setting
     from sweeps.storage import Storage
 
     settings = tuple(parse_setting(text) for text in set_ or ())
-    planned = Plan(session.find_sweep(name), Overrides(only, settings, seeds))
+    planned = Plan(folder.find_sweep(name), Overrides(only, settings, seeds))
     place = Storage(storage, name)
     console = Console()
     if plan:
-        _print_plan(console, session.counts(planned, place))
+        _print_plan(console, folder.counts(planned, place))
         return OK
     if fresh and place.exists():
         raise UserError(

@@ -89,12 +89,12 @@ def status_of(storage: Storage) -> Status:
     Raises:
         UserError: it has never been run there.
     """
-    from sweeps import session
+    from sweeps import folder
 
-    plan = session.last_plan(storage)
+    plan = folder.last_plan(storage)
     ledger = _Unchanged(storage)
     rows = ledger.read()
-    studies = [_study(plan, study, session.known_members(plan, ledger, [study]), rows) for study in plan.studies]
+    studies = [_study(plan, study, folder.known_members(plan, ledger, [study]), rows) for study in plan.studies]
     driver = running(storage)
     missing, failed = any(study.missing for study in studies), any(study.failed for study in studies)
     command = run_command(plan, storage.uri)
@@ -191,9 +191,9 @@ def status(
     json_: Annotated[bool, typer.Option("--json", help="Print the same as one JSON object.")] = False,
 ) -> None:
     """Says how far a sweep has come, what is best so far, what is missing, and the command that goes on."""
-    from sweeps import session
+    from sweeps import folder
 
-    session.find_sweep(name)
+    folder.find_sweep(name)
     found = status_of(Storage(storage, name))
     print(json.dumps(asdict(found), indent=2) if json_ else "\n".join(lines_of(found)))
 

@@ -12,16 +12,16 @@ def report(
     storage: Annotated[str, typer.Option(help="Where it was run: a folder or a URI.")] = "./runs",
 ) -> None:
     """Writes results.parquet, history.parquet and the report of a sweep from its ledger."""
-    from sweeps import session
+    from sweeps import folder
     from sweeps.ledger import Ledger
     from sweeps.storage import Storage
 
-    session.find_sweep(name)
+    folder.find_sweep(name)
     place = Storage(storage, name)
-    plan = session.last_plan(place)
+    plan = folder.last_plan(place)
     ledger = Ledger(place)
-    members = session.known_members(plan, ledger)
-    print(session.write_outputs(place, plan, members, ledger.read(), session.known_run_ids(place)))
+    members = folder.known_members(plan, ledger)
+    print(folder.write_outputs(place, plan, members, ledger.read(), folder.known_run_ids(place)))
 
 
 if __name__ == "__main__":

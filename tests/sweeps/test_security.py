@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from scripted import SMALL, row
 
 from search_spaces.space import Study, Sweep
-from sweeps import session
+from sweeps import folder
 from sweeps.authentication import FILE, own_token
 from sweeps.ledger import Ledger
 from sweeps.plan import Overrides, Plan
@@ -151,8 +151,8 @@ def test_nothing_that_is_written_holds_a_secret_of_the_environment(storage, monk
     tracker.ended(members, rows)
     tracker.close("FINISHED")
     Ledger(storage).append(list(rows.values()))
-    session.save_plan(storage, plan.overrides)
-    session.write_outputs(storage, plan, members, rows, tracker.run_ids)
+    folder.save_plan(storage, plan.overrides)
+    folder.write_outputs(storage, plan, members, rows, tracker.run_ids)
     assert holds(tmp_path, *SECRETS.values()) == []
     assert str(tmp_path / "mlflow.db") in holds(tmp_path, members[0].key)
     experiment = MlflowClient(uri).get_experiment_by_name("small")

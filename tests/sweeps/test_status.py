@@ -9,14 +9,14 @@ import time
 import pytest
 from scripted import row
 
-from sweeps import session
+from sweeps import folder
 from sweeps.ledger import Ledger
 from sweeps.lock import FILE, Holder, Lock
 from sweeps.plan import Overrides, Plan, parse_setting
 from sweeps.status import lines_of, run_command, status, status_of
 from sweeps.storage import Storage
 
-SWEEP = session.find_sweep("quickstart")
+SWEEP = folder.find_sweep("quickstart")
 ESTIMATORS = Overrides(only="estimators")
 
 
@@ -27,7 +27,7 @@ def begun(tmp_path):
     def make(overrides: Overrides = ESTIMATORS, rows=lambda members: [row(m) for m in members]):
         place = Storage(str(tmp_path / "runs"), "quickstart")
         place.prepare()
-        session.save_plan(place, overrides)
+        folder.save_plan(place, overrides)
         plan = Plan(SWEEP, overrides)
         ended = rows([member for members in plan.members.values() for member in members])
         Ledger(place).append(ended) if ended else None

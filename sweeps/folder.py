@@ -1,6 +1,7 @@
 """One sweep's folder: its ledger, the plan it was last run with, and the files derived from them."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
@@ -44,14 +45,14 @@ def last_plan(storage: Storage) -> Plan:
     except FileNotFoundError:
         raise UserError(
             f"sweep {storage.name!r} has not been run in {storage.uri!r}; start with: "
-            f"python -m sweeps.run {storage.name} --storage {storage.uri}"
+            f"python -m sweeps.run {storage.name} --storage {shlex.quote(storage.uri)}"
         ) from None
     try:
         overrides = TypeAdapter(Overrides).validate_json(content)
     except ValidationError:
         raise UserError(
             f"{storage.full_uri}/{_PLAN} is damaged; running the sweep again, with the options it had, writes it anew: "
-            f"python -m sweeps.run {storage.name} --storage {storage.uri}"
+            f"python -m sweeps.run {storage.name} --storage {shlex.quote(storage.uri)}"
         ) from None
     return Plan(find_sweep(storage.name), overrides)
 
