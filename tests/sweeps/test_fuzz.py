@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from search_spaces import list_sweeps
-from sweeps import session
+from sweeps import folder
 from sweeps.ledger import Ledger
 from sweeps.plan import Overrides, Plan
 from sweeps.report.__main__ import report
@@ -80,8 +80,8 @@ def quickstart(tmp_path) -> Storage:
     """The folder of a sweep that was begun, in the place where commands look for it."""
     place = Storage(str(tmp_path / "runs"), "quickstart")
     place.prepare()
-    plan = Plan(session.find_sweep("quickstart"), Overrides())
-    session.save_plan(place, plan.overrides)
+    plan = Plan(folder.find_sweep("quickstart"), Overrides())
+    folder.save_plan(place, plan.overrides)
     return place
 
 
@@ -165,7 +165,7 @@ def test_results_that_were_overwritten(command, quickstart, content):
 
 def suggestions_folder(storage: Storage) -> Path:
     """Where the suggestions of the searched study lie, found by making some."""
-    plan = session.last_plan(storage)
+    plan = folder.last_plan(storage)
     (study,) = (study for study in plan.studies if study.search)
     StudySearch(plan, study, Ledger(storage)).next_batch({})
     (path,) = storage.local_path.glob("suggestions/**/00000.json")
