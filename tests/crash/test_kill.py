@@ -24,7 +24,9 @@ def begun(storage: Path) -> list[Path]:
 
 def trials(command: Command) -> list[psutil.Process]:
     """The processes that train."""
-    return [p for p in psutil.Process(command.pid).children(recursive=True) if "ImplicitFunc" in " ".join(p.cmdline())]
+    found = psutil.Process(command.pid).children(recursive=True)
+    # A process's name is cut to 15 characters.
+    return [p for p in found if p.is_running() and p.name().startswith("ray::ImplicitF")]
 
 
 def gone(processes: list[psutil.Process], timeout_s: float) -> bool:
@@ -80,7 +82,7 @@ def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path
     killed = []
     for _ in range(2):
         command.until(lambda: [p for p in trials(command) if p not in killed and p.cpu_times().user > 4])
-        victim = next(p for p in trials(command) if p not in killed)
+        victim = next(p for p in trials(command) if p not in killed and p.cpu_times().user > 4)
         victim.kill()
         killed.append(victim)
     code, output = command.end()
