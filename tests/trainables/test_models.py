@@ -34,7 +34,7 @@ def _seeded():
 
 
 def image_shape(name):
-    return (2, 32, 32) if name == "strided" else (2, 8, 8)
+    return (3, 32, 32) if name == "strided" else (3, 8, 8)
 
 
 def encoder(name):
@@ -335,7 +335,7 @@ def test_batch_norm_refuses_a_single_value_a_channel():
 def strided_cohort(n=3, dtype=torch.float64, packed=True):
     return Cohort(
         [config("strided", "strided", seed) for seed in range(n)],
-        random_images((2, 32, 32)),
+        random_images((3, 32, 32)),
         dtype=dtype,
         packed=packed,
     )
