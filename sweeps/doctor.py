@@ -25,6 +25,7 @@ from packaging.specifiers import SpecifierSet
 from sweeps.cli import INTERNAL, OK, run_app, single
 from sweeps.findings import PROJECT, Finding, ok, problem, safely
 from sweeps.run import check_device
+from sweeps.tracking_uri import database, of_database
 
 GIB = 2**30
 LOW_MEMORY, LOW_DISK = 2 * GIB, 2 * GIB
@@ -111,8 +112,8 @@ def storage_place(uri: str) -> Iterator[Finding]:
 
 def tracking(uri: str) -> Iterator[Finding]:
     """Whether MLflow's database can be opened, or its server answers."""
-    if uri.startswith("sqlite:///"):
-        yield _database(Path(uri.removeprefix("sqlite:///")))
+    if (path := database(uri)) is not None:
+        yield _database(path)
     elif uri.startswith(("http://", "https://")):
         yield _server(uri)
     else:
@@ -175,7 +176,7 @@ def findings(
     yield from safely("memory", memory)
     yield from safely("storage", lambda: storage_place(storage))
     if tracking_uri is None and "://" not in storage:
-        tracking_uri = f"sqlite:///{Path(storage).absolute() / 'mlflow.db'}"
+        tracking_uri = of_database(Path(storage) / "mlflow.db")
     if tracking_uri is None:
         yield Finding("tracking", "note", "the storage is not a folder", "a run needs --tracking-uri")
     else:

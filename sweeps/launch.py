@@ -20,6 +20,7 @@ from sweeps.redact import redact
 from sweeps.report import tables
 from sweeps.storage import Storage, joined
 from sweeps.tracking import Tracker
+from sweeps.tracking_uri import database
 from trainables.data import DataError, download, load
 
 if TYPE_CHECKING:
@@ -125,9 +126,8 @@ def _check_data(plan: Plan, options: Options) -> None:
 
 def _artifacts(tracking_uri: str) -> str | None:
     """Where MLflow is to keep artifacts: beside its database; a server decides for itself."""
-    if not tracking_uri.startswith("sqlite:///"):
-        return None
-    return (Path(tracking_uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+    path = database(tracking_uri)
+    return None if path is None else (path.absolute().parent / "mlartifacts").as_uri()
 
 
 def _best(driver: Driver) -> list[str]:

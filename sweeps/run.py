@@ -58,6 +58,7 @@ def run(
     from sweeps.lock import Lock
     from sweeps.plan import Overrides, Plan, parse_setting
     from sweeps.storage import Storage
+    from sweeps.tracking_uri import check_tracking_uri, of_database
 
     settings = tuple(parse_setting(text) for text in set_ or ())
     planned = Plan(folder.find_sweep(name), Overrides(only, settings, seeds))
@@ -74,7 +75,8 @@ def run(
     if tracking_uri is None:
         if not place.local:
             raise UserError("--storage is not a folder, so name MLflow's server: --tracking-uri http://127.0.0.1:5000")
-        tracking_uri = f"sqlite:///{place.local_path.parent / 'mlflow.db'}"
+        tracking_uri = of_database(place.local_path.parent / "mlflow.db")
+    check_tracking_uri(tracking_uri)
     place.prepare()
     options = launch.Options(
         retry_failed=retry_failed,

@@ -9,6 +9,7 @@ import typer
 
 from sweeps.cli import run_app, single
 from sweeps.errors import UserError
+from sweeps.tracking_uri import of_database
 
 
 def ui(
@@ -28,7 +29,7 @@ def ui(
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
     print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{database}", "--host", "127.0.0.1"]
+    command = ["mlflow", "server", "--backend-store-uri", of_database(database), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(database.parent / "mlartifacts")]
     os.execv(sys.executable, [sys.executable, "-m", *command])
 

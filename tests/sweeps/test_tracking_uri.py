@@ -1,0 +1,20 @@
+import sqlite3
+
+import pytest
+from mlflow import MlflowClient
+
+from sweeps.tracking_uri import database, of_database
+
+
+@pytest.mark.parametrize("name", ["a b", "50%20", "q?m#n", "ü'"])
+def test_a_database_lies_where_its_uri_says_whatever_the_folder_is_called(tmp_path, name):
+    path = tmp_path / name / "mlflow.db"
+    path.parent.mkdir()
+    MlflowClient(of_database(path)).create_experiment("x")
+    assert database(of_database(path)) == path
+    with sqlite3.connect(path) as connection:
+        assert ("x",) in connection.execute("select name from experiments").fetchall()
+
+
+def test_a_server_is_no_database():
+    assert database("http://127.0.0.1:5000") is None
