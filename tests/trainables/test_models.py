@@ -171,9 +171,9 @@ def test_outputs_of_a_convolutional_decoder_are_whole_images(name):
     network = decoder(name, outputs=2)
     last = next(layer for layer in reversed(network) if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
     nn.init.zeros_(last.weight)
-    last.bias.data = torch.tensor([1.0, 2.0, 3.0, 4.0])  # means of both colours, then their scales
+    last.bias.data = torch.arange(1.0, 7.0)  # means of the three colours, then their scales
     pixels = np.prod(image_shape(name)[1:])
-    expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat_interleave(pixels, dim=1)
+    expected = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).repeat_interleave(pixels, dim=1)
     assert torch.equal(network(torch.randn(3, CODE)), expected.expand(3, -1, -1))
 
 
