@@ -1,0 +1,85 @@
+"""MLflow that is away, and data that go away, under real runs."""
+
+import sqlite3
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import Command
+from outcome import check, results
+from sklearn.datasets import load_digits
+
+MEMBERS = 20
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def ledger(storage):
+    return list((storage / "quickstart" / "ledger").glob("*.parquet"))
+
+
+def test_a_server_that_does_not_answer_is_told_once_and_the_next_run_completes_mlflow(tmp_path):
+    storage = tmp_path / "runs"
+    arguments = ("--storage", storage, "--set", "epochs=3")
+    began = time.monotonic()
+    code, output = Command(*arguments, "--tracking-uri", "http://127.0.0.1:9", cwd=tmp_path).end()
+    assert code == 0, output
+    assert time.monotonic() - began < 90
+    assert output.count("MLflow is behind") == 1
+    assert "Traceback" not in output
+    code, output = Command(*arguments, cwd=tmp_path).end()
+    assert code == 0, output
+    assert "0 trained now" in output
+    assert "behind" not in output
+    check(storage, MEMBERS)
+
+
+def test_a_database_that_is_locked_for_a_while_lacks_nothing_in_the_end(tmp_path):
+    storage = tmp_path / "runs"
+    command = Command("--storage", storage, "--set", "epochs=60", cwd=tmp_path).until(lambda: ledger(storage))
+    with sqlite3.connect(storage / "mlflow.db", timeout=30, isolation_level=None) as other:
+        other.execute("begin exclusive")
+        time.sleep(8)
+        other.execute("rollback")
+    code, output = command.end()
+    assert code == 0, output
+    if "MLflow is behind" in output:  # it was locked until too near the end
+        code, output = Command("--storage", storage, "--set", "epochs=60", cwd=tmp_path).end()
+    assert "behind" not in output
+    check(storage, MEMBERS)
+
+
+def test_a_database_that_is_deleted_is_made_anew_by_the_next_run(tmp_path):
+    storage = tmp_path / "runs"
+    arguments = ("--storage", storage, "--set", "epochs=20")
+    command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage))
+    for path in storage.glob("mlflow.db*"):
+        path.unlink()
+    code, output = command.end()
+    assert code == 0, output
+    assert "Traceback" not in output
+    code, output = Command(*arguments, cwd=tmp_path).end()
+    assert code == 0, output
+    check(storage, MEMBERS)
+
+
+def test_data_that_disappear_after_planning_fail_members_with_the_reason_and_a_retry_heals(tmp_path):
+    storage, file = tmp_path / "runs", tmp_path / "data" / "own.npz"
+    file.parent.mkdir()
+    images = load_digits().images.astype(np.uint8)
+    np.savez(file, train_images=images)
+    arguments = ("--storage", storage, "--set", "epochs=2", "--set", "data.name=npz:own.npz")
+    command = Command(*arguments, cwd=tmp_path).until(lambda: (storage / "quickstart" / "plan.json").exists())
+    file.unlink()
+    code, output = command.end()
+    assert code == 3, output
+    assert "Some members failed (error)" in output
+    table = results(storage)
+    assert set(table["reason"]) == {"error"}
+    details = pd.concat(pd.read_parquet(path) for path in ledger(storage))["detail"]
+    assert details.str.contains("Traceback").all()
+    assert details.str.contains("own.npz").all()
+    np.savez(file, train_images=images)
+    code, output = Command(*arguments, "--retry-failed", cwd=tmp_path).end()
+    assert code == 0, output
+    assert set(results(storage)["status"]) == {"finished"}
