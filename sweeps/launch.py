@@ -18,6 +18,7 @@ from sweeps.plan import Plan
 from sweeps.progress import Progress, describe
 from sweeps.redact import redact
 from sweeps.report import tables
+from sweeps.status import run_command
 from sweeps.storage import Storage, joined
 from sweeps.tracking import Tracker
 from sweeps.tracking_uri import database
@@ -64,7 +65,7 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
         console.print("Interrupted; what is done is recorded.", highlight=False)
     report = folder.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
     _summarize(driver, tracker, storage, report, console)
-    return _conclude(driver, console, interrupted=not finished)
+    return _conclude(driver, storage, console, interrupted=not finished)
 
 
 def _ray(storage: Storage, options: Options, console: Console) -> contextlib.AbstractContextManager["Resources"]:
@@ -156,11 +157,11 @@ def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, 
         console.print(redact(line), highlight=False, soft_wrap=True)
 
 
-def _conclude(driver: Driver, console: Console, *, interrupted: bool) -> int:
-    command = f"python -m sweeps.run {driver.plan.sweep.name}"
+def _conclude(driver: Driver, storage: Storage, console: Console, *, interrupted: bool) -> int:
+    command = run_command(driver.plan, storage.uri)
     reasons = sorted({row.reason or "" for row in driver.current().values() if row.status == "failed"})
     if interrupted:
-        console.print(f"To go on: {command} (with the same options)", highlight=False, soft_wrap=True)
+        console.print(f"To go on: {command}", highlight=False, soft_wrap=True)
         return INTERRUPTED
     if driver.gave_up:
         console.print(

@@ -62,11 +62,6 @@ class Row:
     history: dict[str, list[float]]
     """Metrics by name, one number an epoch from the first."""
 
-    @property
-    def done(self) -> bool:
-        """Whether it needs no more training, unless failures are retried."""
-        return self.status in _RANK
-
 
 def now() -> datetime:
     """The present, in UTC."""

@@ -175,7 +175,7 @@ def test_failures_exit_with_3_say_why_and_can_be_retried(tmp_path):
     code, output = run(storage, *only)
     assert code == 3, output
     assert "diverged" in output
-    assert "--retry-failed" in output
+    assert f"--storage {storage} --retry-failed" in output
     table = results(storage)
     assert set(table["reason"]) == {"diverged"}
     assert set(table["epochs"]) == {1}
