@@ -10,6 +10,7 @@ on a high learning rate and a variance below 0.02.
 Smaller than the papers throughout: 8x8 images, one hidden layer in place of three convolutions, 40 to 60 epochs.
 """
 
+from search_spaces.figures import Heatmap
 from search_spaces.space import Axis, LogUniform, Search, Study, Sweep, Variants
 
 _LINEAR = {
@@ -71,7 +72,7 @@ TEMPERATURES = Study(
     metric="elbo",
     mode="max",
     compare=("estimator.temperature_forward", "estimator.temperature_backward"),
-    heatmap=("estimator.temperature_forward", "estimator.temperature_backward"),
+    figures=(Heatmap("estimator.temperature_forward", "estimator.temperature_backward"),),
     expectation="The best pair lies off the diagonal.",
 )
 

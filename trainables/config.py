@@ -50,10 +50,12 @@ class DataConfig(Frozen):
         of the key, the images are not: give other images another path.
     pixels: "dequantize", y = (x + u) / 256 with fresh uniform noise u (SG C.1); "unit", x / 255, without noise (DST);
         "binarize", a fresh Bernoulli draw with probability x / 255 (the discrete-VAE tutorial).
+    limit: only the first so many images of each split; None for all.
     """
 
     name: Annotated[str, AfterValidator(_known_data_set), SHAPE] = "digits"
     pixels: Annotated[PixelKind, SHAPE] = "dequantize"
+    limit: Annotated[int | None, Field(ge=1), SHAPE] = None
 
 
 OPTIMIZERS: Registry["OptimConfig"] = Registry("optimizer")

@@ -61,7 +61,9 @@ class CohortTraining:
     ):
         self.keys = [config.key() for config in configs]
         self.epochs = configs[0].epochs
-        self.cohort = Cohort(configs, load(configs[0].data.name, Path(data_dir)), device=device, **options)
+        data = configs[0].data
+        images = load(data.name, Path(data_dir)).limited(data.limit)
+        self.cohort = Cohort(configs, images, device=device, **options)
         self.wall_s = 0.0
         self._metrics: dict[str, list[np.ndarray]] = defaultdict(list)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from search_spaces import UnknownSweep, get_sweep, list_sweeps
-from search_spaces.space import Axis, LogUniform, Search, Study, Sweep, Uniform, Variants, merge, nested
+from search_spaces.space import Axis, LogUniform, Search, Study, Sweep, Uniform, Variants, Winner, merge, nested
 
 
 def study(**changes):
@@ -46,7 +46,10 @@ def test_cells_are_the_product_of_the_axes_with_labels():
         lambda: study(name="Bad Name"),
         lambda: study(name="../up"),
         lambda: study(seeds=()),
-        lambda: study(grid=(Axis("a.b", (1,)),), search=Search(space=(LogUniform("a.b", 1, 2),), members=1, batch=1)),
+        lambda: Search(space=(LogUniform("a.b", 1, 2),), members=1, batch=1, halving=0),
+        lambda: Sweep(
+            "order", "a winner of what comes later", (study(takes=(Winner("t", ("a.b",)),)), study(name="t"))
+        ),
         lambda: Axis("a", ()),
         lambda: Uniform("a", 2, 1),
         lambda: LogUniform("a", 0, 1),

@@ -4,6 +4,7 @@ import re
 import pytest
 from scripted import BASE, SMALL, row
 
+from search_spaces.figures import Heatmap
 from search_spaces.space import Axis, Study, Sweep
 from sweeps.plan import Plan
 from sweeps.report import tables
@@ -22,7 +23,7 @@ MAP = Study(
     grid=(Axis("estimator.temperature_forward", (0.5, 1.0)), Axis("estimator.temperature_backward", (0.5, 1.0))),
     seeds=(0, 1),
     compare=("estimator.temperature_forward", "estimator.temperature_backward"),
-    heatmap=("estimator.temperature_forward", "estimator.temperature_backward"),
+    figures=(Heatmap("estimator.temperature_forward", "estimator.temperature_backward"),),
 )
 PLAN = Plan(Sweep("mapped", "Mapped", (MAP,)))
 MEMBERS = PLAN.members["map"]

@@ -259,7 +259,7 @@ def test_numbers_that_are_equal_have_one_key():
     assert member(optim={"name": "adam"}).key() == member(optim={"name": "adam", "beta1": 0.9}).key()
 
 
-GOLDEN = "0e29b6d7c6c515277c769fb0"
+GOLDEN = "088cd7dd1a4528958b615dfa"
 
 
 def test_golden_key():

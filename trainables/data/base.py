@@ -49,6 +49,10 @@ class Images:
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {split: images for split, images in named.items() if images is not None}
 
+    def limited(self, count: int | None) -> "Images":
+        """The first `count` images of each split, or all."""
+        return Images(**{split: images[:count] for split, images in self.splits.items()})
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         _, channels, height, width = self.train.shape

@@ -1,0 +1,101 @@
+"""Scales: a sweep made smaller in a stated way, to try it out. What a scale gives is marked wherever it is shown."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search_spaces.space import Config, Study, Sweep
+
+STAND_INS = {"mnist": "digits28", "cifar10": "patches", "svhn": "patches", "imagenet32": "patches"}
+"""Images that need no download and have the shape of those that do."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A reduction. What counts epochs shrinks with them, so that a schedule keeps its form.
+
+    epochs: at most so many. seeds: the first so many of each study. images: at most so many a split; None for all.
+    values: at most so many of each axis with numbers, its ends and those evenly between.
+    stand_ins: whether other images may stand in for a data set that is missing.
+    """
+
+    name: str
+    epochs: int
+    seeds: int
+    images: int | None
+    values: int
+    stand_ins: bool = False
+
+    @property
+    def statement(self) -> str:
+        """What was reduced, in words."""
+        images = "" if self.images is None else f", at most {self.images} images a split"
+        seeds = "1 seed" if self.seeds == 1 else f"at most {self.seeds} seeds"
+        return f"at most {self.epochs} epochs, {seeds}{images}, at most {self.values} values of each numeric axis"
+
+    def config(self, config: "Config") -> "Config":
+        """A configuration at this scale."""
+        epochs = min(config["epochs"], self.epochs)
+        share = epochs / config["epochs"]
+        reduced = config | {"epochs": epochs}
+        if self.images is not None:
+            reduced["data"] = config["data"] | {"limit": self.images}
+        if "diagnostics" in config:
+            reduced["diagnostics"] = {
+                name: tuple(sorted({_epoch(epoch, share) for epoch in due}))
+                for name, due in config["diagnostics"].items()
+            }
+        if config.get("guide"):
+            reduced["guide"] = _guide(config["guide"], share)
+        return reduced
+
+    def study(self, study: "Study") -> "Study":
+        """A study at this scale."""
+        from search_spaces.space import Axis
+
+        grid = tuple(
+            dataclasses.replace(axis, values=_thinned(axis.values, self.values)) if isinstance(axis, Axis) else axis
+            for axis in study.grid
+        )
+        return dataclasses.replace(study, grid=grid, seeds=study.seeds[: self.seeds], scale=self)
+
+
+SMOKE = Scale("smoke", epochs=2, seeds=1, images=256, values=2, stand_ins=True)
+DAY = Scale("day", epochs=20, seeds=3, images=None, values=5)
+SCALES = {scale.name: scale for scale in (SMOKE, DAY)}
+
+
+def reduced(sweep: "Sweep", scale: Scale) -> "Sweep":
+    """A sweep at a scale, under a name of its own: its results never mix with those of the full one."""
+    return dataclasses.replace(
+        sweep,
+        name=f"{sweep.name}-{scale.name}",
+        title=f"{sweep.title} (reduced: {scale.statement})",
+        studies=tuple(scale.study(study) for study in sweep.studies),
+    )
+
+
+def _epoch(epoch: int, share: float) -> int:
+    """The epoch of a shorter training that corresponds to one of a longer."""
+    return max(1, math.ceil(epoch * share))
+
+
+def _guide(guide: Mapping[str, Any], share: float) -> dict[str, Any]:
+    reduced = dict(guide)
+    if reduced.get("freeze_epoch") is not None:
+        reduced["freeze_epoch"] = _epoch(reduced["freeze_epoch"], share)
+    if "annealing_rate" in reduced:
+        reduced["annealing_rate"] = reduced["annealing_rate"] / share
+    return reduced
+
+
+def _thinned(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """At most `count` of some values, evenly, the ends among them; all where they are not numbers."""
+    if len(values) <= count or not all(isinstance(value, int | float) for value in values):
+        return values
+    if count == 1:
+        return values[:1]
+    return tuple(values[round(index * (len(values) - 1) / (count - 1))] for index in range(count))
