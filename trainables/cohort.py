@@ -95,15 +95,16 @@ class Cohort:
         self._diverged_epoch = torch.zeros(len(configs), dtype=torch.int64, device=self.device)
         if packed is None:
             packed = self.device.type != "cpu" or self._packing_pays_on_cpu()
-        at_once = len(configs) if packed else 1
-        slices = [slice(start, start + at_once) for start in range(0, len(configs), at_once)]
-        self._turns = [
-            Turn(which, Streams([config.seed for config in configs[which]], device=device, dtype=dtype))
-            for which in slices
-        ]
+        self._packed, self._seeds = packed, [config.seed for config in configs]
+        self._turns = self._in_turns()
 
     def __len__(self) -> int:
         return len(self._diverged_epoch)
+
+    def _in_turns(self) -> list[Turn]:
+        at_once = len(self) if self._packed else 1
+        slices = [slice(start, start + at_once) for start in range(0, len(self), at_once)]
+        return [Turn(which, Streams(self._seeds[which], device=self.device, dtype=self.dtype)) for which in slices]
 
     def _packing_pays_on_cpu(self) -> bool:
         dense = self.config.encoder.packs_on_cpu and self.config.decoder.packs_on_cpu
@@ -241,6 +242,26 @@ class Cohort:
             )
 
     # --- state -------------------------------------------------------------------------------------------------------
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Drops all members but these, which go on as if nothing had happened; what the others cost is saved.
+
+        Args:
+            members: positions of those kept. Their order becomes that of the cohort.
+
+        Raises:
+            ValueError: none, one that the cohort does not have, or one twice; nothing is changed then.
+        """
+        if not members or len(set(members)) < len(members) or not set(members) <= set(range(len(self))):
+            raise ValueError(f"need one or more different members out of {len(self)}, got {list(members)}")
+        which = torch.tensor(members, device=self.device)
+        for group in self.groups.values():
+            group.keep(which)
+        for tensors in (self._buffers, self._knobs, self._running):
+            tensors.update({name: value[which] for name, value in tensors.items()})
+        self._diverged_epoch = self._diverged_epoch[which]
+        self._seeds = [self._seeds[member] for member in members]
+        self._turns = self._in_turns()
 
     def tensors(self) -> Tensors:
         """Parameters and buffers of all members by name in the model, each [M, ...]; views, not copies."""

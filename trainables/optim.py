@@ -96,6 +96,10 @@ class Group:
             for name, shape, piece in zip(self.names, self.shapes, pieces, strict=True)
         }
 
+    def keep(self, members: Tensor) -> None:
+        """Drops all members but those at these positions [m]."""
+        self.flat, self.mean, self.square = self.flat[members], self.mean[members], self.square[members]
+
     def update(self, which: slice, gradient: Tensor, c: Coefficients) -> None:
         """One step of some members, in place; gradient [m, P] is used up."""
         parameters, mean, square = self.flat[which], self.mean[which], self.square[which]

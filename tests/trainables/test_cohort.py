@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch import distributions as D
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
@@ -308,6 +309,98 @@ def test_a_member_is_the_same_in_any_composition(family, lrs, guided, data):
     packed = trained([configs[i] for i in company], epochs=2, images=FEW)
     (alone,) = trained([configs[one]], epochs=2, images=FEW)
     assert_alike(packed[company.index(one)], alone)
+
+
+# --- members kept ----------------------------------------------------------------------------------------------------
+
+COLOURED = np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32), dtype=np.uint8)
+STRIDED = Images(train=COLOURED[:30], validation=COLOURED[30:])
+KEPT = {
+    "categorical": (three("categorical", "decoupled_st_gs"), SOME, {}),
+    "running baseline": (three("bernoulli", "reinforce"), SOME, {}),
+    "guide": (three("gaussian", "reparameterization", guide={"annealing_rate": 0.4, "freeze_epoch": 2}), SOME, {}),
+    "linear decoder": (three("bernoulli", "silent"), SOME, {}),
+    "temperature schedule": (
+        three("categorical", {"name": "decoupled_st_gs", "temperature_forward_end": 0.3}, epochs=4),
+        SOME,
+        {},
+    ),
+    "convolutions, packed": (three("gaussian", "reparameterization", **CONV), FEW, {"packed": True}),
+    "convolutions, in turn": (three("gaussian", "reparameterization", **CONV), FEW, {"packed": False}),
+    "batch normalization": (
+        three(
+            "gaussian",
+            "reparameterization",
+            encoder={"name": "strided", "channels": (2, 3, 4, 5)},
+            decoder={"name": "strided", "channels": (5, 4, 3, 2)},
+        ),
+        STRIDED,
+        {"packed": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("members", [[2, 0], [1]], ids=str)
+@pytest.mark.parametrize("name", sorted(KEPT))
+def test_members_that_are_kept_go_on_as_if_nothing_had_happened(name, members):
+    configs, images, options = KEPT[name]
+    whole, kept = (Cohort(configs, images, dtype=torch.float64, **options) for _ in range(2))
+    for cohort in (whole, kept):
+        cohort.train_epoch()
+        cohort.train_epoch()
+    kept.keep(members)
+    for _ in range(2):
+        want, got = whole.train_epoch(), kept.train_epoch()
+        assert {n: v.tolist() for n, v in got.items()} == {
+            n: pytest.approx(v[members].tolist(), rel=1e-9, abs=1e-12) for n, v in want.items()
+        }
+    (dropped, *_) = set(range(3)) - set(members)
+    for position, index in enumerate(members):
+        ours = kept.member_state(position)
+        assert_close(ours, whole.member_state(index), rtol=1e-8, atol=1e-10)
+        with pytest.raises(AssertionError):  # the comparison can fail
+            assert_close(ours, whole.member_state(dropped), rtol=1e-8, atol=1e-10)
+
+
+def epoch_flops(cohort: Cohort) -> int:
+    """Floating-point operations of the next epoch: those of matrix products and convolutions."""
+    with FlopCounterMode(display=False) as counter:
+        cohort.train_epoch()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", sorted(KEPT))
+def test_members_that_are_dropped_cost_nothing(name):
+    configs, images, options = KEPT[name]
+    whole, kept, fewer, alone = (Cohort(configs[:size], images, **options) for size in (3, 3, 2, 1))
+    kept.keep([2, 0])
+    each = epoch_flops(alone)
+    assert epoch_flops(kept) == epoch_flops(fewer) >= 2 * each > 0
+    assert epoch_flops(whole) >= 3 * each
+    kept.keep([1])
+    assert epoch_flops(kept) == epoch_flops(alone)
+
+
+def test_what_divergence_and_state_say_follows_the_members_kept():
+    first, second, third = three("categorical", "decoupled_st_gs")
+    cohort = Cohort(
+        [first, second.model_copy(update={"optim": second.optim.model_copy(update={"lr": 1e30})}), third], FEW
+    )
+    cohort.train_epoch()
+    states = [cohort.member_state(index) for index in range(3)]
+    cohort.keep([2, 1])
+    assert len(cohort) == 2
+    assert cohort.diverged_epoch == [None, 1]
+    assert torch.equal(cohort.member_state(0)["encoder.1.weight"], states[2]["encoder.1.weight"])
+    assert {len(value) for value in cohort.state().values()} == {2}
+
+
+@pytest.mark.parametrize("members", [[], [0, 0], [3], [-1], [0, 1, 2, 3]], ids=str)
+def test_refuses_to_keep_what_is_not_there(members):
+    cohort = Cohort(three("categorical", "decoupled_st_gs"), FEW)
+    with pytest.raises(ValueError, match="different members out of 3"):
+        cohort.keep(members)
+    assert len(cohort) == 3
 
 
 # --- divergence ------------------------------------------------------------------------------------------------------
