@@ -1,0 +1,184 @@
+"""A trained model by itself: encodes, reconstructs and samples, without the training around it.
+
+from trainables.trained import TrainedVAE
+vae = TrainedVAE.load("folder")
+vae.reconstruct(images)
+
+Shapes. N images of C channels, H x W pixels; z_shape = [L] or [L, K]. Images come in as uint8 and go out as the model
+sees them, on the scale [0, 1] (`DataConfig.pixels`). All on the CPU, in float32.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn.utils import vector_to_parameters
+
+from trainables import objective
+from trainables.cohort import EVALUATION_BATCH
+from trainables.config import TrainingConfig
+from trainables.latents import Latent
+from trainables.models.base import ImageShape
+from trainables.objective import VAE
+from trainables.pixels import observed
+from trainables.streams import Purpose, Streams
+from trainables.training import read_checkpoint
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+
+
+class Description(BaseModel):
+    """What the weights belong to: the content of `config.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    config: TrainingConfig
+    image_shape: ImageShape
+    epoch: Annotated[int, Field(ge=1)]
+    """The last epoch trained; schedules stand where they stood then."""
+
+
+class TrainedVAE:
+    """A model with the weights of one member.
+
+    Its random numbers are those of the member's own evaluation, unless a seed is given: on the validation images,
+    `encode` and `reconstruct` have the KL and the squared error that were reported of the last epoch.
+
+    Args:
+        description: of the model.
+        model: with its weights.
+    """
+
+    def __init__(self, description: Description, model: VAE):
+        self.config, self.image_shape = description.config, description.image_shape
+        self._description = description
+        self._model = model.requires_grad_(False).eval()
+        self._tensors = model.state_dict()
+        knobs = {path: torch.tensor(value, dtype=torch.float64) for path, value in self.config.knobs().items()}
+        current = objective.epoch_knobs(self.config, knobs, description.epoch)
+        self._knobs = {path: value.to(torch.float32) for path, value in current.items()}
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: bytes, config: TrainingConfig, image_shape: ImageShape) -> "TrainedVAE":
+        """One member out of a cohort's checkpoint.
+
+        Args:
+            checkpoint: as `CohortTraining.checkpoint` gives it.
+            config: of the member.
+            image_shape: [C, H, W] of its data set.
+
+        Raises:
+            ValueError: the checkpoint is damaged, or the member is not in it.
+        """
+        header, tensors = read_checkpoint(checkpoint)
+        if config.key() not in header.keys:
+            raise ValueError(f"member {config.key()} is not in this checkpoint")
+        member = header.keys.index(config.key())
+        model = _empty(config, image_shape)
+        for name, stacked in tensors.items():
+            kind, _, name = name.partition("/")
+            if kind == "group":
+                own = [p for path, p in model.named_parameters() if path.startswith(f"{name}.")]
+                vector_to_parameters(stacked[member].clone(), own)  # the other members need not stay
+            elif kind == "buffer":
+                model.get_buffer(name).copy_(stacked[member])
+        return cls(Description(config=config, image_shape=image_shape, epoch=header.epoch), model)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `config.json` and `weights.safetensors` into a folder that is there."""
+        Path(folder, CONFIG).write_text(self._description.model_dump_json(indent=2))
+        Path(folder, WEIGHTS).write_bytes(safetensors.torch.save(self._tensors))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "TrainedVAE":
+        """What `save` wrote; executes no code.
+
+        Raises:
+            FileNotFoundError: one of the files is missing.
+            ValueError: they are damaged, or do not belong together.
+        """
+        try:
+            description = Description.model_validate(json.loads(Path(folder, CONFIG).read_bytes()))
+            model = _empty(description.config, description.image_shape)
+            model.load_state_dict(safetensors.torch.load(Path(folder, WEIGHTS).read_bytes()))
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{folder} holds no trained model ({type(error).__name__})") from error
+        return cls(description, model)
+
+    # --- use ---------------------------------------------------------------------------------------------------------
+
+    def encode(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> Latent:
+        """The posterior q(z|x) that codes are drawn from, temperatures included.
+
+        Args:
+            images: uint8 [N, C, H, W].
+            seed: of the noise in pixels that are dequantized or binarized; None for that of the evaluation.
+
+        Raises:
+            ValueError: images of another type or shape.
+        """
+        posteriors = [self._posterior(x) for x in self._seen(images, self._streams(seed))]
+        return type(posteriors[0])(*map(torch.cat, zip(*(q.parameters for q in posteriors), strict=True)))
+
+    def reconstruct(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> Tensor:
+        """E[x|z] [N, C, H, W] at one code z ~ q(z|x) an image. Arguments and errors as of `encode`."""
+        streams = self._streams(seed)
+        parts = []
+        for step, x in enumerate(self._seen(images, streams)):
+            parts.append(self.decode(self._posterior(x).sample(self._noise(len(x), streams, step))))
+        return torch.cat(parts)
+
+    def sample(self, n: int, *, seed: int | None = None) -> Tensor:
+        """E[x|z] [n, C, H, W] at codes z ~ p(z), the prior."""
+        # With all parameters 0 every family is its prior.
+        prior = self.config.latent.posterior(torch.zeros(n, self.config.latent.encoder_features))
+        return self.decode(prior.sample(self._noise(n, self._streams(seed), step=0)))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """E[x|z] [N, C, H, W] at codes [N, *z_shape]."""
+        return self.config.likelihood.mean(self.output(z)).unflatten(-1, self.image_shape)
+
+    def output(self, z: Tensor) -> Tensor:
+        """The decoder's output [N, outputs, C*H*W] at codes [N, *z_shape]; its likelihood says what it means."""
+        return objective.call(self._model, "decoder", self._tensors, z.flatten(1))
+
+    def _posterior(self, x: Tensor) -> Latent:
+        q = objective.posterior(self.config, self._model, self._tensors, x)
+        return self.config.estimator.sampled(q, objective.sub_knobs(self._knobs, "estimator"))
+
+    def _streams(self, seed: int | None) -> Streams:
+        return Streams([self.config.seed if seed is None else seed])
+
+    def _seen(self, images: np.ndarray | Tensor, streams: Streams) -> Iterator[Tensor]:
+        """What the model sees of images, some at a time: each [B, C, H, W]."""
+        images = torch.as_tensor(images)
+        if images.dtype != torch.uint8 or images.shape[1:] != self.image_shape or len(images) == 0:
+            raise ValueError(
+                f"images must be uint8 {['N', *self.image_shape]}, got {images.dtype} {list(images.shape)}"
+            )
+        for step, batch in enumerate(images.split(EVALUATION_BATCH)):
+            (x,) = observed(
+                self.config.data.pixels, batch[None], streams, Purpose.EVALUATION_PIXELS, epoch=0, step=step
+            )
+            yield x
+
+    def _noise(self, n: int, streams: Streams, step: int) -> Tensor:
+        draw = getattr(streams, self.config.latent.noise)
+        return draw((n, *self.config.latent.z_shape), Purpose.EVALUATION_LATENT, epoch=0, step=step)[0]
+
+
+def _empty(config: TrainingConfig, image_shape: ImageShape) -> VAE:
+    """A model whose weights are whatever the memory holds; none of PyTorch's random numbers are used up."""
+    with torch.device("meta"):
+        model = VAE(config, image_shape)
+    return model.to_empty(device="cpu")
