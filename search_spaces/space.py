@@ -69,6 +69,10 @@ class Axis:
         for value in self.values:
             yield {self.path: value}, nested(self.path, value)
 
+    @property
+    def key(self) -> str:
+        return self.path
+
 
 @dataclass(frozen=True)
 class Variants:
@@ -131,8 +135,8 @@ class Choice:
 
 Dimension = Uniform | Choice | Variants
 """Of a search: a field, or named patches."""
-Sampler = Literal["tpe", "random", "gp", "cmaes", "qmc"]
-SAMPLERS: tuple[Sampler, ...] = ("tpe", "random", "gp", "cmaes", "qmc")
+Sampler = Literal["tpe", "gp", "random"]
+"""Optuna's samplers that need to know no more than the trials so far, so that a rebuilt study goes on as it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +147,7 @@ class Search:
     members: how many suggestions to train in each cell of the grid, every one with all seeds.
     batch: how many are asked for at a time and trained together; results of a batch inform the next.
     sampler, seed: an Optuna sampler's short name, and its seed.
-    halving: at epochs 1, f, f^2, … only the best 1/f of a batch train on, f being this number; 1 stops nobody early.
+    halving: successive halving within a batch: at each rung only the best 1/halving train on; 1 stops nobody early.
     """
 
     space: tuple[Dimension, ...]

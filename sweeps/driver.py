@@ -11,8 +11,8 @@ from sweeps.errors import UserError
 from sweeps.ledger import Ledger, Row, now
 from sweeps.plan import Cohort, Member, Plan, group
 from sweeps.progress import Progress
-from sweeps.search import StudySearch
 from sweeps.tracking import Tracker
+from sweeps.unfold import unfold
 
 
 class Driver:
@@ -27,11 +27,13 @@ class Driver:
         self.plan = plan
         self._ledger = ledger
         self.rows: dict[str, Row] = ledger.read()
-        self._searches = {study.name: StudySearch(plan, study, ledger) for study in plan.studies if study.search}
+        self._unfoldings = unfold(plan, ledger)
         self._by_key: dict[str, list[Member]] = defaultdict(list)
         self._add(self.members())
-        failed = {key for key, row in self.rows.items() if row.status == "failed"}
-        self._retry = failed & self._by_key.keys() if retry_failed else set()
+        # Not only those that are known already: others may become known in this run.
+        self._retry = {key for key, row in self.rows.items() if retry_failed and row.status == "failed"}
+        if not any(self._needs(key) for key in self._by_key):
+            self._unfold()  # so that it is known whether anything is left
         self._running: dict[str, Cohort] = {}
         self._queue: deque[Cohort] = deque()
         self._slots: int = 1
@@ -46,8 +48,12 @@ class Driver:
     @property
     def todo(self) -> bool:
         """Whether anything is left to train."""
-        suggest = any(search.suggestions_left() for search in self._searches.values())
-        return suggest or any(self._needs(key) for key in self._by_key)
+        return any(u.unmade() for u in self._unfoldings.values()) or any(self._needs(key) for key in self._by_key)
+
+    @property
+    def blocked(self) -> list[str]:
+        """Why members cannot be made: what they would take from others has failed."""
+        return list(dict.fromkeys(reason for u in self._unfoldings.values() for reason in u.blocked))
 
     def begin(self, *, slots: int, pack: int | None) -> None:
         """Forms the cohorts. slots: how many can be trained at the same time; pack: the largest, or None."""
@@ -64,7 +70,7 @@ class Driver:
         for keys in self._ledger.begun_cohorts():
             usable = all(key in self._by_key and self._needs(key) and key not in taken for key in keys)
             if usable and 0 < len(keys) <= (self._pack or len(keys)):
-                cohorts.append(Cohort(tuple(self._by_key[key][0] for key in keys)))
+                cohorts.append(Cohort(tuple(self._strictest(self._by_key[key][0]) for key in keys)))
                 taken |= set(keys)
         return cohorts
 
@@ -73,12 +79,8 @@ class Driver:
         self._listeners += listeners
 
     def members(self) -> list[Member]:
-        """All members known so far, in the order of the plan; those of searches as far as they were suggested."""
-        return [
-            member
-            for study in self.plan.studies
-            for member in (self._searches[study.name].members() if study.search else self.plan.members[study.name])
-        ]
+        """All members known so far, in the order of the plan."""
+        return [member for unfolding in self._unfoldings.values() for member in unfolding.members()]
 
     def current(self) -> dict[str, Row]:
         """The rows of the plan's members."""
@@ -89,12 +91,12 @@ class Driver:
         return {key: row for key, row in self.current().items() if key not in self._retry}
 
     def left(self) -> list[Member]:
-        """What this run is to train; for suggestions still to be made stands their study's first member."""
+        """What this run is to train; for members that are not known yet stand others of their study."""
         known = {member.key: member for member in self.members() if self._needs(member.key)}
         unmade: list[Member] = []
-        for name, search in self._searches.items():
-            study = next(study for study in self.plan.studies if study.name == name)
-            unmade += [self.plan.example(study)] * (self.plan.size(study) - len(search.members()))
+        for unfolding in self._unfoldings.values():
+            if count := unfolding.unmade():
+                unmade += self.plan.expected(unfolding.study)[:count]
         return [*known.values(), *unmade]
 
     # --- the schedule ------------------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ class Driver:
         if self.gave_up:
             self._queue.clear()
             return None
-        self._search_on()
+        self._enqueue(self._unfold())
         if not self._queue:
             return None
         cohort = self._queue.popleft()
@@ -122,7 +124,10 @@ class Driver:
         return not self._queue and not self._running
 
     def _needs(self, key: str) -> bool:
-        return key not in self.rows or key in self._retry
+        row = self.rows.get(key)
+        if row is None or key in self._retry:
+            return True
+        return not all(member.settled_by(row.status) for member in self._by_key[key])
 
     def _add(self, members: Iterable[Member]) -> None:
         for member in members:
@@ -130,17 +135,28 @@ class Driver:
                 self._by_key[member.key].append(member)
 
     def _enqueue(self, members: Iterable[Member]) -> None:
-        self._queue.extend(group((m for m in members if self._needs(m.key)), slots=self._slots, pack=self._pack))
+        running = {member.key for cohort in (*self._running.values(), *self._queue) for member in cohort.members}
+        needed = (self._strictest(m) for m in members if self._needs(m.key) and m.key not in running)
+        self._queue.extend(group(needed, slots=self._slots, pack=self._pack))
 
-    def _search_on(self) -> None:
-        """Asks every search whose members have all ended for its next batch."""
-        for search in self._searches.values():
-            while not any(self._needs(member.key) for member in search.members()):
-                batch = search.next_batch(self.rows)
-                if not batch:
-                    break
-                self._add(batch)
-                self._enqueue(batch)
+    def _strictest(self, member: Member) -> Member:
+        """Of the members of one key that which may not be stopped early, if there is one."""
+        return min(self._by_key[member.key], key=lambda m: m.halving is not None)
+
+    def _unfold(self) -> list[Member]:
+        """The members that have become known: a search's next batch, or what takes from a winner that is found."""
+        found: list[Member] = []
+        changed = True
+        while changed:  # a new member may have been trained already, and be what others wait for
+            changed = False
+            settled = {key for key in self._by_key if not self._needs(key)}
+            for unfolding in self._unfoldings.values():
+                if unfolding.unmade():
+                    new = unfolding.more(self.rows, settled)
+                    self._add(new)
+                    found += new
+                    changed = changed or bool(new)
+        return found
 
     # --- what comes back ---------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """One sweep's folder: its ledger, the plan it was last run with, and the files derived from them."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from search_spaces import Sweep, UnknownSweep, get_sweep
 from search_spaces.space import Study
-from sweeps import results
+from sweeps import frames
 from sweeps.errors import UserError
 from sweeps.ledger import Ledger, Row
 from sweeps.plan import Member, Overrides, Plan
 from sweeps.report.html import render
-from sweeps.search import StudySearch
 from sweeps.storage import Storage, joined
+from sweeps.unfold import unfold
 
 _PLAN, REPORT = "plan.json", "report/index.html"
 
@@ -30,8 +31,7 @@ def find_sweep(name: str) -> Sweep:
 
 def save_plan(storage: Storage, overrides: Overrides) -> None:
     """Remembers what the sweep was run with."""
-    content = {"only": overrides.only, "values": overrides.values, "seeds": overrides.seeds}
-    storage.write(_PLAN, json.dumps(content).encode())
+    storage.write(_PLAN, json.dumps(dataclasses.asdict(overrides)).encode())
 
 
 def last_plan(storage: Storage) -> Plan:
@@ -58,12 +58,9 @@ def last_plan(storage: Storage) -> Plan:
 
 
 def known_members(plan: Plan, ledger: Ledger, studies: Sequence[Study] | None = None) -> list[Member]:
-    """The members of a plan, those that searches have suggested so far included, in the order of the plan."""
-    return [
-        member
-        for study in studies or plan.studies
-        for member in (StudySearch(plan, study, ledger).members() if study.search else plan.members[study.name])
-    ]
+    """The members of a plan that are known so far, in its order."""
+    unfoldings = unfold(plan, ledger)
+    return [member for study in studies or plan.studies for member in unfoldings[study.name].members()]
 
 
 def write_outputs(
@@ -74,8 +71,8 @@ def write_outputs(
     run_ids: Mapping[tuple[str, str], str],
 ) -> str:
     """Writes results.parquet, history.parquet and the report; returns the report's place."""
-    results.write(storage, results.RESULTS, results.results_table(members, rows, run_ids))
-    results.write(storage, results.HISTORY, results.history_table(members, rows))
+    frames.write(storage, frames.RESULTS, frames.results_table(members, rows, run_ids))
+    frames.write(storage, frames.HISTORY, frames.history_table(members, rows))
     storage.write(REPORT, render(plan, members, rows))
     return joined(storage.full_uri, REPORT)
 
@@ -83,7 +80,7 @@ def write_outputs(
 def known_run_ids(storage: Storage) -> dict[tuple[str, str], str]:
     """MLflow's run ids by study and key, as far as the results that the last run of the sweep wrote can be read."""
     try:
-        table = results.read(storage, results.RESULTS)
+        table = frames.read(storage, frames.RESULTS)
         known = table[table["mlflow_run_id"].notna()]
     except (FileNotFoundError, pa.ArrowException, ValueError, KeyError):
         return {}

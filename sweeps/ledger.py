@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from sweeps.errors import UserError
 from sweeps.storage import Storage
 
 FORMAT = 1
-_FOLDER, _COHORTS = "ledger", "cohorts"
+_FOLDER, _COHORTS, _CHOICES = "ledger", "cohorts", "choices"
 _RANK = {"finished": 2, "stopped": 1, "failed": 0}
 _SCHEMA = pa.schema(
     [
@@ -142,6 +142,28 @@ class Ledger:
             with contextlib.suppress(ValueError, TypeError):
                 cohorts.append([str(key) for key in json.loads(self._storage.read(path))])
         return cohorts
+
+    # --- winners that studies take from -------------------------------------------------------------------------------
+
+    def record_choice(self, name: str, choice: Mapping[str, Any]) -> None:
+        """Records what a study takes from the winner of another, and the evidence for it."""
+        content = json.dumps({"format": FORMAT, **choice}, indent=2, default=str).encode()
+        self._storage.write(f"{_CHOICES}/{name}.json", content)
+
+    def choice(self, name: str) -> dict[str, Any] | None:
+        """What was recorded, if anything; one that is not readable is set aside, and made anew from the same rows."""
+        path = f"{_CHOICES}/{name}.json"
+        try:
+            content = self._storage.read(path)
+        except FileNotFoundError:
+            return None
+        try:
+            choice = dict(json.loads(content))
+            dict(choice["values"])
+        except (ValueError, TypeError, KeyError) as error:
+            self._set_aside(path, error)
+            return None
+        return choice
 
     # --- suggestions of searched studies -----------------------------------------------------------------------------
 

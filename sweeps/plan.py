@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,10 +15,13 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from search_spaces import Sweep
-from search_spaces.space import Config, Study, merge, nested
+from search_spaces.scale import SCALES, reduced
+from search_spaces.searched import searched
+from search_spaces.space import Config, Sampler, Study, merge, nested
 from sweeps.errors import UserError
 from trainables.config import TrainingConfig, explain
 from trainables.data import DATASETS
+from trainables.halving import Halving
 from trainables.registry import UnknownName
 
 
@@ -29,10 +32,16 @@ class Member:
     study: str
     labels: dict[str, Any]
     config: TrainingConfig
+    halving: Halving | None = None
+    """The rule by which it may be stopped early, among the members of its batch."""
 
     @cached_property
     def key(self) -> str:
         return self.config.key()
+
+    def settled_by(self, status: str) -> bool:
+        """Whether a row of that status ends it. One that was stopped early for another study has not ended for this."""
+        return status != "stopped" or self.halving is not None
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,58 @@ class Cohort:
     def member_epochs(self) -> int:
         return sum(member.config.epochs for member in self.members)
 
+    @property
+    def halving(self) -> Halving | None:
+        return self.members[0].halving
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a study's grid: its labels, and its configuration as printed, without a seed."""
+
+    study: Study
+    index: int
+    labels: dict[str, Any]
+    config: Config
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """A search in place of every grid of numbers: an Optuna sampler's name, how many members a study gets (None for as
+    many as its grid has), and the share that successive halving keeps."""
+
+    sampler: Sampler
+    budget: Annotated[int, Field(ge=1)] | None = None
+    halving: Annotated[int, Field(ge=1)] = 3
+
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line changes in a sweep."""
+    """What the command line changes in a sweep.
+
+    stand_ins: data sets, and those whose images are taken in their place.
+    """
 
     only: str | None = None
     values: tuple[tuple[str, Any], ...] = ()
     seeds: Annotated[int, Field(ge=1)] | None = None
+    scale: str | None = None
+    search: SearchOptions | None = None
+    stand_ins: tuple[tuple[str, str], ...] = ()
+
+    def derived(self, sweep: Sweep) -> Sweep:
+        """The sweep at their scale, searched where they ask for it, under a name that says so.
+
+        Raises:
+            UserError: there is no such scale.
+        """
+        if self.scale is not None:
+            if self.scale not in SCALES:
+                raise UserError(f"--scale is one of full, {', '.join(SCALES)}, got {self.scale!r}")
+            sweep = reduced(sweep, SCALES[self.scale])
+        if self.search is not None:
+            sweep = searched(sweep, self.search.sampler, self.search.budget, self.search.halving)
+        return sweep
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -76,66 +129,100 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 class Plan:
-    """The studies of a sweep as the command line asks for them, and the members of those that are grids.
+    """The studies of a sweep as the command line asks for them, and the members of those that are known from the start.
+
+    Those of searched studies and of studies that take fields from a winner come in time (`sweeps.unfold`).
 
     Raises:
         UserError: no study matches, a setting names an unknown field, or a configuration is not valid.
     """
 
     def __init__(self, sweep: Sweep, overrides: Overrides = Overrides()):  # frozen
-        self.sweep, self.overrides = sweep, overrides
-        pattern = overrides.only or "*"
-        self.studies = [study for study in sweep.studies if fnmatch.fnmatchcase(study.name, pattern)]
-        if not self.studies:
-            names = ", ".join(study.name for study in sweep.studies)
-            raise UserError(f"no study of {sweep.name!r} matches --only {pattern!r}; there are: {names}")
-        self.members: dict[str, tuple[Member, ...]] = {}
-        self._examples: dict[str, Member] = {}
-        raw = {study.name: list(self._raw(study)) for study in self.studies}
-        self._check_settings([config for cells in raw.values() for _, config in cells])
-        for study in self.studies:
-            members = [self._member(study, labels, self._set(config)) for labels, config in raw[study.name]]
-            self._examples[study.name] = members[0]
-            # Settings can make cells equal; a member is trained once.
-            unique = {member.key: member for member in members}
-            self.members[study.name] = () if study.search else tuple(unique.values())
+        self.asked, self.overrides = sweep.name, overrides
+        self.sweep = overrides.derived(sweep)
+        self.studies = self._chosen()
+        self._cells = {
+            study.name: tuple(Cell(study, index, *cell) for index, cell in enumerate(study.cells()))
+            for study in self.studies
+        }
+        self._stand_ins = dict(overrides.stand_ins)
+        self._known: set[str] = set()
+        if overrides.values:
+            self._known = set().union(*(_fields(cell.config) for study in self.studies for cell in self.cells(study)))
+            self._check_settings()
+        self._example = {study.name: self._examples(study) for study in self.studies}
+
+    def _chosen(self) -> list[Study]:
+        """The studies that match `--only`, and those that they take from."""
+        pattern = self.overrides.only or "*"
+        chosen = {study.name for study in self.sweep.studies if fnmatch.fnmatchcase(study.name, pattern)}
+        if not chosen:
+            names = ", ".join(study.name for study in self.sweep.studies)
+            raise UserError(f"no study of {self.sweep.name!r} matches --only {pattern!r}; there are: {names}")
+        for study in reversed(self.sweep.studies):  # what a study takes from stands before it
+            if study.name in chosen:
+                chosen |= {winner.study for winner in study.takes}
+        return [study for study in self.sweep.studies if study.name in chosen]
+
+    def _examples(self, study: Study) -> tuple[Member, ...]:
+        """A study's members; before any suggestion, and with what its cells have for the fields that it will take."""
+        members = (member for cell in self.cells(study) for member in self.members_of(cell))
+        # Settings can make cells equal; a member is trained once.
+        return tuple({member.key: member for member in members}.values())
+
+    def cells(self, study: Study) -> tuple[Cell, ...]:
+        """The cells of a study's grid; one where it has none."""
+        return self._cells[study.name]
+
+    @property
+    def members(self) -> dict[str, tuple[Member, ...]]:
+        """The members that are known from the start, by study."""
+        return {study.name: self._example[study.name] if _known_from_start(study) else () for study in self.studies}
 
     def seeds(self, study: Study) -> tuple[int, ...]:
         """The seeds of a study: its own, or 0 … n-1 by `--seeds n`."""
         return study.seeds if self.overrides.seeds is None else tuple(range(self.overrides.seeds))
 
-    def _raw(self, study: Study) -> Iterable[tuple[dict[str, Any], Config]]:
-        for labels, config in study.cells():
-            for seed in self.seeds(study):
-                yield labels, config | {"seed": seed}
+    def members_of(
+        self, cell: Cell, suggested: Mapping[str, Any] = {}, taken: Mapping[str, Any] = {}
+    ) -> tuple[Member, ...]:
+        """The members of a cell, one a seed.
 
-    def suggested(self, study: Study, values: Mapping[str, Any]) -> tuple[Member, ...]:
-        """The members, one a seed, of a searched study's suggestion."""
-        config = study.base
-        for path, value in values.items():
+        Args:
+            suggested: fields by dotted path, and variants by the label of their axis, that a search has chosen.
+            taken: fields by dotted path from winners of other studies, as those were trained.
+        """
+        study = cell.study
+        labels, config = study.suggested(cell.labels, cell.config, suggested)
+        config = study.reduced(config)
+        for path, value in taken.items():
             config = merge(config, nested(path, value))
+        data = config.get("data")
+        if data and data.get("name") in self._stand_ins:
+            config = config | {"data": data | {"name": self._stand_ins[data["name"]]}}
+        factor = study.search.halving if study.search else 1
+        halving = None if factor == 1 else Halving(study.metric, study.mode, factor)
         return tuple(
-            self._member(study, dict(values), self._set(config | {"seed": seed})) for seed in self.seeds(study)
+            Member(study.name, labels, self._validated(study, self._set(config | {"seed": seed})), halving)
+            for seed in self.seeds(study)
         )
 
     def _set(self, config: Config) -> Config:
-        fields = _fields(config)
-        for path, value in self.overrides.values:
-            if path in fields:
-                config = merge(config, nested(path, value))
+        if self.overrides.values:
+            fields = _fields(config)
+            for path, value in self.overrides.values:
+                if path in fields:
+                    config = merge(config, nested(path, value))
         return config
 
-    def _check_settings(self, configs: Sequence[Config]) -> None:
-        if not self.overrides.values:
-            return
-        known = set().union(*(_fields(config) for config in configs))
+    def _check_settings(self) -> None:
         for path, _ in self.overrides.values:
-            if path not in known:
-                close = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
-                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+            if path not in self._known:
+                close = difflib.get_close_matches(path, self._known, n=1, cutoff=0.3)
+                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(self._known))}"
                 raise UserError(f"--set: no member has a field {path!r}; {hint}")
 
-    def _member(self, study: Study, labels: dict[str, Any], config: Config) -> Member:
+    def _validated(self, study: Study, config: Config) -> TrainingConfig:
         try:
             resolved = TrainingConfig.model_validate(config)
             DATASETS[resolved.data.name]
@@ -143,26 +230,35 @@ class Plan:
             raise UserError(f"study {study.name!r}: {explain(error)}") from None
         except UnknownName as error:
             raise UserError(f"study {study.name!r}: data.name: {error}") from None
-        return Member(study.name, labels, resolved)
+        return resolved
 
     def size(self, study: Study) -> int:
-        """How many members a study has, those not yet suggested included."""
-        return study.search.members * len(self.seeds(study)) if study.search else len(self.members[study.name])
+        """How many members a study has, those not yet known included."""
+        if study.search:
+            return len(self.cells(study)) * study.search.members * len(self.seeds(study))
+        return len(self._example[study.name])
+
+    def expected(self, study: Study) -> tuple[Member, ...]:
+        """As many members as the study has; for those not yet known stand others of the same cost."""
+        return self._example[study.name] * (study.search.members if study.search else 1)
 
     def total(self) -> int:
         """How many members the plan has; one that several studies share counts once."""
-        searched = sum(self.size(study) for study in self.studies if study.search)
-        return len({member.key for members in self.members.values() for member in members}) + searched
+        grids = {member.key for study in self.studies if not study.search for member in self._example[study.name]}
+        return len(grids) + sum(self.size(study) for study in self.studies if study.search)
 
     def example(self, study: Study) -> Member:
         """A study's first member; of a search, what it starts from."""
-        return self._examples[study.name]
+        return self._example[study.name][0]
 
     @property
     def data_sets(self) -> set[str]:
         """The names of the data sets that its members need."""
-        grids = (member for members in self.members.values() for member in members)
-        return {member.config.data.name for member in (*grids, *self._examples.values())}
+        return {member.config.data.name for members in self._example.values() for member in members}
+
+
+def _known_from_start(study: Study) -> bool:
+    return study.search is None and not study.takes
 
 
 def _fields(config: Config) -> set[str]:
@@ -182,15 +278,19 @@ def group(members: Iterable[Member], *, slots: int, pack: int | None = None) -> 
             slot's share of all epochs: packed members cost less, but an idle slot costs more.
         pack: the largest number of members in a cohort, if there is a limit.
     """
-    by_shape: dict[str, dict[str, Member]] = defaultdict(dict)
+    by_shape: dict[tuple[str, str | None], dict[str, Member]] = defaultdict(dict)
     for member in members:
-        by_shape[member.config.shape_key()][member.key] = member
+        # Those that are stopped early compete with members of their own study alone.
+        rivals = member.study if member.halving else None
+        by_shape[member.config.shape_key(), rivals][member.key] = member
     shapes = [Cohort(tuple(same.values())) for same in by_shape.values()]
     share = sum(shape.member_epochs for shape in shapes) / slots
     cohorts = []
     for shape in shapes:
         size = len(shape.members)
-        parts = min(size, math.ceil(max(shape.member_epochs / share, size / (pack or size))))
+        # A batch that competes stays together, unless it is more than can be trained at once.
+        portions = 1 if shape.halving else shape.member_epochs / share
+        parts = min(size, math.ceil(max(portions, size / (pack or size))))
         # Sizes differ by at most one, and neighbours in the plan stay together.
         bounds = [size * part // parts for part in range(parts + 1)]
         cohorts += [Cohort(shape.members[a:b]) for a, b in pairwise(bounds)]

@@ -8,7 +8,7 @@ from sweeps.driver import Driver
 from sweeps.errors import UserError
 from sweeps.ledger import Ledger
 from sweeps.plan import Overrides, Plan
-from sweeps.search import StudySearch
+from sweeps.search import CellSearch
 from trainables.ray_train import failures
 
 
@@ -18,7 +18,8 @@ def driver(ledger: Ledger, plan: Plan | None = None, retry_failed: bool = False)
 
 def batches(ledger: Ledger) -> list[list[dict]]:
     """The suggestions of SEARCH as they are stored."""
-    return StudySearch(Plan(SMALL), SEARCH, ledger).batches()
+    plan = Plan(SMALL)
+    return CellSearch(plan, plan.cells(SEARCH)[0], ledger).batches()
 
 
 def test_everything_is_trained_once_and_the_second_run_trains_nothing(ledger, drain):

@@ -16,7 +16,7 @@ from sweeps.ledger import Ledger
 from sweeps.plan import Overrides, Plan
 from sweeps.report.__main__ import report
 from sweeps.run import run
-from sweeps.search import StudySearch
+from sweeps.search import CellSearch
 from sweeps.status import status
 from sweeps.storage import Storage
 
@@ -167,7 +167,7 @@ def suggestions_folder(storage: Storage) -> Path:
     """Where the suggestions of the searched study lie, found by making some."""
     plan = folder.last_plan(storage)
     (study,) = (study for study in plan.studies if study.search)
-    StudySearch(plan, study, Ledger(storage)).next_batch({})
+    CellSearch(plan, plan.cells(study)[0], Ledger(storage)).next_batch({})
     (path,) = storage.local_path.glob("suggestions/**/00000.json")
     path.unlink()
     return path.parent

@@ -29,7 +29,8 @@ def test_seeds_and_only_narrow_or_widen():
 
 def test_settings_reach_every_member_that_has_the_field():
     assert {member.config.epochs for member in plan(("epochs", 5)).members["grid"]} == {5}
-    assert plan(("epochs", 5)).suggested(SEARCH, {"optim.lr": 1e-3})[0].config.epochs == 5
+    changed = plan(("epochs", 5))
+    assert changed.members_of(changed.cells(SEARCH)[0], {"optim.lr": 1e-3})[0].config.epochs == 5
 
 
 def test_settings_can_make_members_equal_and_they_are_then_one():
