@@ -1,1 +1,25 @@
-"""Plans, schedules, records and reports sweeps. Knows Ray, Optuna and MLflow; knows nothing of tensors."""
+"""Plans, schedules, records and reports sweeps. Knows Ray, Optuna and MLflow; knows nothing of tensors.
+
+import sweeps
+sweeps.results("quickstart").results.groupby("study")["metrics.bits_per_dim"].min()
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.frames import Frames
+
+
+def results(name: str, storage: str = "./runs") -> "Frames":
+    """What a sweep has come to, as pandas frames; also while it runs.
+
+    Args:
+        name: of the sweep.
+        storage: the folder or URI it was run in.
+
+    Raises:
+        UserError: it has never been run there.
+    """
+    from sweeps.frames import load
+
+    return load(name, storage)

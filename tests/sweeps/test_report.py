@@ -9,7 +9,7 @@ from search_spaces.space import Axis, Study, Sweep
 from sweeps.plan import Plan
 from sweeps.report import tables
 from sweeps.report.html import render
-from sweeps.results import history_table, results_table
+from sweeps.frames import history_table, results_table
 
 MAP = Study(
     name="map",

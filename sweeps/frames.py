@@ -3,17 +3,40 @@
 import io
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweeps.ledger import Row
+from sweeps.ledger import Ledger, Row
 from sweeps.plan import Member
 from sweeps.storage import Storage
 
 RESULTS, HISTORY = "results.parquet", "history.parquet"
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A sweep's results.
+
+    results: one row a member (`results_table`). history: one row a member and epoch (`history_table`).
+    """
+
+    results: pd.DataFrame
+    history: pd.DataFrame
+
+
+def load(name: str, storage: str) -> Frames:
+    """The frames of a sweep, from its ledger; raises UserError where it has never been run."""
+    from sweeps import folder
+
+    place = Storage(storage, name)
+    ledger = Ledger(place)
+    members = folder.known_members(folder.last_plan(place), ledger)
+    rows = ledger.read()
+    return Frames(results_table(members, rows, folder.known_run_ids(place)), history_table(members, rows))
 
 
 def results_table(
