@@ -8,10 +8,11 @@ for ever in ~/.ray/auth_token, readable by all who can read the home.
 import contextlib
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from sweeps.scratch import scratch_folder
 
 FILE = "ray_auth_token"
 _SETTINGS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -31,7 +32,7 @@ def own_token(folder: Path | None) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vae-sweeps-token-")))
+        place = folder or stack.enter_context(scratch_folder())
         path = place.absolute() / FILE
         stack.callback(_delete, path)
         _write_private(path, _token())

@@ -67,7 +67,7 @@ class Driver:
         """The cohorts that a killed driver left in training, as they were: only so do they find their checkpoints."""
         cohorts: list[Cohort] = []
         taken: set[str] = set()
-        for keys in self._ledger.begun_cohorts():
+        for keys in self._ledger.begun_cohorts(self._needs):
             usable = all(key in self._by_key and self._needs(key) and key not in taken for key in keys)
             if usable and 0 < len(keys) <= (self._pack or len(keys)):
                 cohorts.append(Cohort(tuple(self._strictest(self._by_key[key][0]) for key in keys)))

@@ -5,8 +5,9 @@ Ray Tune is a view here, never the truth: trials are never restored, their state
 
 import contextlib
 import os
+import pickle
 import signal
-import tempfile
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +33,18 @@ from ray.tune.search import Searcher
 
 from sweeps.authentication import own_token
 from sweeps.errors import UserError, first_line
+from sweeps.losses import Losses
 from sweeps.plan import Cohort
+from sweeps.scratch import scratch_folder
 from sweeps.storage import joined
-from trainables.ray_train import Task, failures, trial
+from trainables.ray_train import Task, failures, last_saved_ns, trial
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # results are small; the default takes a third of the machine's memory
-_LOSSES = 3  # of its process that a trial survives
+_LOST = (RayActorError, WorkerGroupError)
+"""What a trial whose process or node was lost is said to have raised; `trial` itself raises nothing."""
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+log = logging.getLogger(__name__)
+logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong with a trial is told here
 
 
 class Work(Protocol):
@@ -146,9 +152,8 @@ class Places:
 
 def execute(work: Work, resources: Resources, places: Places) -> None:
     """Trains everything that `work` hands out; returns when it is exhausted. What `work` raises is raised here."""
-    # Where a run is interrupted, trials may still be writing.
-    with tempfile.TemporaryDirectory(prefix="vae-sweeps-", ignore_cleanup_errors=True) as scratch:
-        dispatcher = _Dispatcher(work, resources, places, scratch)
+    with scratch_folder() as scratch:
+        dispatcher = _Dispatcher(work, resources, places, str(scratch))
         tuner = tune.Tuner(
             tune.with_resources(trial, resources.trial),
             tune_config=tune.TuneConfig(
@@ -161,11 +166,9 @@ def execute(work: Work, resources: Resources, places: Places) -> None:
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=scratch,
+                storage_path=str(scratch),
                 verbose=0,
                 callbacks=[_Listener(dispatcher)],
-                # A trial whose process is lost starts again, from its cohort's checkpoint; nothing else raises.
-                failure_config=tune.FailureConfig(max_failures=_LOSSES),
             ),
         )
         try:
@@ -176,6 +179,10 @@ def execute(work: Work, resources: Resources, places: Places) -> None:
             raise dispatcher.error from None
 
 
+def _dead_nodes() -> int:
+    return sum(not node["Alive"] for node in ray.nodes())
+
+
 class _Dispatcher(Searcher):
     """Tune asks it for the next trial's configuration: the next cohort."""
 
@@ -183,6 +190,8 @@ class _Dispatcher(Searcher):
         super().__init__()
         self._work, self._resources, self._places, self._scratch = work, resources, places, scratch
         self._cohorts: dict[str, Cohort] = {}
+        self._lost: deque[Cohort] = deque()
+        self._losses, self._dead_nodes = Losses(), _dead_nodes()
         self.error: Exception | None = None
         """What `work` raised: Tune wraps it in an exception of its own."""
 
@@ -191,7 +200,7 @@ class _Dispatcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         with self._kept():
-            cohort = self._work.next()
+            cohort = self._lost.popleft() if self._lost else self._work.next()
             if cohort is None:
                 return Searcher.FINISHED if self._work.exhausted() else None
         task = Task(
@@ -199,7 +208,7 @@ class _Dispatcher(Searcher):
             configs=[member.config.model_dump(mode="json") for member in cohort.members],
             device=self._resources.device,
             data_dir=str(self._places.data_dir),
-            checkpoints=joined(self._places.checkpoints, cohort.key),
+            checkpoints=self._checkpoints(cohort),
             checkpoint_every_s=self._places.checkpoint_every_s,
             workers=self._resources.workers,
             threads=self._resources.threads,
@@ -208,8 +217,11 @@ class _Dispatcher(Searcher):
         self._cohorts[trial_id] = cohort
         return {"task": task.to_json()}
 
+    def _checkpoints(self, cohort: Cohort) -> str:
+        return joined(self._places.checkpoints, cohort.key)
+
     def heard(self, trial_id: str, report: dict[str, Any]) -> None:
-        """A trial reports; one whose process was lost after its last report starts again, and is not heard again."""
+        """A trial reports; one that counts as lost or over is not heard any more."""
         cohort = self._cohorts.get(trial_id)
         if cohort is None:
             return
@@ -225,6 +237,19 @@ class _Dispatcher(Searcher):
         cohort = self._cohorts.get(trial_id)
         if cohort is not None:
             self.heard(trial_id, {"results": failures([member.key for member in cohort.members], reason, detail)})
+
+    def lost(self, trial_id: str, detail: str) -> None:
+        """A trial's process or node is gone: unless that happens too often, another one goes on from its checkpoint."""
+        cohort = self._cohorts.get(trial_id)
+        if cohort is None:
+            return
+        saved_ns = last_saved_ns(self._checkpoints(cohort))
+        if self._losses.again(cohort.key, saved_ns=saved_ns, dead_nodes=_dead_nodes() - self._dead_nodes):
+            del self._cohorts[trial_id]
+            self._lost.append(cohort)
+            log.warning("What trained %d members was lost; they go on from their last checkpoint.", len(cohort.members))
+        else:
+            self.gone(trial_id, "lost", detail)
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
@@ -263,6 +288,10 @@ class _Listener(tune.Callback):
         self._dispatcher.gone(trial.trial_id, "error", "the trial ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error()
-        lost = isinstance(getattr(error, "cause", error), RayActorError | WorkerGroupError)
-        self._dispatcher.gone(trial.trial_id, "lost" if lost else "error", str(trial.get_error() or ""))
+        # Not `trial.get_pickled_error()`: it looks where these files are copied to, which takes a while.
+        pickled = trial.pickled_error_file
+        error = pickle.loads(Path(pickled).read_bytes()) if pickled else Path(trial.error_file).read_text()
+        if isinstance(getattr(error, "cause", error), _LOST):
+            self._dispatcher.lost(trial.trial_id, str(error))
+        else:
+            self._dispatcher.gone(trial.trial_id, "error", str(error))

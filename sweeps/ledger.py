@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -134,13 +134,20 @@ class Ledger:
         """Forgets a cohort: what came of it is recorded."""
         self._storage.delete(f"{_COHORTS}/{key}.json")
 
-    def begun_cohorts(self) -> list[list[str]]:
-        """The members' keys of each cohort that was begun and did not end, because its driver was killed."""
+    def begun_cohorts(self, needed: Callable[[str], bool]) -> list[list[str]]:
+        """The members' keys of each cohort that was begun and did not end, because its driver was killed.
+
+        One that was killed between its last row and its end is ended here: none of its members is needed any more.
+        """
         cohorts = []
         for path in self._storage.list(_COHORTS, ".json"):
             # One that is not readable costs the epochs of its checkpoint.
             with contextlib.suppress(ValueError, TypeError):
-                cohorts.append([str(key) for key in json.loads(self._storage.read(path))])
+                keys = [str(key) for key in json.loads(self._storage.read(path))]
+                if any(map(needed, keys)):
+                    cohorts.append(keys)
+                else:
+                    self._storage.delete(path)
         return cohorts
 
     # --- winners that studies take from -------------------------------------------------------------------------------

@@ -54,6 +54,14 @@ class Holder:
         since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
         return cls(socket.gethostname(), os.getpid(), _started_s(os.getpid()), since, uuid4().hex)
 
+    @classmethod
+    def from_json(cls, content: bytes) -> "Holder":
+        """What `to_json` wrote; raises ValidationError for anything else."""
+        return TypeAdapter(cls).validate_json(content)
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
     @property
     def local(self) -> bool:
         """Whether it is on this host."""
@@ -79,7 +87,7 @@ def _started_s(pid: int) -> float:
 def _holder(storage: Storage) -> Holder | None:
     """Who holds the lock; None for nobody, or for a file that its driver did not live to fill."""
     try:
-        return TypeAdapter(Holder).validate_json(storage.read(FILE))
+        return Holder.from_json(storage.read(FILE))
     except (FileNotFoundError, ValidationError):
         return None
 
@@ -131,7 +139,7 @@ class Lock:
         self._beating = threading.Thread(target=self._beat, name="lock", daemon=True)
 
     def __enter__(self) -> "Lock":
-        content = self._content()
+        content = self._own.to_json()
         if not self._storage.create(FILE, content):
             self._refuse(_holder(self._storage))
             self._storage.write(FILE, content)
@@ -141,6 +149,7 @@ class Lock:
         holder = _holder(self._storage)
         if holder is None or holder.token != self._own.token:
             raise UserError(self._complaint(holder))
+        self._storage.delete_leftovers()
         self._beating.start()
         return self
 
@@ -151,9 +160,6 @@ class Lock:
         with contextlib.suppress(OSError, UserError):
             if (holder := _holder(self._storage)) is not None and holder.token == self._own.token:
                 self._storage.delete(FILE)
-
-    def _content(self) -> bytes:
-        return json.dumps(asdict(self._own)).encode()
 
     def _refuse(self, holder: Holder | None) -> None:
         """Raises UserError where a holder is to be believed."""
@@ -186,4 +192,4 @@ class Lock:
                     log.warning("This run stops: another one (%s) took it over.", holder)
                     self._lost()
                     return
-                self._storage.write(FILE, self._content())
+                self._storage.write(FILE, self._own.to_json())

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +15,9 @@ from sweeps.errors import UserError, first_line
 _CREDENTIALS = re.compile(
     r"^s3://[^/?]*[:@]|^[^/]*://[^/?]*:[^/?]*@|[?&][^=&]*(secret|token|password|key)[^=&]*=", re.IGNORECASE
 )
+
+_OF_THE_DRIVER = {"ledger", "cohorts", "suggestions", "checkpoints"}
+"""Folders that nobody writes into who does not hold the sweep's lock."""
 
 
 def joined(uri: str, path: str) -> str:
@@ -82,7 +86,7 @@ class Storage:
         """
         probe = f".probe-{uuid4().hex}"
         self.write(probe, bytes(4096))  # a full disk may still take an empty file
-        self._fs.delete_file(probe)
+        self.delete(probe)
 
     def write(self, path: str, content: bytes) -> None:
         """Writes a file atomically.
@@ -158,15 +162,20 @@ class Storage:
         with self._fs.open_output_stream(path) as stream:
             stream.write(content)
 
-    def read(self, path: str) -> bytes:
-        """The content of a file.
+    def read(self, path: str, size: int | None = None) -> bytes:
+        """The content of a file, or its first `size` bytes.
 
         Raises:
             FileNotFoundError: there is no such file.
             UserError: it cannot be read, for want of permission or of a connection.
         """
         with self._readable(), self._fs.open_input_stream(path) as stream:
-            return stream.read()
+            return stream.read(size)
+
+    def fetch(self, folder: str, target: Path) -> None:
+        """Copies a folder, with what lies below it, into a local one; raises as `read`."""
+        with self._readable():
+            fs.copy_files(folder, str(target), source_filesystem=self._fs, destination_filesystem=fs.LocalFileSystem())
 
     def move(self, path: str, target: str) -> None:
         """Renames a file."""
@@ -180,16 +189,26 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(path)
 
-    def list(self, folder: str, suffix: str) -> list[str]:
+    def delete_leftovers(self) -> None:
+        """Deletes what killed processes did not live to finish; for the holder of the sweep's lock.
+
+        Where others write as well, who make a report or are about to be refused, a file counts as left after an hour.
+        """
+        if not self.local:
+            return  # objects appear whole
+        root = self.local_path
+        for path in (*root.rglob("*.partial"), *root.glob(".probe-*")):
+            left = path.relative_to(root).parts[0] in _OF_THE_DRIVER
+            with contextlib.suppress(OSError):  # gone meanwhile; and one that stays does no harm
+                if left or time.time() - path.stat().st_mtime > 3600:
+                    path.unlink()
+
+    def list(self, folder: str, suffix: str, recursive: bool = False) -> list[str]:
         """The sorted paths of the files of a folder with that suffix; empty where there is no such folder.
 
         Raises UserError as `read`.
         """
-        selector = fs.FileSelector(folder, allow_not_found=True)
+        selector = fs.FileSelector(folder, allow_not_found=True, recursive=recursive)
         with self._readable():
             infos = self._fs.get_file_info(selector)
-        return sorted(
-            f"{folder}/{info.base_name}"
-            for info in infos
-            if info.type == fs.FileType.File and info.base_name.endswith(suffix)
-        )
+        return sorted(info.path for info in infos if info.type == fs.FileType.File and info.base_name.endswith(suffix))

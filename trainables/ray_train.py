@@ -92,6 +92,15 @@ class CheckpointFile:
             raise StorageError(str(error)) from error
 
 
+def last_saved_ns(folder: str) -> int:
+    """When a cohort's latest checkpoint was written, in nanoseconds since 1970; 0 if there is none to be read."""
+    system, root = fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
+    with contextlib.suppress(OSError):
+        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+        return max((info.mtime_ns or 0 for info in found if info.extension == "safetensors"), default=0)
+    return 0
+
+
 def train_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, name: str, every_s: float) -> None:
     """Trains members to their end, going on from their checkpoint if there is one.
 

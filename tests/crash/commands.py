@@ -7,27 +7,41 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import psutil
 import pyarrow.parquet as pq
+
+T = TypeVar("T")
+RUN = ("-m", "sweeps.run")
 
 
 class Command:
     """`python -m sweeps.run quickstart --only estimators` (20 members in five cohorts) with further arguments."""
 
-    def __init__(self, *arguments: str | Path, cwd: Path):
-        words = [sys.executable, "-m", "sweeps.run", "quickstart", "--only", "estimators", *map(str, arguments)]
+    def __init__(self, *arguments: str | Path, cwd: Path, program: tuple[str, ...] = RUN):
+        words = [sys.executable, *program, "quickstart", "--only", "estimators", *map(str, arguments)]
         self._process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=cwd
         )
         self.pid = self._process.pid
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 120) -> "Command":
-        """Waits while the command runs."""
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for(self, condition: Callable[[], T], timeout_s: float = 120) -> T:
+        """Waits, while the command runs, until something holds; returns it."""
         deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert self._process.poll() is None, self.end()
+        while not (found := condition()):
+            assert self.running, self.end()
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        return found
+
+    def until(self, condition: Callable[[], object]) -> "Command":
+        """`wait_for`, to be chained."""
+        self.wait_for(condition)
         return self
 
     def end(self, timeout_s: float = 240) -> tuple[int, str]:
@@ -50,6 +64,33 @@ class Command:
         """kill -9; returns what was printed."""
         self.signal(signal.SIGKILL)
         return self.end()[1]
+
+    def descendants(self, name: str = "") -> list[psutil.Process]:
+        """The living processes below the driver whose name begins so; names are cut to 15 characters."""
+        try:
+            found = psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [process for process in found if process.is_running() and process.name().startswith(name[:15])]
+
+    def trials(self) -> list[psutil.Process]:
+        """The processes that train, where there is one worker a cohort."""
+        return self.descendants("ray::ImplicitFunc")
+
+
+def gone(processes: list[psutil.Process], timeout_s: float) -> bool:
+    """Whether the processes end by themselves in that time. A zombie has ended."""
+    deadline = time.monotonic() + timeout_s
+    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def ledger(storage: Path) -> list[Path]:
+    """The files of a sweep's ledger."""
+    return list((storage / "quickstart" / "ledger").glob("*.parquet"))
 
 
 def keys(files: list) -> list[str]:

@@ -1,65 +1,80 @@
 """What a sweep of quickstart has to look like in the end, whatever happened on the way."""
 
-import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from commands import keys
+from commands import keys, ledger
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from trainables.config import TrainingConfig
+from search_spaces import get_sweep
+from sweeps.plan import Overrides, Plan
 from trainables.training import train
 
-_expected: dict[str, dict[str, float]] = {}
-"""Metrics of undisturbed trainings, by key."""
+Metrics = dict[str, dict[str, float]]
+"""Final metrics by name, by member's key."""
 
 
-def expected(configs: list[TrainingConfig]) -> dict[str, dict[str, float]]:
-    new = [config for config in configs if config.key() not in _expected]
-    _expected.update({result.key: result.metrics for result in train(new)})
-    return _expected
+@cache
+def undisturbed(epochs: int) -> Metrics:
+    """What training the members of `Command` in this process gives."""
+    plan = Plan(get_sweep("quickstart"), Overrides(only="estimators", values=(("epochs", epochs),)))
+    return {result.key: result.metrics for result in train([m.config for m in plan.members["estimators"]])}
 
 
 def results(storage: Path) -> pd.DataFrame:
     return pd.read_parquet(storage / "quickstart" / "results.parquet")
 
 
-def mlflow_runs(storage: Path) -> list[Run]:
-    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+def recorded(storage: Path) -> Metrics:
+    """The metrics that a run has written."""
+    table = results(storage).set_index("key")
+    table = table[[name for name in table.columns if name.startswith("metrics.")]]
+    table.columns = [name.removeprefix("metrics.") for name in table.columns]
+    return {str(key): row.dropna().to_dict() for key, row in table.iterrows()}
+
+
+def database(storage: Path) -> str:
+    """MLflow's, where nothing else was asked for."""
+    return f"sqlite:///{storage / 'mlflow.db'}"
+
+
+def mlflow_runs(tracking_uri: str) -> list[Run]:
+    client = MlflowClient(tracking_uri)
     (experiment,) = client.search_experiments(filter_string="name = 'quickstart'")
     return list(client.search_runs([experiment.experiment_id], max_results=5000))
 
 
-def check(storage: Path, members: int) -> None:
+def check(storage: Path, expected: Metrics, tracking_uri: str | None = None) -> None:
     """All members finished, once, with the metrics of a training that nothing disturbed, and MLflow agrees."""
-    table = results(storage)
-    assert len(table) == members
-    assert table["key"].is_unique
+    folder, table = storage / "quickstart", results(storage).set_index("key")
+    assert sorted(table.index) == sorted(expected)
     assert set(table["status"]) == {"finished"}
-    folder = storage / "quickstart"
-    rows = [row for file in (folder / "ledger").glob("*.parquet") for row in pd.read_parquet(file).to_dict("records")]
-    assert keys(list((folder / "ledger").glob("*.parquet"))) == sorted(table["key"])
+    assert keys(ledger(storage)) == sorted(expected)
     assert list((folder / "cohorts").iterdir()) == []
+    assert list(folder.rglob("*.partial")) == []
+    found = recorded(storage)
+    for key, metrics in expected.items():
+        assert found[key].keys() == metrics.keys()
+        for name, value in metrics.items():
+            np.testing.assert_allclose(found[key][name], value, rtol=1e-4, err_msg=f"{name} of {key}")
 
-    recorded = table.set_index("key")
-    configs = [TrainingConfig.model_validate(json.loads(row["config"])) for row in rows]
-    undisturbed = expected(configs)
-    for config in configs:
-        names, values = zip(*undisturbed[config.key()].items(), strict=True)
-        found = recorded.loc[config.key(), [f"metrics.{name}" for name in names]].to_numpy(dtype=float)
-        np.testing.assert_allclose(found, values, rtol=1e-4)
+    epochs = table["config.epochs"].to_dict()
+    history = pd.read_parquet(folder / "history.parquet").groupby("key")["epoch"].agg(list).to_dict()
+    assert history == {key: list(range(1, last + 1)) for key, last in epochs.items()}
 
-    runs = mlflow_runs(storage)
+    tracking_uri = tracking_uri or database(storage)
+    runs = mlflow_runs(tracking_uri)
     own = [run for run in runs if run.data.tags["kind"] == "member"]
-    assert Counter(run.data.tags["key"] for run in own) == Counter(table["key"])
+    assert Counter(run.data.tags["key"] for run in own) == Counter(table.index)
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.info.run_id for run in own} == set(table["mlflow_run_id"])
-    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    client = MlflowClient(tracking_uri)
     for run in own:
-        assert run.data.params["optim.lr"] == str(recorded.loc[run.data.tags["key"], "config.optim.lr"])
+        key = run.data.tags["key"]
+        assert run.data.params["optim.lr"] == str(table.loc[key, "config.optim.lr"])
         for name in ("elbo", "kl", "bits_per_dim"):
-            steps = [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
-            assert steps == list(range(1, int(run.data.params["epochs"]) + 1))
+            assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == history[key]

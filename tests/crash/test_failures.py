@@ -6,16 +6,11 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from commands import Command
-from outcome import check, results
+from commands import Command, ledger
+from outcome import check, results, undisturbed
 from sklearn.datasets import load_digits
 
-MEMBERS = 20
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-def ledger(storage):
-    return list((storage / "quickstart" / "ledger").glob("*.parquet"))
 
 
 def test_a_server_that_does_not_answer_is_told_once_and_the_next_run_completes_mlflow(tmp_path):
@@ -31,7 +26,7 @@ def test_a_server_that_does_not_answer_is_told_once_and_the_next_run_completes_m
     assert code == 0, output
     assert "0 trained now" in output
     assert "behind" not in output
-    check(storage, MEMBERS)
+    check(storage, undisturbed(3))
 
 
 def test_a_database_that_is_locked_for_a_while_lacks_nothing_in_the_end(tmp_path):
@@ -46,7 +41,7 @@ def test_a_database_that_is_locked_for_a_while_lacks_nothing_in_the_end(tmp_path
     if "MLflow is behind" in output:  # it was locked until too near the end
         code, output = Command("--storage", storage, "--set", "epochs=60", cwd=tmp_path).end()
     assert "behind" not in output
-    check(storage, MEMBERS)
+    check(storage, undisturbed(60))
 
 
 def test_a_database_that_is_deleted_is_made_anew_by_the_next_run(tmp_path):
@@ -60,7 +55,7 @@ def test_a_database_that_is_deleted_is_made_anew_by_the_next_run(tmp_path):
     assert "Traceback" not in output
     code, output = Command(*arguments, cwd=tmp_path).end()
     assert code == 0, output
-    check(storage, MEMBERS)
+    check(storage, undisturbed(20))
 
 
 def test_data_that_disappear_after_planning_fail_members_with_the_reason_and_a_retry_heals(tmp_path):

@@ -3,91 +3,154 @@
 import random
 import signal
 import time
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from commands import Command
-from outcome import check, mlflow_runs, results
+from commands import Command, gone, keys, ledger
+from outcome import Metrics, check, database, mlflow_runs, recorded, results, undisturbed
 
-pytestmark = pytest.mark.timeout(600)
-MEMBERS = 20
+from trainables.ray_train import CheckpointFile
+from trainables.training import read_checkpoint
 
-
-def ledger(storage: Path) -> list[Path]:
-    return list((storage / "quickstart" / "ledger").glob("*.parquet"))
-
-
-def begun(storage: Path) -> list[Path]:
-    return list((storage / "quickstart" / "cohorts").glob("*.json"))
+pytestmark = pytest.mark.timeout(900)
+MEMBERS, EPOCHS = 20, 30
+INSTRUMENTED = (str(Path(__file__).with_name("instrumented.py")),)
 
 
-def trials(command: Command) -> list[psutil.Process]:
-    """The processes that train."""
-    found = psutil.Process(command.pid).children(recursive=True)
-    # A process's name is cut to 15 characters.
-    return [p for p in found if p.is_running() and p.name().startswith("ray::ImplicitF")]
+def begun(storage: Path) -> list[str]:
+    """The keys of the cohorts in training."""
+    return [path.stem for path in (storage / "quickstart" / "cohorts").glob("*.json")]
 
 
-def gone(processes: list[psutil.Process], timeout_s: float) -> bool:
-    """Whether the processes end by themselves in that time. A zombie has ended."""
-    deadline = time.monotonic() + timeout_s
-    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
+def saved(storage: Path) -> dict[str, int]:
+    """The epochs in the checkpoints of cohorts in training."""
+    files = {
+        key: CheckpointFile(str(storage / "quickstart" / "checkpoints" / key), "members") for key in begun(storage)
+    }
+    return {key: read_checkpoint(content)[0].epoch for key, file in files.items() if (content := file.read())}
 
 
-def test_after_kill_9_in_mid_training_the_same_command_gives_what_an_undisturbed_run_gives(tmp_path):
-    storage = tmp_path / "runs"
-    arguments = ("--storage", storage, "--set", "epochs=20")
-    command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage) and begun(storage))
-    time.sleep(random.Random(0).uniform(0, 1))
-    training = trials(command)
-    assert training
-    command.kill()
-    assert begun(storage)
-    assert gone(training, 30)
-    code, output = Command(*arguments, cwd=tmp_path).end()
+class Noted:
+    """Runs of the instrumented command, and the epochs they trained."""
+
+    def __init__(self, storage: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch):
+        self.storage = storage
+        self._notes = storage.with_name("epochs")
+        self._notes.touch()
+        monkeypatch.setenv("EPOCHS", str(self._notes))
+        self._arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", *arguments)
+        self._started: list[psutil.Process] = []
+
+    def start(self) -> Command:
+        return Command(*self._arguments, cwd=self.storage.parent, program=INSTRUMENTED)
+
+    def _trained(self) -> dict[str, list[int]]:
+        """The epochs that each cohort was trained, in order."""
+        epochs = defaultdict(list)
+        for line in self._notes.read_text().splitlines():
+            cohort, epoch = line.split()
+            epochs[cohort].append(int(epoch))
+        return epochs
+
+    def kill(self, command: Command) -> None:
+        """kill -9, and waits until nothing trains any more."""
+        training = command.trials()
+        self._started += command.descendants()
+        command.kill()
+        assert gone(training, 30)
+
+    def resume(self, until: Callable[[Command], None] | None = None) -> str:
+        """Runs to the end, or until it is killed again; what was saved must not be trained again."""
+        before, after_kill = saved(self.storage), self._trained()
+        command = self.start()
+        if until is None:
+            code, output = command.end()
+            assert code == 0, output
+        else:
+            until(command)
+            self.kill(command)
+            output = ""
+        for cohort, epoch in before.items():
+            now = self._trained()[cohort][len(after_kill[cohort]) :]
+            # Killed again, it may not have come to the end, or to anything.
+            last = EPOCHS if until is None else max(now, default=epoch)
+            assert now == list(range(epoch + 1, last + 1))
+        return output
+
+    def check(self, expected: Metrics) -> None:
+        check(self.storage, expected)
+        assert gone(self._started, 120)
+
+
+def while_starting(command: Command, _: Path, moments: random.Random) -> None:
+    time.sleep(moments.uniform(0.5, 6))
+
+
+def in_mid_training(command: Command, storage: Path, moments: random.Random) -> None:
+    command.until(lambda: ledger(storage) and any(0 < epoch < EPOCHS for epoch in saved(storage).values()))
+    time.sleep(moments.uniform(0, 0.3))
+
+
+def near_the_end(command: Command, storage: Path, moments: random.Random) -> None:
+    command.until(lambda: len(keys(ledger(storage))) == MEMBERS)
+    time.sleep(moments.uniform(0, 1.5))
+
+
+@pytest.mark.parametrize("moment", [while_starting, in_mid_training, near_the_end])
+def test_after_kill_9_the_same_command_gives_what_an_undisturbed_run_gives(tmp_path, monkeypatch, moment):
+    runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
+    command = runs.start()
+    moment(command, runs.storage, random.Random(0))
+    assert command.running
+    runs.kill(command)
+    assert "Traceback" not in runs.resume()
+    runs.check(undisturbed(EPOCHS))
+
+
+@pytest.fixture(scope="session")
+def whole_sweep(tmp_path_factory: pytest.TempPathFactory) -> Metrics:
+    """What all of quickstart comes to where nothing disturbs it, what its search suggests included."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, output = Command("--only", "*", "--storage", folder / "runs", "--set", f"epochs={EPOCHS}", cwd=folder).end()
     assert code == 0, output
-    assert "Traceback" not in output
-    check(storage, MEMBERS)
+    return recorded(folder / "runs")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_after_kill_9_at_any_moments_nothing_is_lost_doubled_or_left_running(tmp_path, seed):
-    storage = tmp_path / "runs"
-    arguments = ("--only", "*", "--storage", storage, "--set", "epochs=30")
+@pytest.mark.parametrize("seed", range(7))
+def test_after_kill_9_at_any_three_moments_nothing_is_lost_doubled_or_left_running(
+    tmp_path, monkeypatch, whole_sweep, seed
+):
+    runs = Noted(tmp_path / "runs", "--only", "*", monkeypatch=monkeypatch)
     moments = random.Random(seed)
-    started = []
+
+    def later(command: Command) -> None:
+        end = time.monotonic() + moments.uniform(1, 25)
+        while time.monotonic() < end and command.running:
+            time.sleep(0.05)
+
     for _ in range(3):
-        command = Command(*arguments, cwd=tmp_path)
-        deadline = time.monotonic() + moments.uniform(1, 25)
-        while time.monotonic() < deadline and psutil.Process(command.pid).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.1)
-        started += psutil.Process(command.pid).children(recursive=True)
-        command.kill()
-    code, output = Command(*arguments, cwd=tmp_path).end()
-    assert code == 0, output
-    check(storage, 64)
-    assert gone(started, 120)
+        runs.resume(until=later)
+    runs.resume()
+    runs.check(whole_sweep)
 
 
 @pytest.mark.slow
 def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path):
     storage = tmp_path / "runs"
     command = Command("--storage", storage, "--set", "epochs=150", cwd=tmp_path)
-    killed = []
     for _ in range(2):
-        command.until(lambda: [p for p in trials(command) if p not in killed and p.cpu_times().user > 4])
-        victim = next(p for p in trials(command) if p not in killed and p.cpu_times().user > 4)
+        victim = command.wait_for(lambda: [p for p in command.trials() if p.cpu_times().user > 4])[0]
         victim.kill()
-        killed.append(victim)
+        assert gone([victim], 10)
     code, output = command.end()
     assert code == 0, output
-    check(storage, MEMBERS)
+    assert output.count("they go on from their last checkpoint") == 2
+    assert "Traceback" not in output
+    check(storage, undisturbed(150))
 
 
 @pytest.mark.slow
@@ -98,7 +161,7 @@ def test_other_ends_in_mid_training(tmp_path, numbers):
     storage = tmp_path / "runs"
     arguments = ("--storage", storage, "--set", "epochs=20")
     command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage) and begun(storage))
-    started = psutil.Process(command.pid).children(recursive=True)
+    started = command.descendants()
     for number in numbers:
         command.signal(number, missing_ok=True)
         time.sleep(0.3)
@@ -107,8 +170,8 @@ def test_other_ends_in_mid_training(tmp_path, numbers):
     assert gone(started, 90)
     if len(numbers) == 1:
         assert "Traceback" not in output
-        assert "RUNNING" not in {run.info.status for run in mlflow_runs(storage)}
+        assert "RUNNING" not in {run.info.status for run in mlflow_runs(database(storage))}
         assert 0 < (results(storage)["status"] == "finished").sum() < MEMBERS
     code, output = Command(*arguments, cwd=tmp_path).end()
     assert code == 0, output
-    check(storage, MEMBERS)
+    check(storage, undisturbed(20))

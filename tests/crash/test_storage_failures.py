@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Command, keys
+from commands import Command, keys, ledger
 from pyarrow import fs
 
 from trainables.ray_train import CheckpointFile, StorageError
@@ -20,10 +20,6 @@ MEMBERS = 20
 SHORT = ("--set", "epochs=2", "--max-concurrent", "1")
 SECRET = "correct-horse-battery-staple"
 pytestmark = pytest.mark.timeout(400)
-
-
-def ledger(storage: Path) -> list[Path]:
-    return list((storage / "quickstart" / "ledger").glob("*.parquet"))
 
 
 @pytest.fixture

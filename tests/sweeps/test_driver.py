@@ -97,7 +97,7 @@ def test_what_does_not_fit_into_memory_is_halved_until_it_does(ledger, drain):
     assert [len(cohort.members) for cohort in cohorts] == [4, 2, 2, 4, 2, 2]
     assert d.trained == 8
     assert {row.status for row in ledger.read().values()} == {"finished"}
-    assert ledger.begun_cohorts() == []
+    assert ledger.begun_cohorts(lambda key: True) == []
 
 
 def test_a_member_that_does_not_fit_alone_fails_and_the_others_of_its_cohort_do_not(ledger, drain):
@@ -192,7 +192,17 @@ def test_cohorts_in_training_when_the_driver_died_are_formed_again_as_they_were(
     assert again.next() is None
     for cohort in cohorts:
         again.ended(cohort, [result(member) for member in cohort.members])
-    assert ledger.begun_cohorts() == []
+    assert ledger.begun_cohorts(lambda key: True) == []
+
+
+def test_a_cohort_whose_driver_died_after_its_last_row_is_over(ledger, storage, drain):
+    plan = Plan(SMALL, Overrides(only="grid"))
+    killed = driver(ledger, plan)
+    drain(killed)
+    ledger.begin_cohort("unended", [member.key for member in plan.members["grid"]])
+    ledger.begin_cohort("of another study", ["a member"])
+    assert drain(driver(ledger, plan)) == []
+    assert storage.list("cohorts", ".json") == ["cohorts/of another study.json"]
 
 
 def test_a_smaller_pack_regroups_cohorts_that_were_in_training(ledger):
