@@ -50,6 +50,7 @@ class Images:
 
     series: str
     samples: bool = False
+    panels: str | None = None
 
 
 Figure = Heatmap | Lines | Curves | Images

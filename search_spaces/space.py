@@ -171,11 +171,13 @@ class Winner:
     study: the earlier one; its metric decides, on the validation images.
     fields: dotted paths.
     match: labels that both studies have; each cell takes from the best of those cells that agree with it on them.
+    when: cells that do not meet it take nothing.
     """
 
     study: str
     fields: tuple[str, ...]
     match: tuple[str, ...] = ()
+    when: When | None = None
 
 
 @dataclass(frozen=True)
@@ -184,12 +186,14 @@ class Claim:
 
     better, worse: labels that pick one row each; axes that are not named are chosen by the study's metric.
     metric: None for the study's own, in its direction.
+    reaches: where it is given, not the last value of the metric is compared but the first epoch that reaches this one.
     """
 
     text: str
     better: Mapping[str, Any]
     worse: Mapping[str, Any]
     metric: str | None = None
+    reaches: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.space import Study, Winner
+from search_spaces.space import Study, Winner, holds
 from sweeps.errors import UserError
 from sweeps.ledger import Ledger, Row
 from sweeps.plan import Cell, Member, Plan
@@ -74,7 +74,7 @@ class Unfolding:
 
     def _recall(self, cell: "_Cell") -> None:
         """Takes from winners that were chosen before, if all were."""
-        found = [self._recorded(winner, cell.cell) for winner in self.study.takes]
+        found = [self._recorded(winner, cell.cell) for winner in _winners(cell.cell)]
         if all(choice is not None for choice in found):
             self._begin(cell, [choice for choice in found if choice is not None])
 
@@ -85,7 +85,7 @@ class Unfolding:
     def _take(self, cell: "_Cell", rows: Mapping[str, Row], settled: set[str]) -> None:
         """Chooses winners, where all members of their groups have ended."""
         choices = []
-        for winner in self.study.takes:
+        for winner in _winners(cell.cell):
             match, before = _match(winner, cell.cell), self._before[winner.study]
             group = before.group(match)
             if group is None or any(member.key not in settled for member in group):
@@ -187,6 +187,11 @@ def _fields(member: Member, winner: Winner) -> dict[str, Any]:
     if absent := [path for path in winner.fields if path not in flat]:
         raise UserError(f"study {member.study!r} has no field {absent[0]!r} for another to take")
     return {path: flat[path] for path in winner.fields}
+
+
+def _winners(cell: Cell) -> tuple[Winner, ...]:
+    """What a cell takes from."""
+    return tuple(winner for winner in cell.study.takes if holds(winner.when, cell.labels))
 
 
 def _match(winner: Winner, cell: Cell) -> dict[str, Any]:
