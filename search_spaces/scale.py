@@ -18,7 +18,7 @@ class Scale:
     """A reduction. What counts epochs shrinks with them, so that a schedule keeps its form.
 
     epochs: at most so many. seeds: the first so many of each study. images: at most so many a split; None for all.
-    values: at most so many of each axis with numbers, its ends and those evenly between.
+    values: at most so many of each axis with numbers, its ends and those evenly between; twice as many suggestions.
     stand_ins: whether other images may stand in for a data set that is missing.
     """
 
@@ -34,7 +34,10 @@ class Scale:
         """What was reduced, in words."""
         images = "" if self.images is None else f", at most {self.images} images a split"
         seeds = "1 seed" if self.seeds == 1 else f"at most {self.seeds} seeds"
-        return f"at most {self.epochs} epochs, {seeds}{images}, at most {self.values} values of each numeric axis"
+        return (
+            f"at most {self.epochs} epochs, {seeds}{images}, at most {self.values} values of each numeric axis "
+            f"and {2 * self.values} suggestions a search"
+        )
 
     def config(self, config: "Config") -> "Config":
         """A configuration at this scale."""
@@ -60,7 +63,11 @@ class Scale:
             dataclasses.replace(axis, values=_thinned(axis.values, self.values)) if isinstance(axis, Axis) else axis
             for axis in study.grid
         )
-        return dataclasses.replace(study, grid=grid, seeds=study.seeds[: self.seeds], scale=self)
+        search = study.search
+        if search is not None:
+            members = min(search.members, 2 * self.values)
+            search = dataclasses.replace(search, members=members, batch=min(search.batch, members))
+        return dataclasses.replace(study, grid=grid, search=search, seeds=study.seeds[: self.seeds], scale=self)
 
 
 SMOKE = Scale("smoke", epochs=2, seeds=1, images=256, values=2, stand_ins=True)

@@ -9,7 +9,7 @@ import pickle
 import signal
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -213,6 +213,7 @@ class _Dispatcher(Searcher):
             workers=self._resources.workers,
             threads=self._resources.threads,
             scratch=self._scratch,
+            halving=asdict(cohort.halving) if cohort.halving else None,
         )
         self._cohorts[trial_id] = cohort
         return {"task": task.to_json()}

@@ -22,9 +22,9 @@ _PLAN, REPORT = "plan.json", "report/index.html"
 
 
 def find_sweep(name: str) -> Sweep:
-    """The sweep of that name; raises UserError, listing the known ones."""
+    """The sweep of that name, or from which one of that name is derived; raises UserError, listing the known ones."""
     try:
-        return get_sweep(name)
+        return get_sweep(name.partition("-")[0])
     except UnknownSweep as error:
         raise UserError(str(error)) from None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweeps import folder, space
+from sweeps import folder, sessions, space
 from sweeps.cli import INTERRUPTED, OK, SOME_FAILED
 from sweeps.driver import Driver
 from sweeps.errors import UserError
@@ -21,7 +21,6 @@ from sweeps.report import tables
 from sweeps.status import run_command
 from sweeps.storage import Storage, joined
 from sweeps.tracking import Tracker
-from sweeps.tracking_uri import database
 from trainables.data import DataError, download, load
 
 if TYPE_CHECKING:
@@ -56,14 +55,16 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     if driver.todo:
         _check_data(plan, options)
         space.check(storage, driver.left(), options.data_dir)
-    tracker = Tracker(options.tracking_uri, _artifacts(options.tracking_uri), plan.sweep)
+    tracker = Tracker(options.tracking_uri, plan, storage, options.data_dir)
     with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
         # Only now is it certain that the run can be done as asked.
         folder.save_plan(storage, plan.overrides)
+        sessions.record(storage, plan.overrides)
         finished = _run(driver, tracker, Progress(console, plan), resources, storage, options)
     if not finished:
         console.print("Interrupted; what is done is recorded.", highlight=False)
     report = folder.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
+    tracker.publish_report()
     _summarize(driver, tracker, storage, report, console)
     return _conclude(driver, storage, console, interrupted=not finished)
 
@@ -92,7 +93,7 @@ def _run(
     """Trains what is left, if there are resources to do it with; returns False where that was interrupted."""
     progress.found(driver.members(), driver.settled())
     driver.listen(progress, tracker)
-    tracker.start(driver.plan.studies, driver.members(), driver.settled())
+    tracker.start(driver.members(), driver.settled())
     status = "FAILED"
     try:
         if resources is not None:
@@ -123,12 +124,6 @@ def _check_data(plan: Plan, options: Options) -> None:
             (download if options.download else load)(name, options.data_dir)
         except DataError as error:
             raise UserError(f"data set {name!r}: {error}") from None
-
-
-def _artifacts(tracking_uri: str) -> str | None:
-    """Where MLflow is to keep artifacts: beside its database; a server decides for itself."""
-    path = database(tracking_uri)
-    return None if path is None else (path.absolute().parent / "mlartifacts").as_uri()
 
 
 def _best(driver: Driver) -> list[str]:
@@ -163,6 +158,8 @@ def _conclude(driver: Driver, storage: Storage, console: Console, *, interrupted
     if interrupted:
         console.print(f"To go on: {command}", highlight=False, soft_wrap=True)
         return INTERRUPTED
+    for reason in driver.blocked:
+        console.print(f"Not trained: {reason}.", highlight=False, soft_wrap=True)
     if driver.gave_up:
         console.print(
             f"Stopped after {driver.failures} failures (--max-failures); the rest has not been trained.",
@@ -176,4 +173,4 @@ def _conclude(driver: Driver, storage: Storage, console: Console, *, interrupted
             soft_wrap=True,
         )
         return SOME_FAILED
-    return OK
+    return SOME_FAILED if driver.blocked else OK

@@ -1,5 +1,6 @@
 """Planning: every member of a sweep, complete and validated, before anything starts."""
 
+import dataclasses
 import difflib
 import fnmatch
 import hashlib
@@ -138,7 +139,7 @@ class Plan:
     """
 
     def __init__(self, sweep: Sweep, overrides: Overrides = Overrides()):  # frozen
-        self.asked, self.overrides = sweep.name, overrides
+        self._asked, self.overrides = sweep, overrides
         self.sweep = overrides.derived(sweep)
         self.studies = self._chosen()
         self._cells = {
@@ -152,6 +153,11 @@ class Plan:
             self._check_settings()
         self._example = {study.name: self._examples(study) for study in self.studies}
 
+    def standing_in(self, stand_ins: Mapping[str, str]) -> "Plan":
+        """The same plan with other images in the place of some data sets."""
+        changed = dict(self.overrides.stand_ins) | dict(stand_ins)
+        return Plan(self._asked, dataclasses.replace(self.overrides, stand_ins=tuple(changed.items())))
+
     def _chosen(self) -> list[Study]:
         """The studies that match `--only`, and those that they take from."""
         pattern = self.overrides.only or "*"
@@ -163,6 +169,11 @@ class Plan:
             if study.name in chosen:
                 chosen |= {winner.study for winner in study.takes}
         return [study for study in self.sweep.studies if study.name in chosen]
+
+    @property
+    def asked(self) -> str:
+        """The name of the sweep before it was derived, as one types it."""
+        return self._asked.name
 
     def _examples(self, study: Study) -> tuple[Member, ...]:
         """A study's members; before any suggestion, and with what its cells have for the fields that it will take."""

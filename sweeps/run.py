@@ -1,7 +1,7 @@
 """python -m sweeps.run NAME: trains whatever of a sweep has not been trained, and reports."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 from rich.console import Console
@@ -10,6 +10,9 @@ from rich.table import Table
 from search_spaces import get_sweep, list_sweeps
 from sweeps.cli import OK, run_app, single
 from sweeps.errors import UserError
+
+if TYPE_CHECKING:
+    from sweeps.plan import Plan, SearchOptions
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -27,6 +30,20 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Set a field of every configuration that has it; repeatable."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Use seeds 0 to N-1 in every study.")] = None,
+    scale: Annotated[str, typer.Option(help="full, or reduced, and marked so: smoke, day.")] = "full",
+    search: Annotated[
+        str | None, typer.Option(metavar="SAMPLER", help="Search the grids' ranges instead: tpe, gp or random.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Members a study may use in a search; by default as many as its grid has.")
+    ] = None,
+    halving: Annotated[
+        int | None, typer.Option(min=1, help="In a search, the best 1/N of a batch train on at each rung; 1 for all.")
+    ] = None,
+    stand_in: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=OTHER", help="Take other images in the place of a data set; repeatable."),
+    ] = None,
     storage: Annotated[str, typer.Option(metavar="URI", help="Folder or URI for everything that is kept.")] = "./runs",
     tracking_uri: Annotated[
         str | None, typer.Option(metavar="URI", help="MLflow's; by default sqlite in the storage folder.")
@@ -50,19 +67,32 @@ def run(
         return OK
     if name is None:
         raise UserError(f"which sweep? known: {', '.join(list_sweeps())}")
+    if "-" in name:
+        base, _, derived = name.partition("-")
+        raise UserError(f"{name!r} is a folder's name; run {base!r} with --scale or --search, as in --scale {derived}")
     check_device(device)
     largest = _pack(pack)
 
     # Only now what takes seconds to import.
-    from sweeps import folder, launch
+    from sweeps import folder, launch, stand_ins
     from sweeps.lock import Lock
     from sweeps.plan import Overrides, Plan, parse_setting
     from sweeps.storage import Storage
     from sweeps.tracking_uri import check_tracking_uri, of_database
 
     settings = tuple(parse_setting(text) for text in set_ or ())
-    planned = Plan(folder.find_sweep(name), Overrides(only, settings, seeds))
-    place = Storage(storage, name)
+    wanted = Overrides(
+        only=only,
+        values=settings,
+        seeds=seeds,
+        scale=None if scale == "full" else scale,
+        search=_search(search, budget, halving),
+        stand_ins=tuple(stand_ins.parse(stand_in or ()).items()),
+    )
+    planned = Plan(folder.find_sweep(name), wanted)
+    if not download:
+        planned = _with_stand_ins(planned, data_dir.absolute())
+    place = Storage(storage, planned.sweep.name)
     console = Console()
     if plan:
         _print_plan(console, folder.counts(planned, place))
@@ -92,6 +122,32 @@ def run(
     )
     with Lock(place):
         return launch.launch(planned, place, options, console)
+
+
+def _search(sampler: str | None, budget: int | None, halving: int | None) -> "SearchOptions | None":
+    from search_spaces.space import Sampler
+    from sweeps.plan import SearchOptions
+
+    if sampler is None:
+        if budget is not None or halving is not None:
+            raise UserError("--budget and --halving belong to a search; add --search tpe, for example")
+        return None
+    samplers = get_args(Sampler)
+    if sampler not in samplers:
+        raise UserError(f"--search is one of {', '.join(samplers)}, got {sampler!r}")
+    return SearchOptions(cast(Sampler, sampler), budget, SearchOptions.halving if halving is None else halving)
+
+
+def _with_stand_ins(plan: "Plan", data_dir: Path) -> "Plan":
+    """The plan, with the images that its scale offers for data sets that are missing."""
+    from search_spaces.scale import SCALES
+    from sweeps import stand_ins
+
+    scale = plan.overrides.scale
+    if scale is None or not SCALES[scale].stand_ins:
+        return plan
+    found = stand_ins.offered(plan.data_sets, data_dir)
+    return plan.standing_in(found) if found else plan
 
 
 def check_device(device: str) -> None:

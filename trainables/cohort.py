@@ -67,10 +67,7 @@ class Cohort:
         self.config = configs[0]
         self.device, self.dtype = torch.device(device), dtype
         self.epoch = 0
-        self._images = {
-            "train": _on_device(images.train, self.device),
-            "validation": _on_device(images.validation, self.device),
-        }
+        self._images = {split: _on_device(part, self.device) for split, part in images.splits.items()}
         members = [_initialised(config, images.image_shape) for config in configs]
         self._model = members[0].to(self.device)
         states = [member.state_dict() for member in members]
@@ -208,11 +205,21 @@ class Cohort:
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
+    def test_metrics(self) -> dict[str, np.ndarray]:
+        """Metrics on the test images, each [M] float64, of the members as they stand; none without such images.
+
+        For the last figures of a report: nothing is ever chosen by them.
+        """
+        if "test" not in self._images:
+            return {}
+        knobs = objective.epoch_knobs(self.config, self._knobs, max(1, self.epoch))
+        return {name: value.double().cpu().numpy() for name, value in self._evaluate(knobs, "test").items()}
+
     @torch.no_grad()
-    def _evaluate(self, epoch_knobs: Tensors) -> Tensors:
+    def _evaluate(self, epoch_knobs: Tensors, split: str = "validation") -> Tensors:
         """Metrics [M] on the validation images, with noise that is the same in every epoch: that of an epoch 0."""
         parts = []
-        for members in self._snapshots(epoch_knobs):
+        for members in self._snapshots(epoch_knobs, split):
             sums: Tensors = {}
             for step, x in enumerate(members.batches(EVALUATION_BATCH)):
                 noise = members.noise((x.shape[1], *self.config.latent.z_shape), Purpose.EVALUATION_LATENT, step=step)
@@ -220,14 +227,14 @@ class Cohort:
                 sums = {name: sums.get(name, 0) + value for name, value in more.items()}
             parts.append(sums)
         total = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        images = self._images["validation"]
+        images = self._images[split]
         return objective.metrics_of(self.config, total, len(images), images[0].numel())
 
     def snapshots(self) -> Iterator[Snapshot]:
         """The members as they stand after this epoch, in the stacks that they are trained in."""
         yield from self._snapshots(objective.epoch_knobs(self.config, self._knobs, max(1, self.epoch)))
 
-    def _snapshots(self, epoch_knobs: Tensors) -> Iterator[Snapshot]:
+    def _snapshots(self, epoch_knobs: Tensors, split: str = "validation") -> Iterator[Snapshot]:
         self._model.eval()
         epoch_knobs = epoch_knobs | {"running_loss": self._running["sum"] / self._running["weight"].clamp(min=1e-12)}
         for which, streams in self._turns:
@@ -236,7 +243,7 @@ class Cohort:
                 parameters={n: v[which] for group in self.groups.values() for n, v in group.named(group.flat).items()},
                 buffers={name: value[which] for name, value in self._buffers.items()},
                 knobs={path: value[which].to(self.dtype) for path, value in epoch_knobs.items()},
-                images=self._images["validation"],
+                images=self._images[split],
                 streams=streams,
                 lift=lambda function: _lift(function, self.config, self._model),
             )

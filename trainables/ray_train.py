@@ -20,6 +20,7 @@ import torch
 from pyarrow import fs
 
 from trainables.config import TrainingConfig
+from trainables.halving import Halving
 from trainables.training import CohortTraining, TrainingResult, resolve_device
 
 REPORT_EVERY_S = 1.0
@@ -42,6 +43,8 @@ class Task:
     threads: int
     scratch: str
     """Folder for Ray Train's own files."""
+    halving: dict[str, Any] | None = None
+    """The rule by which members are stopped early, if there is one; the workers of a group each apply it to theirs."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -107,7 +110,10 @@ def train_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, n
     Reports {"since": epoch, "history": metrics [epochs, M] since then} at most every `every_s` seconds, and at the end
     the same with {"results": [...]}, from the first epoch on, so that nothing depends on a report that was lost.
     """
-    training = CohortTraining(configs, device=resolve_device(task.device), data_dir=Path(task.data_dir))
+    halving = Halving(**task.halving) if task.halving else None
+    training = CohortTraining(
+        configs, device=resolve_device(task.device), data_dir=Path(task.data_dir), halving=halving
+    )
     file = CheckpointFile(task.checkpoints, name)
     if (saved := file.read()) is not None:
         with contextlib.suppress(ValueError):  # a damaged checkpoint costs the epochs it held, not the training

@@ -31,7 +31,7 @@ class Snapshot:
     knobs: Tensors
     """Knobs as of the epoch by dotted path, and `running_loss`, each [m]."""
     images: Tensor
-    """The validation images, uint8 [N, C, H, W]."""
+    """uint8 [N, C, H, W]; of the validation split, but for a report's last figures."""
     streams: Streams
     lift: Callable[[Callable[..., Any]], Callable[..., Any]]
     """Makes of a function (config, model, tensors, …) of one member one of (tensors, …) of the stack."""
@@ -42,7 +42,7 @@ class Snapshot:
         return self.parameters | self.buffers
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """What the members see of the validation images, in order, `size` at a time: each [m, B, C, H, W]."""
+        """What the members see of the images, in order, `size` at a time: each [m, B, C, H, W]."""
         m = len(self.knobs["running_loss"])
         for step, batch in enumerate(self.images.split(size)):
             stacked = batch.expand(m, *batch.shape)

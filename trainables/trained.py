@@ -81,9 +81,10 @@ class TrainedVAE:
             ValueError: the checkpoint is damaged, or the member is not in it.
         """
         header, tensors = read_checkpoint(checkpoint)
-        if config.key() not in header.keys:
-            raise ValueError(f"member {config.key()} is not in this checkpoint")
-        member = header.keys.index(config.key())
+        try:
+            member = header.member(config.key())
+        except KeyError:
+            raise ValueError(f"member {config.key()} is not in this checkpoint") from None
         model = _empty(config, image_shape)
         for name, stacked in tensors.items():
             kind, _, name = name.partition("/")

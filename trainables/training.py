@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -24,12 +24,13 @@ from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import load
 from trainables.diagnostics import measure_due
+from trainables.halving import Halving
 
 CHECKPOINT_FORMAT = 1
 _HISTORY = "history/"
 History = dict[str, np.ndarray]
-"""Metrics by name, each [epochs, M] float64; NaN from a member's divergence on, and for a diagnostic in epochs in which
-it is not due."""
+"""Metrics by name, each [epochs, M] float64; NaN from a member's divergence on, after it was stopped, and for a
+diagnostic in epochs in which it is not due."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +38,35 @@ class TrainingResult:
     """What came of one member. `epochs` is the number trained; of a diverged member, the epoch it diverged in."""
 
     key: str
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "stopped", "failed"]
     reason: str | None
     epochs: int
     wall_s: float
     """The member's share of its cohort's wall time."""
     metrics: dict[str, float]
-    """Of the last epoch, diagnostics as last measured; empty for a failed member."""
+    """Of the last epoch, diagnostics as last measured, and for a finished member `test_*` on the test images, if there
+    are any; empty for a failed member."""
     history: dict[str, list[float]] = field(repr=False)
     """Metrics by name, one number an epoch from the first."""
     state: dict[str, Tensor] = field(repr=False, default_factory=dict)
-    """The model's `state_dict`."""
+    """The model's `state_dict`; empty for a member that was stopped."""
 
 
 class CohortTraining:
     """A cohort together with its history: what a checkpoint holds.
 
-    Iterating trains epoch by epoch and yields the number of each epoch completed.
+    Iterating trains epoch by epoch and yields the number of each epoch completed. With `halving`, members that do not
+    pass a rung are stopped there, dropped from the cohort and cost nothing any more; so are those that have diverged.
     """
 
     def __init__(
-        self, configs: Sequence[TrainingConfig], *, device: torch.device | str, data_dir: Path, **options: Any
+        self,
+        configs: Sequence[TrainingConfig],
+        *,
+        device: torch.device | str,
+        data_dir: Path,
+        halving: Halving | None = None,
+        **options: Any,
     ):
         self.keys = [config.key() for config in configs]
         self.epochs = configs[0].epochs
@@ -65,6 +74,11 @@ class CohortTraining:
         images = load(data.name, Path(data_dir)).limited(data.limit)
         self.cohort = Cohort(configs, images, device=device, **options)
         self.wall_s = 0.0
+        self._halving = halving
+        self._rungs = halving.rungs(len(configs), self.epochs) if halving else {}
+        self._kept = list(range(len(configs)))
+        """The members that are in the cohort, by their position among all."""
+        self._dropped: dict[int, Dropped] = {}
         self._metrics: dict[str, list[np.ndarray]] = defaultdict(list)
 
     def __iter__(self) -> Iterator[int]:
@@ -72,9 +86,26 @@ class CohortTraining:
             started = time.perf_counter()
             metrics = self.cohort.train_epoch()
             self.wall_s += time.perf_counter() - started
-            for name, value in (metrics | measure_due(self.cohort)).items():
-                self._metrics[name].append(value)
+            metrics |= measure_due(self.cohort)
+            for name, value in metrics.items():
+                everyone = np.full(len(self.keys), np.nan)
+                everyone[self._kept] = value
+                self._metrics[name].append(everyone)
+            if self._halving and self.cohort.epoch in self._rungs:
+                self._drop(metrics[self._halving.metric], self._rungs[self.cohort.epoch])
             yield self.cohort.epoch
+
+    def _drop(self, values: np.ndarray, count: int) -> None:
+        """Lets only the best `count` members train on."""
+        assert self._halving is not None
+        best = self._halving.best(values, count)
+        diverged = self.cohort.diverged_epoch
+        best = [member for member in best if diverged[member] is None] or best[:1]
+        for member, position in enumerate(self._kept):
+            if member not in best:
+                self._dropped[position] = Dropped(epoch=self.cohort.epoch, diverged=diverged[member])
+        self.cohort.keep(best)
+        self._kept = [self._kept[member] for member in best]
 
     def history(self, since: int = 0) -> History:
         """Metrics of the epochs after `since`."""
@@ -83,23 +114,33 @@ class CohortTraining:
     def results(self, with_state: bool = False) -> list[TrainingResult]:
         """What came of each member, in the order of the configurations."""
         history = self.history()
+        in_cohort = {position: member for member, position in enumerate(self._kept)}
+        diverged_epoch = self.cohort.diverged_epoch
+        test = self.cohort.test_metrics() if self.cohort.epoch == self.epochs else {}
+        trained = [self._dropped[p].epoch if p in self._dropped else self.cohort.epoch for p in range(len(self.keys))]
         results = []
-        for member, (key, diverged) in enumerate(zip(self.keys, self.cohort.diverged_epoch, strict=True)):
-            epochs = diverged or self.cohort.epoch
+        for position, key in enumerate(self.keys):
+            member, dropped = in_cohort.get(position), self._dropped.get(position)
+            diverged = dropped.diverged if dropped else diverged_epoch[in_cohort[position]]
+            status = "failed" if diverged else "stopped" if dropped else "finished"
+            epochs = diverged or trained[position]
             own = {
-                name: values[: epochs if diverged is None else epochs - 1, member].tolist()
+                name: values[: epochs - 1 if diverged else epochs, position].tolist()
                 for name, values in history.items()
             }
+            metrics = {} if diverged else _latest(own)
+            if status == "finished":
+                metrics |= {f"test_{name}": float(values[member]) for name, values in test.items()}
             results.append(
                 TrainingResult(
                     key=key,
-                    status="finished" if diverged is None else "failed",
-                    reason=None if diverged is None else "diverged",
+                    status=status,
+                    reason="diverged" if diverged else None,
                     epochs=epochs,
-                    wall_s=self.wall_s / len(self.keys),
-                    metrics=_latest(own) if diverged is None else {},
+                    wall_s=self.wall_s * trained[position] / max(1, sum(trained)),
+                    metrics=metrics,
                     history=own,
-                    state=self.cohort.member_state(member) if with_state else {},
+                    state={} if member is None or not with_state else self.cohort.member_state(member),
                 )
             )
         return results
@@ -111,6 +152,8 @@ class CohortTraining:
         header = CheckpointHeader(
             format=CHECKPOINT_FORMAT,
             keys=self.keys,
+            kept=self._kept,
+            dropped=self._dropped,
             epoch=self.cohort.epoch,
             wall_s=self.wall_s,
             metrics=list(history),
@@ -129,7 +172,13 @@ class CohortTraining:
         history = {name: tensors.pop(_HISTORY + name, torch.empty(0)).numpy() for name in header.metrics}
         if any((h.shape, h.dtype) != ((header.epoch, len(self.keys)), np.float64) for h in history.values()):
             raise ValueError("this checkpoint is damaged: its history is not of its epochs and members")
+        shapes = {name: (len(header.kept), *value.shape[1:]) for name, value in self.cohort.state().items()}
+        if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
+            raise ValueError("this checkpoint is of another cohort: its tensors have other names or shapes")
+        if len(header.kept) < len(self._kept):
+            self.cohort.keep(header.kept)
         self.cohort.load_state(tensors, header.epoch)
+        self._kept, self._dropped = list(header.kept), dict(header.dropped)
         self.wall_s = header.wall_s
         self._metrics = defaultdict(list, {name: list(values) for name, values in history.items()})
 
@@ -140,16 +189,44 @@ def _latest(history: dict[str, list[float]]) -> dict[str, float]:
     return {name: values[-1] for name, values in measured.items() if values}
 
 
+class Dropped(BaseModel):
+    """A member that trains no more: after which epoch, and in which it diverged, if that is why."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    epoch: Annotated[int, Field(ge=1)]
+    diverged: Annotated[int | None, Field(ge=1)] = None
+
+
 class CheckpointHeader(BaseModel):
-    """What a checkpoint says beside its tensors: whose, after how many epochs, wall time, the metrics in order."""
+    """What a checkpoint says beside its tensors.
+
+    keys: of all members of the cohort. kept: the positions among them of those whose tensors it holds, in their order.
+    dropped: what became of the others, by position. epoch: the last one trained. metrics: in the order of the history.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal[1]
     keys: list[str]
+    kept: list[Annotated[int, Field(ge=0)]]
+    dropped: dict[int, Dropped]
     epoch: Annotated[int, Field(ge=0)]
     wall_s: Annotated[float, Field(ge=0)]
     metrics: list[str]
+
+    @model_validator(mode="after")
+    def _positions_fit(self) -> Self:
+        if sorted([*self.kept, *self.dropped]) != list(range(len(self.keys))):
+            raise ValueError("every member is either kept or dropped")
+        return self
+
+    def member(self, key: str) -> int:
+        """The position of a member's tensors; raises KeyError where there are none of it."""
+        position = self.keys.index(key) if key in self.keys else -1
+        if position not in self.kept:
+            raise KeyError(key)
+        return self.kept.index(position)
 
 
 def read_checkpoint(checkpoint: bytes) -> tuple[CheckpointHeader, dict[str, Tensor]]:
