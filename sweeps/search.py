@@ -137,7 +137,7 @@ class CellSearch:
         mean = sum(values) / len(values)
         stopped = any(row.status == "stopped" for row in ended)
         state = TrialState.PRUNED if stopped else TrialState.COMPLETE
-        distributions = {d.key: _distribution(d) for d in self._search.space if d.key in point}
+        distributions = {d.key: distribution(d) for d in self._search.space if d.key in point}
         if not math.isfinite(mean):
             return create_trial(state=TrialState.FAIL, params=dict(point), distributions=distributions)
         return create_trial(
@@ -149,15 +149,17 @@ class CellSearch:
         )
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """What Optuna draws a dimension from."""
     if isinstance(dimension, Uniform) and dimension.whole:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     if isinstance(dimension, Uniform):
         return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-    return CategoricalDistribution(range(len(_options(dimension))))
+    return CategoricalDistribution(range(len(options(dimension))))
 
 
-def _options(dimension: Choice | Variants) -> Sequence[Any]:
+def options(dimension: Choice | Variants) -> Sequence[Any]:
+    """The values of a dimension that has finitely many; of variants their labels."""
     return dimension.values if isinstance(dimension, Choice) else list(dimension.patches)
 
 
@@ -166,9 +168,9 @@ def _suggest(trial: optuna.Trial, dimension: Dimension) -> Any:
         return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log)
     if isinstance(dimension, Uniform):
         return trial.suggest_float(dimension.key, dimension.low, dimension.high, log=dimension.log)
-    return trial.suggest_categorical(dimension.key, range(len(_options(dimension))))
+    return trial.suggest_categorical(dimension.key, range(len(options(dimension))))
 
 
 def _value(dimension: Dimension, suggested: Any) -> Any:
     """What a suggestion stands for: of finitely many values their index is suggested, since they may be tables."""
-    return suggested if isinstance(dimension, Uniform) else _options(dimension)[suggested]
+    return suggested if isinstance(dimension, Uniform) else options(dimension)[suggested]
