@@ -1,0 +1,12 @@
+"""paper_grid: every table and figure of the papers.
+
+    python -m sweeps.run paper_grid --plan
+    python -m sweeps.run paper_grid --only 'sg/table2*'
+
+Each family of studies says in the header of its own file what it compares, how many members it has and what to expect.
+"""
+
+from search_spaces import silent_gradients
+from search_spaces.space import Sweep
+
+SWEEPS = (Sweep("paper_grid", "Every table and figure of the papers", (*silent_gradients.STUDIES,)),)
