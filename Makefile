@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PORT ?= 5000
 
-.PHONY: install demo ui test test-slow lint
+.PHONY: install demo ui test test-slow test-cluster lint
 
 install: $(INSTALLED)
 
@@ -25,6 +25,11 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# The real ray up, on machines made of Linux namespaces: needs root, openssh-server, rsync, tmux and curl.
+test-cluster: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster]'
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/cluster
 
 lint: install
 	$(BIN)/ruff check

@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from sweeps.cli import INTERNAL, OK, run_app, single
+from sweeps.errors import UserError
 from sweeps.findings import PROJECT, Finding, ok, problem, safely
 from sweeps.run import check_device
 from sweeps.tracking_uri import database, of_database
@@ -168,7 +169,15 @@ def data_sets(data_dir: Path) -> Iterator[Finding]:
 
 
 def findings(
-    *, storage: str, tracking_uri: str | None, data_dir: Path, ray: bool, address: str | None, device: str
+    *,
+    storage: str,
+    tracking_uri: str | None,
+    data_dir: Path,
+    ray: bool,
+    address: str | None,
+    device: str,
+    nodes: int | None = None,
+    wait_s: float = 0.0,
 ) -> Iterator[Finding]:
     """All checks in turn."""
     yield from safely("packages", python_and_packages)
@@ -186,7 +195,7 @@ def findings(
     if ray or address is not None:
         from sweeps.nodes import ray_cluster  # Ray takes seconds to import
 
-        yield from safely("ray", lambda: ray_cluster(address, device))
+        yield from safely("ray", lambda: ray_cluster(address, device, nodes, wait_s))
 
 
 def doctor(
@@ -198,12 +207,23 @@ def doctor(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     ray: Annotated[bool, typer.Option("--ray", help="Also start Ray on this machine, which takes seconds.")] = False,
     address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="Also ask this Ray cluster.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="How many nodes the cluster must have.")] = None,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for them.")] = 0.0,
 ) -> int:
     """Checks whether sweeps can run here, and says what to do where they cannot. Exit code 0, or 1 with a problem."""
     check_device(device)
+    if nodes is not None and address is None:
+        raise UserError(f"--nodes {nodes} is about a cluster: add --address, on its head --address auto")
     worst = OK
     for finding in findings(
-        storage=storage, tracking_uri=tracking_uri, data_dir=data_dir, ray=ray, address=address, device=device
+        storage=storage,
+        tracking_uri=tracking_uri,
+        data_dir=data_dir,
+        ray=ray,
+        address=address,
+        device=device,
+        nodes=nodes,
+        wait_s=wait,
     ):
         print(finding, flush=True)
         worst = INTERNAL if finding.level == "problem" else worst

@@ -219,3 +219,31 @@ def test_ray_starts_here_on_request_and_touches_no_home(tmp_path):
     assert "has our versions and our time" in ended.stdout
     assert list(tmp_path.rglob("*")) == [home]
     assert "Token authentication" not in ended.stderr
+
+
+def test_the_number_of_nodes_is_that_of_a_cluster(command):
+    code, _, err = command(doctor.doctor, "--nodes", "2")
+    assert code == 2
+    assert "--address" in err
+
+
+MONITOR = """\
+2026-11-21 05:25:16,100\tINFO updater.py:490 -- \x1b[2m(1/2)\x1b[22m export RAY_HEAD_IP=192.0.2.10; echo one
+one
+2026-11-21 05:25:44,251\tINFO updater.py:490 -- \x1b[2m(2/2)\x1b[22m export RAY_HEAD_IP=192.0.2.10; pip install
+making it
+no space left on device
+2026-11-21 05:25:44,304\tINFO log_timer.py:25 -- NodeUpdater: 192.0.2.11: Setup commands failed [LogTimer=23715ms]
+2026-11-21 05:25:44,305\tERR updater.py:177 -- \x1b[31mNew status: \x1b[1mupdate-failed\x1b[22m\x1b[26m\x1b[39m
+Traceback (most recent call last):
+2026-11-21 05:25:45,251\tINFO updater.py:490 -- ray start
+2026-11-21 05:25:45,304\tINFO log_timer.py:25 -- NodeUpdater: 192.0.2.12: Ray start commands succeeded [LogTimer=2ms]
+2026-11-21 05:25:45,305\tINFO updater.py:177 -- New status: up-to-date
+"""
+
+
+def test_what_a_node_said_when_its_setup_failed_is_found_in_the_autoscalers_log():
+    from sweeps.nodes import failed_setups
+
+    assert failed_setups(MONITOR) == {"192.0.2.11": "making it | no space left on device"}
+    assert failed_setups("") == {}

@@ -1,0 +1,179 @@
+"""Machines on one machine: Linux namespaces, each with an address, processes, a /tmp and a home of its own.
+
+`ray up` takes whole machines: it ends every Ray process, installs packages and edits ~/.bashrc. In namespaces it does
+that to nobody else, and sshd listens on no address that anybody else could reach. Machines are joined by a bridge and
+share one folder, as by NFS.
+"""
+
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+VENV = Path(sys.prefix)
+SHARED, HOME = Path("/mnt"), Path("/srv")
+GATEWAY = "192.0.2.1"
+_TOOLS = ("unshare", "nsenter", "ip", "ssh", "ssh-keygen", "/usr/sbin/sshd", "rsync")
+_NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
+
+_START = """
+set -e
+hostname {name}
+echo "127.0.0.1 localhost
+{address} {name}" > {folder}/hosts
+mount --bind {folder}/hosts /etc/hosts
+mount --bind {shared} {SHARED}
+mount --bind {home} {HOME}
+sed 's#:/root:#:{HOME}:#' /etc/passwd > {folder}/passwd
+mount --bind {folder}/passwd /etc/passwd
+mount -t tmpfs layer {folder}/layer
+cd {folder}/layer
+mkdir upper work venv
+mount -t overlay overlay -o lowerdir={VENV},upperdir=$PWD/upper,workdir=$PWD/work venv
+test {checkout} = yes || mount -t tmpfs hidden {ROOT}
+mkdir -p {VENV}
+mount --move venv {VENV}
+mount -t tmpfs run /run
+mkdir /run/sshd /run/lab
+mount --bind {folder} /run/lab
+mount -t tmpfs tmp /tmp
+mount -t tmpfs shm /dev/shm
+cd {HOME}
+exec {process}
+"""
+_SSHD = """
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+PasswordAuthentication no
+StrictModes no
+UseDNS no
+PidFile none
+MaxStartups 50
+SetEnv PIP_NO_INDEX=1 PIP_NO_BUILD_ISOLATION=0
+"""
+
+
+def missing() -> str | None:
+    """Why machines cannot be made here; None if they can."""
+    for tool in _TOOLS:
+        if shutil.which(tool) is None:
+            return f"{tool} is not installed (Debian: util-linux, iproute2, openssh-server, rsync)"
+    probe = subprocess.run(["unshare", *_NAMESPACES, "--fork", "true"], capture_output=True, check=False)
+    return None if probe.returncode == 0 else "needs the right to make namespaces (root, or CAP_SYS_ADMIN)"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A running machine. `home` and `shared` can be seen from outside."""
+
+    name: str
+    address: str
+    home: Path
+    pid: int
+
+    def command(self, line: str, environment: Mapping[str, str] = {}) -> list[str]:
+        """What runs a line of bash on the machine, as one of its users would."""
+        variables = {"HOME": str(HOME), "PATH": f"{VENV}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin", "TERM": "dumb"}
+        words = [f"{name}={value}" for name, value in (variables | dict(environment)).items()]
+        enter = ["nsenter", "--target", str(self.pid), *_NAMESPACES]
+        return [*enter, "env", "--ignore-environment", *words, "bash", "-c", line]
+
+    def run(self, line: str, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
+        """Runs a line of bash to its end, with its output and errors in `stdout`."""
+        return subprocess.run(
+            self.command(line),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+
+@contextmanager
+def lab(folder: Path, nodes: Mapping[str, str], shared: Path) -> Iterator[tuple[Machine, dict[str, Machine]]]:
+    """A laptop with the checkout, and nodes (address by name) that run sshd and have Python packages, nothing more.
+
+    The laptop's ~/.ssh/id_ed25519 opens the nodes. What is installed to the packages of a machine ends with it.
+    """
+    with ExitStack() as stack:
+        laptop = stack.enter_context(_machine(folder, "laptop", GATEWAY, shared, checkout=True))
+        key = laptop.home / ".ssh" / "id_ed25519"
+        key.parent.mkdir()
+        _keygen(key)
+        _wire(laptop, "ip link add br0 type bridge && ip link set br0 up && ip link set lo up")
+        _wire(laptop, f"ip address add {GATEWAY}/24 dev br0")
+        machines = {}
+        for name, address in nodes.items():
+            public = key.with_suffix(".pub").read_text()
+            node = stack.enter_context(_machine(folder, name, address, shared, authorized=public))
+            _wire(laptop, f"ip link add {name} type veth peer name eth0 netns {node.pid}")
+            _wire(laptop, f"ip link set {name} master br0 up")
+            _wire(node, f"ip link set lo up && ip address add {address}/24 dev eth0 && ip link set eth0 up")
+            _wire(node, f"ip route add default via {GATEWAY}")
+            machines[name] = node
+        yield laptop, machines
+
+
+@contextmanager
+def _machine(
+    folder: Path, name: str, address: str, shared: Path, *, checkout: bool = False, authorized: str | None = None
+) -> Iterator[Machine]:
+    folder, home = folder / name, folder / name / "home"
+    home.mkdir(parents=True)
+    (folder / "layer").mkdir()
+    process = "sleep infinity"
+    if authorized is not None:
+        (folder / "authorized_keys").write_text(authorized)
+        _keygen(folder / "host_key")
+        (folder / "sshd_config").write_text(_SSHD.format(folder="/run/lab"))
+        process = "/usr/sbin/sshd -D -f /run/lab/sshd_config"
+    script = _START.format(
+        name=name,
+        address=address,
+        folder=shlex.quote(str(folder)),
+        shared=shlex.quote(str(shared)),
+        home=shlex.quote(str(home)),
+        checkout="yes" if checkout else "no",
+        process=process,
+        ROOT=ROOT,
+        VENV=VENV,
+        SHARED=SHARED,
+        HOME=HOME,
+    )
+    with (folder / "log").open("w") as log:
+        unshare = ["unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child", "sh", "-c", script]
+        process_ = subprocess.Popen(unshare, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield Machine(name, address, home, _first(process_, folder))
+    finally:
+        process_.kill()  # and with it everything that runs on the machine
+        process_.wait()
+
+
+def _first(process: subprocess.Popen, folder: Path) -> int:
+    """The process that keeps the machine running, once it is set up."""
+    deadline = time.monotonic() + 20
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while time.monotonic() < deadline and process.poll() is None:
+        for child in children.read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().strip() in ("sshd", "sleep"):
+                return int(child)
+        time.sleep(0.05)
+    process.kill()
+    raise RuntimeError((folder / "log").read_text())
+
+
+def _keygen(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+
+
+def _wire(machine: Machine, line: str) -> None:
+    subprocess.run(["nsenter", "--target", str(machine.pid), "--net", "sh", "-c", line], check=True)
