@@ -23,7 +23,7 @@ from sweeps.ledger import Ledger, Row
 from sweeps.plan import Cell, Member, Plan
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of TPE's `group`, which conditions need
+
 
 Point = dict[str, Any]
 """What Optuna suggests, by dotted path: a number, or a choice's index, since choices may be lists or tables."""
@@ -125,7 +125,10 @@ class CellSearch:
             "random": lambda: optuna.samplers.RandomSampler(seed=seed),
         }
         direction = "minimize" if self._study.mode == "min" else "maximize"
-        study = optuna.create_study(sampler=samplers[self._search.sampler](), direction=direction)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of TPE's `group`, which conditions need
+            sampler = samplers[self._search.sampler]()
+        study = optuna.create_study(sampler=sampler, direction=direction)
         study.add_trials(self._trial(point, members, rows) for point, members in self._suggestions)
         return study
 
