@@ -68,6 +68,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def _name(content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()[:32]}.parquet"
+
+
 def _row(record: dict[str, Any]) -> Row:
     record["config"] = json.loads(record["config"])
     record["metrics"], record["history"] = dict(record["metrics"]), dict(record["history"])
@@ -90,9 +94,9 @@ class Ledger:
             [{**vars(row), "config": json.dumps(row.config, sort_keys=True)} for row in rows], schema=_SCHEMA
         )
         sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue()
-        self._storage.write(f"{_FOLDER}/{hashlib.sha256(content).hexdigest()[:32]}.parquet", content)
+        self._storage.write(f"{_FOLDER}/{_name(content)}", content)
 
     def read(self) -> dict[str, Row]:
         """The row that counts, by key. Unreadable files are named in the log, set aside and ignored."""
@@ -107,12 +111,14 @@ class Ledger:
     def _rows(self, path: str) -> list[Row]:
         content = self._storage.read(path)  # an error here is the storage's, and says nothing about the file
         try:
-            file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+            file = pq.ParquetFile(io.BytesIO(content))
             written = int((file.schema_arrow.metadata or {}).get(b"vae_sweeps_ledger", b"0"))
             if written > FORMAT:
                 raise UserError(f"{path} has ledger format {written}, this program reads {FORMAT}: update the program")
             if not file.schema_arrow.equals(_SCHEMA):
                 raise ValueError("it is no ledger file")
+            if path != f"{_FOLDER}/{_name(content)}":
+                raise ValueError("it is not what was written under this name")
             return [_row(record) for record in file.read().to_pylist() if record["status"] in _RANK]
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
             self._set_aside(path, error)

@@ -1,11 +1,10 @@
-"""`python -m sweeps.run` that saves checkpoints every half second, and notes every epoch it trains in a file.
+"""`python -m sweeps.run` that saves a checkpoint after every epoch, and notes every epoch it trains in a file.
 
 EPOCHS=file python instrumented.py NAME …
 """
 
 import functools
 import os
-from typing import Any
 
 from sweeps import execute
 from sweeps.cli import run_app, single
@@ -16,12 +15,14 @@ NOTES = os.environ["EPOCHS"]
 
 def trial(config: dict[str, str]) -> None:
     """The trial, whose training appends a line "cohort epoch" to NOTES after each epoch."""
+    from collections.abc import Iterator  # what is at the top of this file is not sent to the process that trains
+
     from trainables import ray_train, training
 
     task = ray_train.Task.from_json(config["task"])
 
     class Noted(training.CohortTraining):
-        def __iter__(self) -> Any:
+        def __iter__(self) -> Iterator[int]:
             for epoch in super().__iter__():
                 with open(NOTES, "a") as file:
                     file.write(f"{task.key} {epoch}\n")
@@ -32,7 +33,7 @@ def trial(config: dict[str, str]) -> None:
 
 
 execute.trial = trial
-execute.Places = functools.partial(execute.Places, checkpoint_every_s=0.5)
+execute.Places = functools.partial(execute.Places, checkpoint_every_s=0.0)
 
 if __name__ == "__main__":
     run_app(single(run), "instrumented")

@@ -16,7 +16,7 @@ from trainables.ray_train import CheckpointFile
 from trainables.training import read_checkpoint
 
 pytestmark = pytest.mark.timeout(900)
-MEMBERS, EPOCHS = 20, 30
+MEMBERS, EPOCHS = 20, 12
 INSTRUMENTED = (str(Path(__file__).with_name("instrumented.py")),)
 
 
