@@ -1,0 +1,260 @@
+"""The runs of a sweep in MLflow, as one connection sees them: one of the sweep, below it one a study, below that one a
+member.
+
+What a member's run has: its configuration as flat parameters, its metrics by epoch, its data set among the inputs, and
+as tags its key, study, estimator, seed and the commit it was trained with. The sweep's own run has the versions, the
+system metrics of the driver's machine and the report.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# Retries are ours; MLflow's own would take minutes for every call.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from search_spaces import Sweep
+from search_spaces.space import Study
+from sweeps import datasets, models, sessions
+from sweeps.ledger import Row
+from sweeps.plan import Member
+from sweeps.storage import Storage
+from sweeps.tracking_uri import artifacts, relocate
+from trainables.data import DataError
+
+_METRICS_PER_CALL = 1000
+_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # what the user interface shows first
+Name = tuple[str, str]
+"""Study and key: what names a member's run."""
+log = logging.getLogger(__name__)
+
+
+class Runs:
+    """What one connection to MLflow knows of a sweep's runs. Not used again once it has raised.
+
+    Args:
+        uri: of the tracking server or database.
+        sweep: whose experiment it writes.
+        studies: those that have runs.
+        storage: where sessions, checkpoints and the report lie.
+        data_dir: where data sets lie.
+    """
+
+    def __init__(self, uri: str, sweep: Sweep, studies: Sequence[Study], storage: Storage, data_dir: Path):
+        # What goes wrong is raised as well, and told in one line; they would print a traceback.
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+        logging.getLogger("alembic").setLevel(logging.CRITICAL)
+        self._uri, self._sweep, self._storage, self._data_dir = uri, sweep, storage, data_dir
+        self._sessions = sessions.read(storage)
+        self._client = MlflowClient(uri)
+        experiment = self._client.get_experiment_by_name(sweep.name)
+        if experiment is None:
+            tags = {"mlflow.note.content": sweep.title, **_EXPERIMENT_TAGS}
+            self._experiment = self._client.create_experiment(sweep.name, artifacts(uri), tags)
+        else:
+            relocate(uri)
+            self._experiment = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                self._client.restore_experiment(self._experiment)
+        self.run_ids: dict[Name, str] = {}
+        self._ends: dict[Name, tuple[str, str | None]] = {}
+        """Status and reason of runs that are not open."""
+        self._logged: dict[str, int] = {}
+        """The last epoch of each run that was touched."""
+        self._open: set[str] = set()
+        self._monitor: SystemMetricsMonitor | None = None
+        parents = self._adopt()
+        self._sweep_run = self._parent(parents, "sweep", sweep.name, {"mlflow.note.content": sweep.title}, None)
+        self._client.log_batch(self._sweep_run, tags=[RunTag(*tag) for tag in sessions.environment().items()])
+        self._study_runs = {
+            study.name: self._parent(parents, f"study {study.name}", study.name, _study_tags(study), self._sweep_run)
+            for study in studies
+        }
+
+    def _adopt(self) -> dict[str, str]:
+        """Finds the members' runs that earlier writers left; returns the other runs by kind."""
+        parents: dict[str, str] = {}
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], "", max_results=5000, page_token=token)
+            for run in page:
+                tags, run_id = run.data.tags, run.info.run_id
+                if tags.get("kind") == "member" and "key" in tags:
+                    name = (tags.get("study", ""), tags["key"])
+                    self.run_ids[name] = run_id
+                    self._ends[name] = (run.info.status, tags.get("reason"))
+                    if run.info.status == "RUNNING":  # its driver was killed, or its writer gave up
+                        self._client.set_terminated(run_id, "KILLED")
+                elif "kind" in tags:
+                    parents[tags["kind"]] = run_id
+            token = page.token
+            if not token:
+                return parents
+
+    def _parent(self, known: Mapping[str, str], kind: str, name: str, tags: dict[str, str], parent: str | None) -> str:
+        run_id = known.get(kind)
+        if run_id is None:
+            run_id = self._create(name, parent, {"kind": kind, **tags})
+        else:
+            self._client.update_run(run_id, status="RUNNING")
+        self._open.add(run_id)
+        return run_id
+
+    def _create(self, name: str, parent: str | None, tags: dict[str, str]) -> str:
+        tags = {
+            "sweep": self._sweep.name,
+            "mlflow.source.name": f"sweeps.run {self._sweep.name}",
+            "mlflow.source.type": "LOCAL",
+            **({"mlflow.parentRunId": parent} if parent else {}),
+            **tags,
+        }
+        return self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
+
+    # --- members -----------------------------------------------------------------------------------------------------
+
+    def _member_run(self, member: Member) -> str:
+        name = (member.study, member.key)
+        run_id, made = self.run_ids.get(name), False
+        if run_id is None:
+            run_id, made = self._create(_run_name(member), self._study_runs[member.study], _member_tags(member)), True
+            self.run_ids[name] = run_id
+            self._open.add(run_id)
+        if run_id not in self._logged:
+            # A run that an earlier writer made may lack anything; a parameter may be logged twice, a step may not.
+            params = [Param(path, str(value)) for path, value in member.config.flat().items()]
+            self._client.log_batch(run_id, params=params)
+            self._log_inputs(run_id, member)
+            steps = [] if made else self._client.get_metric_history(run_id, "elbo")
+            self._logged[run_id] = max((metric.step for metric in steps), default=0)
+        if run_id not in self._open:
+            self._client.update_run(run_id, status="RUNNING")
+            self._open.add(run_id)
+        _, reason = self._ends.pop(name, (None, None))
+        if reason is not None:  # it failed, and is tried again
+            self._client.delete_tag(run_id, "reason")
+        return run_id
+
+    def _log_inputs(self, run_id: str, member: Member) -> None:
+        data = member.config.data
+        try:
+            inputs = datasets.inputs(data.name, data.limit, self._data_dir)
+        except DataError as error:  # images that only the workers have
+            log.debug("inputs of a run are not told: %s", error)
+        else:
+            self._client.log_inputs(run_id, list(inputs))
+
+    def _log(self, run_id: str, since: int, history: Mapping[str, Sequence[float] | np.ndarray]) -> None:
+        logged = self._logged[run_id]
+        if since > logged:
+            return  # reports before this one were lost; the end of the member brings them all
+        last = since + max(map(len, history.values()), default=0)
+        epochs_per_call = max(1, _METRICS_PER_CALL // max(1, len(history)))
+        timestamp = int(time.time() * 1000)
+        # Whole epochs a call: a call is taken whole or not at all, so that what is logged never ends within an epoch.
+        for first in range(logged + 1, last + 1, epochs_per_call):
+            steps = range(first, min(first + epochs_per_call, last + 1))
+            metrics = [
+                Metric(name, float(values[step - since - 1]), timestamp, step)
+                for step in steps
+                for name, values in history.items()
+                if np.isfinite(values[step - since - 1])
+            ]
+            self._client.log_batch(run_id, metrics=metrics)
+            self._logged[run_id] = steps[-1]
+
+    def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
+        """Adds metrics [epochs, M] of the epochs after `since`."""
+        for index, member in enumerate(members):
+            self._log(self._member_run(member), since, {name: values[:, index] for name, values in history.items()})
+
+    def complete(self, ended: Iterable[tuple[Member, Row]]) -> None:
+        """Brings the runs of members that have ended to what their rows say."""
+        for member, row in ended:
+            name, end = (member.study, member.key), (_STATUS[row.status], row.reason)
+            if self._ends.get(name) == end:
+                continue
+            run_id = self._member_run(member)
+            self._log(run_id, 0, row.history)
+            told = sessions.environment_at(self._sessions, row.ended)
+            tags = {name: told[name] for name in ("mlflow.source.git.commit", "mlflow.user") if name in told}
+            tags |= {"reason": row.reason} if row.reason is not None else {}
+            self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
+            self._client.set_terminated(run_id, _STATUS[row.status])
+            self._open.discard(run_id)
+            self._ends[name] = end
+
+    # --- the sweep and its studies -----------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Logs the system metrics of this machine from now on, every ten seconds, on the sweep's run."""
+        if self._monitor is None:
+            self._monitor = SystemMetricsMonitor(self._sweep_run, tracking_uri=self._uri, resume_logging=True)
+            self._monitor.start()
+
+    def unwatch(self) -> None:
+        """Ends what `watch` began."""
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+
+    def register_best(self, study: Study, ended: Sequence[tuple[Member, Row]]) -> None:
+        """Puts the best of a study into the model registry."""
+        best = models.best_of(self._sweep.name, study, ended)
+        if best is None:
+            return
+        run_id = self.run_ids[study.name, best.member.key]
+        try:
+            models.register(self._client, self._experiment, run_id, best, self._storage, self._data_dir)
+        except models.NoModelError as error:
+            log.warning("no model of study %s is registered: %s", study.name, error)
+
+    def publish_report(self) -> None:
+        """Puts the report, with its figures and tables, beside the sweep's run."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._storage.fetch("report", Path(folder))
+            self._client.log_artifacts(self._sweep_run, folder, "report")
+
+    def close(self, status: str) -> None:
+        """Ends the sweep's and its studies' runs with that status, and members' runs that are open as killed."""
+        self.unwatch()
+        parents = {self._sweep_run, *self._study_runs.values()}
+        for run_id in self._open:
+            self._client.set_terminated(run_id, status if run_id in parents else "KILLED")
+        self._open.clear()
+
+
+def _study_tags(study: Study) -> dict[str, str]:
+    note = f"{study.title} ({study.source}). Better is a {'lower' if study.mode == 'min' else 'higher'} {study.metric}."
+    return {"mlflow.note.content": note, "title": study.title, "source": study.source, "study": study.name}
+
+
+def _member_tags(member: Member) -> dict[str, str]:
+    config = member.config
+    return {
+        "kind": "member",
+        "study": member.study,
+        "key": member.key,
+        "seed": str(config.seed),
+        "estimator": config.estimator.name,
+    }
+
+
+def _run_name(member: Member) -> str:
+    """What a person would call it: the labels, short, and the seed."""
+    parts = [
+        f"{path.rpartition('.')[2]}={value:.4g}" if isinstance(value, float) else str(value)
+        for path, value in member.labels.items()
+    ]
+    return " ".join([*parts, f"seed={member.config.seed}"])

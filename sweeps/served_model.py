@@ -1,0 +1,51 @@
+"""What MLflow runs when it loads a model: copied into every logged model ("models from code"), nothing is pickled.
+
+So it imports what is copied or installed with it: `trainables` and MLflow, and nothing of `sweeps`.
+"""
+
+from typing import Any
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from trainables.latents import Gaussian
+from trainables.trained import TrainedVAE
+
+
+class ServedVAE(PythonModel):
+    """A trained model behind MLflow's `predict`; `unwrap_python_model().vae` is the model itself."""
+
+    vae: TrainedVAE
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self.vae = TrainedVAE.load(context.artifacts["vae"])
+
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> Any:
+        """By params["task"], with params["seed"]: reconstruct, sample (one a given image) or encode.
+
+        Args:
+            context: not used.
+            model_input: uint8 [N, C, H, W].
+            params: as the signature has them.
+
+        Returns:
+            float32 [N, C, H, W] in [0, 1], or, encoded, the codes' means [N, *z_shape].
+
+        Raises:
+            ValueError: another task.
+        """
+        task, seed = (params or {}).get("task", "reconstruct"), (params or {}).get("seed", 0)
+        if task == "reconstruct":
+            return self.vae.reconstruct(model_input, seed=seed).numpy()
+        if task == "sample":
+            return self.vae.sample(len(model_input), seed=seed).numpy()
+        if task == "encode":
+            q = self.vae.encode(model_input, seed=seed)
+            return (q.mean if isinstance(q, Gaussian) else q.probs).numpy()
+        raise ValueError(f"the task is reconstruct, sample or encode, got {task!r}")
+
+
+set_model(ServedVAE())
