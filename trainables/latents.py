@@ -148,7 +148,8 @@ FAMILIES = frozenset({"gaussian"}) | DISCRETE
 
 def one_hot_argmax(scores: Tensor) -> Tensor:
     """One-hot of the largest score along the last axis, in the dtype of the scores."""
-    return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
+    # Not `F.one_hot`, which on a CPU looks at the values, and so could not be captured.
+    return torch.zeros_like(scores).scatter(-1, scores.argmax(-1, keepdim=True), 1.0)
 
 
 def scale_gradient(q: Q, weight: Tensor | float) -> Q:
