@@ -1,7 +1,11 @@
+import os
+import time
+
 import pytest
 from pyarrow import fs
 
 from sweeps.errors import UserError
+from sweeps.lock import Lock
 from sweeps.storage import Storage, joined
 
 
@@ -99,3 +103,31 @@ def test_a_file_is_created_once(storage):
     assert storage.create("one", b"1")
     assert not storage.create("one", b"2")
     assert storage.read("one") == b"1"
+
+
+LEFT = ("ledger/a.parquet.1f.partial", "checkpoints/cohort/members.safetensors.17.partial", "cohorts/c.json.2e.partial")
+SHARED = ("results.parquet.3d.partial", "report/index.html.4c.partial", ".probe-5b")
+KEPT = ("ledger/a.parquet", "checkpoints/cohort/members.safetensors", "report/index.html")
+
+
+@pytest.mark.parametrize(("age_s", "stay"), [(0, {*SHARED, *KEPT}), (4000, {*KEPT})])
+def test_who_takes_the_lock_deletes_what_was_left_half_written_and_nothing_that_others_may_be_writing(
+    storage, age_s, stay
+):
+    for path in (*LEFT, *SHARED, *KEPT):
+        storage.write(path, b"content")
+        os.utime(storage.local_path / path, (time.time() - age_s,) * 2)
+    with Lock(storage):
+        found = {path.relative_to(storage.local_path).as_posix() for path in storage.local_path.rglob("*")}
+        assert {path for path in found if (storage.local_path / path).is_file()} == {*stay, "lock.json"}
+
+
+def test_the_probe_of_a_folder_may_be_deleted_by_somebody_else(storage, monkeypatch):
+    write = storage.write
+
+    def write_and_lose(path, content):
+        write(path, content)
+        (storage.local_path / path).unlink()
+
+    monkeypatch.setattr(storage, "write", write_and_lose)
+    storage.prepare()

@@ -1,0 +1,129 @@
+"""Lost processes and nodes: when a cohort goes on, and what the driver hears of it."""
+
+from collections import deque
+from pathlib import Path
+
+import pytest
+from scripted import SMALL, result
+
+from sweeps import execute
+from sweeps.losses import LOSSES, NODES, Losses
+from sweeps.plan import Plan, group
+from trainables.ray_train import CheckpointFile, last_saved_ns
+
+
+def tries(losses: Losses, *, saved_ns: int = 0, dead_nodes: int = 0) -> int:
+    """How often a cohort goes on that is lost again and again while nothing else happens."""
+    count = 0
+    while losses.again("cohort", saved_ns=saved_ns, dead_nodes=dead_nodes):
+        count += 1
+        assert count < 1000
+    return count
+
+
+def test_a_cohort_that_does_not_get_on_is_given_up():
+    assert tries(Losses()) == LOSSES
+
+
+def test_a_checkpoint_starts_the_count_anew():
+    losses = Losses()
+    assert [losses.again("cohort", saved_ns=saved, dead_nodes=0) for saved in range(100)] == [True] * 100
+    assert tries(losses, saved_ns=99) == LOSSES - 1
+    assert tries(losses, saved_ns=100) == LOSSES
+
+
+def test_a_checkpoint_of_an_earlier_run_is_no_progress():
+    assert tries(Losses(), saved_ns=1) == LOSSES
+
+
+def test_each_node_that_died_excuses_a_loss_but_no_cohort_brings_down_nodes_for_ever():
+    assert tries(Losses(), dead_nodes=5) == LOSSES + 5
+    assert tries(Losses(), dead_nodes=10_000) == LOSSES + NODES
+
+
+def test_cohorts_are_counted_apart():
+    losses = Losses()
+    tries(losses)
+    assert losses.again("another", saved_ns=0, dead_nodes=0)
+
+
+def test_the_time_of_the_latest_checkpoint(tmp_path):
+    folder = str(tmp_path / "cohort")
+    assert last_saved_ns(folder) == 0
+    CheckpointFile(folder, "members-0-of-2").write(b"1")
+    first = last_saved_ns(folder)
+    assert first == (tmp_path / "cohort" / "members-0-of-2.safetensors").stat().st_mtime_ns
+    (tmp_path / "cohort" / "members.safetensors.partial").write_bytes(b"newer, but not whole")
+    assert last_saved_ns(folder) == first
+    CheckpointFile(folder, "members-1-of-2").write(b"2")
+    assert last_saved_ns(folder) > first
+
+
+class Work:
+    """Hands out cohorts of a plan, and remembers what it hears."""
+
+    def __init__(self):
+        self.queue = deque(group(Plan(SMALL).members["grid"], slots=2))
+        self.running = 0
+        self.results: list[dict] = []
+
+    def next(self):
+        self.running += bool(self.queue)
+        return self.queue.popleft() if self.queue else None
+
+    def exhausted(self):
+        return not self.queue and not self.running
+
+    def progressed(self, cohort, since, history):
+        pass
+
+    def ended(self, cohort, results):
+        self.running -= 1
+        self.results += results
+
+
+@pytest.fixture
+def work():
+    return Work()
+
+
+@pytest.fixture
+def dispatcher(work, monkeypatch, tmp_path):
+    monkeypatch.setattr(execute, "_dead_nodes", lambda: 0)
+    return execute._Dispatcher(
+        work, execute.Resources("cpu", 2), execute.Places(str(tmp_path), Path("data")), "scratch"
+    )
+
+
+def test_a_lost_cohort_is_handed_out_again_and_the_driver_hears_nothing_of_it(work, dispatcher, caplog):
+    first = dispatcher.suggest("a")
+    dispatcher.suggest("b")
+    dispatcher.lost("a", "killed")
+    assert dispatcher.suggest("c") == first
+    assert (work.results, work.running) == ([], 2)
+    assert "4 members was lost; they go on from their last checkpoint" in caplog.text
+    # What had been under way from the lost trial is of no interest any more.
+    dispatcher.heard("a", {"results": ["too late"]})
+    assert work.results == []
+    dispatcher.heard("c", {"results": ["in time"]})
+    assert work.results == ["in time"]
+    assert dispatcher.suggest("d") is None, "b still runs"
+
+
+def test_a_cohort_that_is_always_lost_fails_as_lost_and_harms_no_other(work, dispatcher):
+    other = dispatcher.suggest("other")
+    for attempt in range(LOSSES + 1):
+        assert dispatcher.suggest(f"t{attempt}") not in (None, other)
+        dispatcher.lost(f"t{attempt}", "killed")
+    assert [(r["status"], r["reason"], r["detail"]) for r in work.results] == [("failed", "lost", "killed")] * 4
+    members = Plan(SMALL).members["grid"][:4]
+    dispatcher.heard("other", {"results": [result(member) for member in members]})
+    assert dispatcher.suggest("none") == "FINISHED"
+
+
+def test_a_trial_that_reported_its_end_before_it_was_lost_has_ended(work, dispatcher):
+    dispatcher.suggest("a")
+    dispatcher.heard("a", {"results": ["all"]})
+    dispatcher.lost("a", "killed")
+    assert work.results == ["all"]
+    assert len(work.queue) == 1
