@@ -167,7 +167,7 @@ def register(
     elif found.description != best.description:  # there are more seeds now
         client.update_model_version(best.model_name, found.version, best.description)
     (registered,) = client.search_registered_models(chosen)
-    if registered.aliases.get(ALIAS) != found.version:
+    if str(registered.aliases.get(ALIAS)) != str(found.version):
         client.set_registered_model_alias(best.model_name, ALIAS, found.version)
     return found
 
