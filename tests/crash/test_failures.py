@@ -78,3 +78,17 @@ def test_data_that_disappear_after_planning_fail_members_with_the_reason_and_a_r
     code, output = Command(*arguments, "--retry-failed", cwd=tmp_path).end()
     assert code == 0, output
     assert set(results(storage)["status"]) == {"finished"}
+
+
+def test_a_sweep_in_which_everything_fails_stops_and_says_so(tmp_path):
+    storage, file = tmp_path / "runs", tmp_path / "data" / "own.npz"
+    file.parent.mkdir()
+    np.savez(file, train_images=load_digits().images.astype(np.uint8))
+    arguments = ("--storage", storage, "--set", "epochs=2", "--set", "data.name=npz:own.npz")
+    command = Command(*arguments, "--max-failures", "3", "--max-concurrent", "1", cwd=tmp_path)
+    command.until(lambda: (storage / "quickstart" / "plan.json").exists())
+    file.unlink()
+    code, output = command.end()
+    assert code == 3, output
+    assert "Stopped after 4 failures (--max-failures); the rest has not been trained." in output
+    assert len(results(storage).query("status == 'failed'")) == 4

@@ -1,0 +1,95 @@
+"""kill -9 of what trains: of Ray Train's workers, of trials, and of a whole node of a cluster."""
+
+import os
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from commands import Command, gone, keys, ledger
+from outcome import check, recorded, results, undisturbed
+from ray.cluster_utils import Cluster
+
+from sweeps.losses import LOSSES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+EPOCHS = 40
+
+
+@pytest.fixture
+def cluster(monkeypatch) -> Iterator[Cluster]:
+    """A cluster of this machine alone, whose head trains nothing."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", os.urandom(32).hex())
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 2**27}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    cluster.shutdown()
+
+
+def worker(cluster: Cluster, cpus: int):
+    return cluster.add_node(num_cpus=cpus, object_store_memory=2**27)
+
+
+def training(cluster: Cluster, name: str) -> list[psutil.Process]:
+    """The processes of a cluster's nodes whose name begins so and that are at work."""
+    raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes]
+    found = [process for pid in raylets for process in psutil.Process(pid).children(recursive=True)]
+    return [process for process in found if process.name().startswith(name[:15]) and process.cpu_times().user > 3]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nodes_that_are_lost_one_after_the_other_cost_no_member(cluster, tmp_path, workers):
+    storage, node = tmp_path / "runs", worker(cluster, workers)
+    arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--address", cluster.address)
+    command = Command(*arguments, "--workers", str(workers), "--max-failures", "1", cwd=tmp_path)
+    name = "ray::ImplicitFunc" if workers == 1 else "ray::RayTrainWorker"
+    # One node more than losses are forgiven. All hit the same cohort, which never comes to its first checkpoint.
+    for _ in range(LOSSES + 1 if workers == 1 else 1):
+        command.until(lambda: training(cluster, name))
+        assert keys(ledger(storage)) == []
+        cluster.remove_node(node, allow_graceful=False)  # kill -9 of its raylet
+        node = worker(cluster, workers)
+    code, output = command.end(400)
+    assert code == 0, output
+    assert "they go on from their last checkpoint" in output
+    assert "Traceback" not in output
+    check(storage, undisturbed(EPOCHS))
+
+
+def test_a_train_worker_that_is_killed_costs_no_member(tmp_path):
+    storage = tmp_path / "runs"
+    command = Command("--storage", storage, "--set", f"epochs={EPOCHS}", "--workers", "2", cwd=tmp_path)
+    for _ in range(2):
+        victim = command.wait_for(
+            lambda: [p for p in command.descendants("ray::RayTrainWorker") if p.cpu_times().user > 3]
+        )[0]
+        victim.kill()
+        assert gone([victim], 10)
+    code, output = command.end(400)
+    assert code == 0, output
+    assert output.count("they go on from their last checkpoint") == 2
+    assert "Traceback" not in output
+    check(storage, undisturbed(EPOCHS))
+
+
+def test_a_cohort_whose_process_is_always_killed_fails_as_lost_and_the_others_finish(tmp_path):
+    storage = tmp_path / "runs"
+    arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--max-concurrent", "1")
+    command = Command(*arguments, cwd=tmp_path)
+    for _ in range(LOSSES + 1):
+        victim = command.wait_for(lambda: [p for p in command.trials() if p.cpu_times().user > 2])[0]
+        victim.kill()
+        assert gone([victim], 10)
+    code, output = command.end()
+    assert code == 3, output
+    assert "Some members failed (lost)" in output
+    table = results(storage)
+    assert (table["reason"] == "lost").sum() == 4
+    assert (table["status"] == "finished").sum() == 16
+    code, output = Command(*arguments, "--retry-failed", cwd=tmp_path).end()
+    assert code == 0, output
+    found, expected = recorded(storage), undisturbed(EPOCHS)
+    assert found.keys() == expected.keys()
+    lost = table.loc[table["reason"] == "lost", "key"]
+    for key in lost:
+        assert found[key]["elbo"] == pytest.approx(expected[key]["elbo"], rel=1e-4)

@@ -1,0 +1,147 @@
+"""A real MLflow server that is killed, and PostgreSQL below MLflow that is stopped, in mid-sweep."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Command, keys, ledger
+from outcome import check, undisturbed
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+EPOCHS, AWAY_S = 150, 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def while_away(command: Command, storage: Path) -> None:
+    """Waits; training has to go on meanwhile."""
+    before, back = len(keys(ledger(storage))), time.monotonic() + AWAY_S
+    command.until(lambda: time.monotonic() > back)
+    assert len(keys(ledger(storage))) > before
+
+
+class Server:
+    """`mlflow server` on a port of its own."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        words = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
+        words += ["--backend-store-uri", f"sqlite:///{self._folder / 'server.db'}"]
+        self._process = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 120
+        while not self._answers():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def _answers(self) -> bool:
+        try:
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=2).status == 200
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_an_mlflow_server_that_is_killed_and_started_again_lacks_nothing(server, tmp_path):
+    storage = tmp_path / "runs"
+    arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--tracking-uri", server.uri)
+    command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage))
+    server.kill()
+    while_away(command, storage)
+    server.start()
+    code, output = command.end()
+    assert code == 0, output
+    assert "MLflow is behind" not in output
+    check(storage, undisturbed(EPOCHS), server.uri)
+
+
+class PostgreSQL:
+    """A database cluster in a temporary folder, on a port of 127.0.0.1; run by another user where this one is root."""
+
+    def __init__(self, folder: Path, programs: Path):
+        self._folder, self._programs, self._port = folder, programs, free_port()
+        # PostgreSQL refuses to be run by root.
+        self._user = "nobody" if os.geteuid() == 0 else None
+        if self._user:
+            shutil.chown(folder, self._user)
+        self._call("initdb", "--auth=trust", "--username=mlflow", "--no-sync", str(folder / "data"))
+        self.uri = f"postgresql+psycopg://mlflow@127.0.0.1:{self._port}/postgres"
+
+    def _call(self, program: str, *arguments: str) -> None:
+        words = [str(self._programs / program), *arguments]
+        subprocess.run(words, check=True, user=self._user, cwd=self._folder, stdout=subprocess.DEVNULL)
+
+    def _control(self, *arguments: str) -> None:
+        self._call("pg_ctl", "--wait", f"--pgdata={self._folder / 'data'}", *arguments)
+
+    def start(self) -> None:
+        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -k {self._folder}"
+        log = str(self._folder / "log")
+        self._call(
+            "pg_ctl", "start", "--wait", f"--pgdata={self._folder / 'data'}", f"--options={options}", f"--log={log}"
+        )
+
+    def stop(self) -> None:
+        """At once, whoever is connected."""
+        self._control("stop", "--mode=immediate")
+
+
+@pytest.fixture
+def postgresql() -> Iterator[PostgreSQL]:
+    """Skips where there is none. Debian keeps its programs off the PATH."""
+    pytest.importorskip("psycopg")
+    found = shutil.which("pg_ctl") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")), None)
+    if found is None:
+        pytest.skip("PostgreSQL is not installed")
+    # pytest's own folders are closed to other users.
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
+        server = PostgreSQL(Path(folder), Path(found).resolve().parent)
+        server.start()
+        yield server
+        server.stop()
+
+
+def test_postgresql_that_is_stopped_for_a_while_lacks_nothing(postgresql, tmp_path):
+    storage = tmp_path / "runs"
+    arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--tracking-uri", postgresql.uri)
+    command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage))
+    postgresql.stop()
+    while_away(command, storage)
+    postgresql.start()
+    code, output = command.end()
+    assert code == 0, output
+    assert "MLflow is behind" not in output
+    check(storage, undisturbed(EPOCHS), postgresql.uri)
