@@ -13,7 +13,10 @@ from sweeps.errors import UserError
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan, SearchOptions
+    from sweeps.storage import Storage
 
+_WIDE = 160
+"""Columns of a table that is not for a terminal, which would have its own."""
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -95,7 +98,7 @@ def run(
     place = Storage(storage, planned.sweep.name)
     console = Console()
     if plan:
-        _print_plan(console, folder.counts(planned, place))
+        _print_plan(console, planned, place, device, largest, data_dir.absolute())
         return OK
     if fresh and place.exists():
         raise UserError(
@@ -164,17 +167,38 @@ def _pack(text: str) -> int | None:
     return int(text)
 
 
-def _print_plan(console: Console, counts: list[tuple[str, str, int, int, int]]) -> None:
+def _print_plan(
+    console: Console, plan: "Plan", storage: "Storage", device: str, pack: int | None, data_dir: Path
+) -> None:
+    from sweeps import rates
+    from sweeps.estimate import estimate, slots_of
+    from trainables.training import resolve_device
+
+    kind = resolve_device(device).type
+    known = rates.known(kind, storage.local_path.parent if storage.local else None)
+    slots = slots_of(kind)
+    found = estimate(plan, storage, rates=known, slots=slots, pack=pack, data_dir=data_dir)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("study", "source"):
+    for heading in ("study", "source", "data"):
         table.add_column(heading)
-    for heading in ("members", "done", "epochs left"):
+    for heading in ("members", "done", "cohorts", "epochs left", "hours", "MB"):
         table.add_column(heading, justify="right")
-    for study, source, members, done, epochs in counts:
-        table.add_row(study, source, str(members), str(done), str(epochs))
-    members, done, epochs = (sum(column) for column in zip(*((c[2], c[3], c[4]) for c in counts), strict=True))
-    table.add_row("in all", "", str(members), str(done), str(epochs))
-    console.print(table)
+    for one in found:
+        numbers = (one.members, one.done, one.cohorts, one.epochs)
+        hours = "?" if one.hours is None else f"{one.hours:,.2f}" if one.hours < 10 else f"{one.hours:,.0f}"
+        row = (one.name, one.source, one.data, *(f"{n:,}" for n in numbers), hours, f"{one.bytes / 1e6:,.0f}")
+        table.add_row(*row, end_section=one is found[-2])
+    wide = console if console.is_terminal else Console(width=_WIDE)
+    wide.print(table)
+    measured = (
+        f"at rates measured on {known.machine}" if known else "unknown: no rates for this device are measured yet"
+    )
+    console.print(
+        f"Hours on {slots} {kind} {'device' if slots == 1 else 'devices'} at a time, {measured}; "
+        f"to measure here: python -m sweeps.rates {plan.asked}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 from sweeps.errors import UserError
 from sweeps.plan import Member
 from sweeps.storage import Storage
-from trainables.data import load
+from trainables.data.sizes import size_of
+from trainables.models.base import ImageShape
 from trainables.size import checkpoint_bytes
 
 # Measured on quickstart: 64 members, 3 to 60 epochs of 8 metrics.
@@ -19,14 +20,29 @@ _BYTES_A_SWEEP = 4 * 2**20
 
 
 def needed_bytes(members: Iterable[Member], data_dir: Path) -> int:
-    """About what training the members takes: checkpoints, one of which is being replaced, ledger, tables and MLflow."""
+    """About what training the members takes: checkpoints, one of which is being replaced, ledger, tables and MLflow.
+
+    Raises:
+        UserError: a network does not go with its images.
+    """
     checkpoints: dict[str, int] = defaultdict(int)
+    sizes: dict[str, int] = {}
     total = _BYTES_A_SWEEP
     for member in members:
         config = member.config
-        checkpoints[config.shape_key()] += checkpoint_bytes(config, load(config.data.name, data_dir).image_shape)
+        shape = config.shape_key()
+        if shape not in sizes:
+            sizes[shape] = _checkpoint_bytes(member, size_of(config.data.name, data_dir).image_shape)
+        checkpoints[shape] += sizes[shape]
         total += _BYTES_A_MEMBER + config.epochs * _METRICS * _BYTES_A_VALUE
     return total + sum(checkpoints.values()) + max(checkpoints.values(), default=0)
+
+
+def _checkpoint_bytes(member: Member, image_shape: ImageShape) -> int:
+    try:
+        return checkpoint_bytes(member.config, image_shape)
+    except ValueError as error:
+        raise UserError(f"study {member.study!r} on {member.config.data.name!r}: {error}") from None
 
 
 def check(storage: Storage, members: Iterable[Member], data_dir: Path) -> None:

@@ -21,7 +21,8 @@ def test_rungs_end_at_the_whole_training():
 def test_fewer_and_fewer_members_train_longer_and_longer(members, epochs, factor):
     rungs = Halving("elbo", "max", factor).rungs(members, epochs)
     ends, counts = list(rungs), list(rungs.values())
-    assert ends == sorted(set(ends)) and all(0 < end < epochs for end in ends)
+    assert ends == sorted(set(ends))
+    assert all(0 < end < epochs for end in ends)
     assert counts == sorted(counts, reverse=True)
     assert all(0 < count < members for count in counts)
 
@@ -68,7 +69,8 @@ def test_a_checkpoint_knows_who_was_stopped():
     saved = training.checkpoint()
     list(epochs)
     header, tensors = read_checkpoint(saved)
-    assert len(header.kept) == 2 and len(tensors["diverged_epoch"]) == 2
+    assert len(header.kept) == 2
+    assert len(tensors["diverged_epoch"]) == 2
     for position, key in enumerate(header.keys):
         if position in header.kept:
             assert header.kept[header.member(key)] == position

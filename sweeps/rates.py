@@ -1,0 +1,122 @@
+"""python -m sweeps.rates NAME: measures how fast a sweep's members train on this machine, for `sweeps.run --plan`.
+
+What was measured is kept beside the runs, `rates-DEVICE.json`; those of a reference machine come with the program.
+"""
+
+import platform
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sweeps.cli import run_app, single
+from sweeps.errors import UserError
+from sweeps.plan import Member, Plan
+from trainables.config import TrainingConfig
+from trainables.data.sizes import size_of
+from trainables.rates import Rate, measure, program_key
+from trainables.training import resolve_device
+
+_TOGETHER = 8
+"""How many members are measured together, at most."""
+
+
+class Rates(BaseModel):
+    """Measured rates by `program_key`, and where they were measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    machine: str
+    rates: Mapping[str, Rate]
+
+    def seconds(self, config: TrainingConfig, data_dir: Path) -> float | None:
+        """How long a training takes; None if nothing of its kind was measured."""
+        size = size_of(config.data.name, data_dir)
+        rate = self.rates.get(program_key(config, size.image_shape))
+        return None if rate is None else rate.seconds(config, size.limited(config.data.limit))
+
+
+def file_of(device: str, folder: Path) -> Path:
+    """Where the rates of a device are kept."""
+    return folder / f"rates-{device}.json"
+
+
+def known(device: str, folder: Path | None) -> Rates | None:
+    """The rates measured on this machine, else those that come along for that kind of device, if there are any.
+
+    Raises:
+        UserError: a file with rates is damaged.
+    """
+    own = None if folder is None else file_of(device, folder)
+    if own is not None and own.is_file():
+        try:
+            return Rates.model_validate_json(own.read_bytes())
+        except ValidationError:
+            raise UserError(f"{own} is damaged; delete it and run python -m sweeps.rates again") from None
+    along = resources.files("sweeps").joinpath("measured", f"{device}.json")
+    return Rates.model_validate_json(along.read_bytes()) if along.is_file() else None
+
+
+def measured(members: Iterable[Member], device: str, data_dir: Path) -> Rates:
+    """Measures every kind of step that the members take."""
+    kinds: dict[str, list[TrainingConfig]] = defaultdict(list)
+    for member in members:
+        shape = size_of(member.config.data.name, data_dir).image_shape
+        kinds[program_key(member.config, shape)].append(member.config)
+    torch.set_num_threads(1)
+    where = resolve_device(device)
+    rates = {}
+    for key, configs in kinds.items():
+        same = [config for config in configs if config.shape_key() == configs[0].shape_key()]
+        shape = size_of(same[0].data.name, data_dir).image_shape
+        rates[key] = measure(same[:_TOGETHER], shape, where)
+    return Rates(machine=_machine(where), rates=rates)
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return f"{_processor()}, one thread, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def rates(
+    name: Annotated[str, typer.Argument(help="The sweep.")],
+    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only the studies whose name matches.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
+    storage: Annotated[Path, typer.Option(metavar="DIR", help="The folder to keep them in.")] = Path("runs"),
+) -> None:
+    """Measures how fast the members of a sweep train on this machine; `python -m sweeps.run NAME --plan` uses it."""
+    from sweeps import folder
+    from sweeps.plan import Overrides
+    from sweeps.run import check_device
+
+    check_device(device)
+    plan = Plan(folder.find_sweep(name), Overrides(only=only))
+    kind = resolve_device(device).type
+    found = measured((member for study in plan.studies for member in plan.expected(study)), kind, data_dir.absolute())
+    path = file_of(kind, storage)
+    before = known(kind, storage) if path.is_file() else None
+    kept = dict(before.rates) if before is not None and before.machine == found.machine else {}
+    storage.mkdir(parents=True, exist_ok=True)
+    path.write_text(Rates(machine=found.machine, rates=kept | dict(found.rates)).model_dump_json(indent=1))
+    print(f"{len(found.rates)} kinds of training measured on {found.machine}: {path}")
+
+
+if __name__ == "__main__":
+    run_app(single(rates), "python -m sweeps.rates")

@@ -1,0 +1,132 @@
+"""Sizes, rates and what a plan is said to take."""
+
+import pytest
+import torch
+from scripted import BASE, GRID, SMALL, row
+
+from search_spaces.space import Study, Sweep
+from sweeps.errors import UserError
+from sweeps.estimate import estimate
+from sweeps.plan import Overrides, Plan
+from sweeps.rates import Rates, file_of, known, rates
+from sweeps.run import run
+from trainables.config import TrainingConfig
+from trainables.data import DataError, load
+from trainables.data.sizes import SIZES, Size, size_of
+from trainables.rates import Rate, measure, program_key
+
+RATE = Rate(step_s=0.5, evaluation_s=0.25, members=1)
+DIGITS = SIZES["digits"]
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_declared_sizes_are_the_real_ones(name, real_data):
+    try:
+        images = load(name, real_data)
+    except DataError as error:
+        pytest.skip(str(error))
+    test = 0 if images.test is None else len(images.test)
+    assert Size(images.image_shape, len(images.train), len(images.validation), test) == size_of(name, real_data)
+
+
+def test_seconds_count_steps_evaluations_and_measurements():
+    config = TrainingConfig.model_validate(
+        BASE | {"epochs": 10, "batch_size": 100, "diagnostics": {"gradient_variance": (1, 10)}}
+    )
+    assert RATE.seconds(config, DIGITS) == 10 * (15 * 0.5 + 4 * 0.25) + 2 * 100 * 0.5
+    assert RATE.seconds(config, DIGITS.limited(150)) == 10 * (2 * 0.5 + 2 * 0.25) + 2 * 100 * 0.5
+
+
+def test_programs_differ_by_what_a_step_does():
+    one = TrainingConfig.model_validate(BASE)
+
+    def changed(**changes):
+        return program_key(TrainingConfig.model_validate(BASE | changes), DIGITS.image_shape)
+
+    key = program_key(one, DIGITS.image_shape)
+    assert changed(epochs=7, seed=3, optim={"name": "adam", "lr": 0.5}) == key
+    assert changed(diagnostics={"gradient_variance": (1,)}, data={"name": "digits", "limit": 5}) == key
+    assert changed(batch_size=7) != key
+    assert changed(encoder={"name": "mlp", "hidden": (9,)}) != key
+    assert program_key(one, (1, 28, 28)) != key
+
+
+def test_a_rate_is_measured_by_training():
+    slow = TrainingConfig.model_validate(BASE | {"encoder": {"name": "mlp", "hidden": (2000, 2000)}})
+    fast = TrainingConfig.model_validate(BASE | {"encoder": {"name": "mlp", "hidden": (8,)}})
+    found = [measure([config], (1, 8, 8), torch.device("cpu")) for config in (fast, slow)]
+    assert found[0].step_s < found[1].step_s, "4 million weights against 500"
+
+
+def estimated(storage, sweep=SMALL, rates=None, **overrides):
+    plan = Plan(sweep, Overrides(**overrides))
+    return estimate(plan, storage, rates=rates, slots=2, pack=None, data_dir=storage.local_path)
+
+
+def everything(plan):
+    shape = DIGITS.image_shape
+    return {program_key(m.config, shape): RATE for study in plan.studies for m in plan.expected(study)}
+
+
+def test_members_epochs_and_hours_are_of_what_is_left(storage, ledger):
+    plan = Plan(SMALL)
+    rates = Rates(machine="here", rates=everything(plan))
+    *studies, total = estimated(storage, rates=rates)
+    assert [(one.name, one.members, one.epochs) for one in studies] == [("grid", 8, 16), ("searched", 7, 14)]
+    one_member = 2 * (3 * 0.5 + 1 * 0.25)
+    assert total.hours == pytest.approx(15 * one_member / 3600 / 2)
+    assert (total.members, total.done, total.epochs) == (15, 0, 30)
+    assert total.bytes > 0
+    ledger.append([row(member) for member in plan.members["grid"][:3]])
+    *_, total = estimated(storage, rates=rates)
+    assert (total.done, total.epochs) == (3, 24)
+    assert total.hours == pytest.approx(12 * one_member / 3600 / 2)
+
+
+def test_what_was_not_measured_is_not_guessed(storage):
+    plan = Plan(SMALL)
+    other = {f"{key}x": rate for key, rate in everything(plan).items()}
+    for found in (None, Rates(machine="here", rates=other)):
+        assert all(one.hours is None for one in estimated(storage, rates=found))
+
+
+def test_members_that_studies_share_count_once(storage):
+    twin = Study(name="twin", title="", source="", base=BASE, grid=GRID.grid, seeds=GRID.seeds)
+    *studies, total = estimated(storage, Sweep("twins", "", (GRID, twin)))
+    assert [one.members for one in studies] == [8, 8]
+    assert total.members == 8
+    assert total.epochs == 16
+
+
+def test_estimating_writes_nothing(storage):
+    before = sorted(storage.local_path.parent.rglob("*"))
+    estimated(storage)
+    assert sorted(storage.local_path.parent.rglob("*")) == before
+
+
+def test_a_network_that_does_not_go_with_its_images_is_told(storage):
+    wrong = Study(name="wrong", title="", source="", base=BASE | {"encoder": {"name": "strided"}})
+    with pytest.raises(UserError, match=r"study 'wrong' on 'digits': .*32"):
+        estimated(storage, Sweep("wrong", "", (wrong,)))
+
+
+def test_measured_rates_are_kept_and_used(command, tmp_path):
+    code, out, err = command(rates, "quickstart", "--only", "search", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert "1 kinds of training measured" in out
+    code, out, err = command(run, "quickstart", "--only", "search", "--plan", "--device", "cpu")
+    assert code == 0
+    assert "rates measured on" in out
+    assert "?" not in out.splitlines()[1]
+    path = file_of("cpu", tmp_path / "runs")
+    path.write_text("{")
+    code, _, err = command(run, "quickstart", "--plan", "--device", "cpu")
+    assert code == 2
+    assert "damaged" in err
+
+
+def test_those_that_come_along_are_of_paper_grid():
+    along = known("cpu", None)
+    assert along is not None
+    assert len(along.rates) > 20
+    assert "thread" in along.machine
