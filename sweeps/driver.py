@@ -35,6 +35,8 @@ class Driver:
         if not any(self._needs(key) for key in self._by_key):
             self._unfold()  # so that it is known whether anything is left
         self._running: dict[str, Cohort] = {}
+        self._fixed: deque[Cohort] = deque()
+        """Waiting cohorts that stay as they are; they come first."""
         self._queue: deque[Cohort] = deque()
         self._slots: int = 1
         self._pack: int | None = None
@@ -58,10 +60,15 @@ class Driver:
     def begin(self, *, slots: int, pack: int | None) -> None:
         """Forms the cohorts. slots: how many can be trained at the same time; pack: the largest, or None."""
         self._slots, self._pack = slots, pack
-        begun = self._begun()
-        self._queue.extend(begun)
-        resumed = {member.key for cohort in begun for member in cohort.members}
-        self._enqueue(member for member in self.members() if member.key not in resumed)
+        self._fixed.extend(self._begun())
+        self._enqueue(self.members())
+
+    def resize(self, slots: int) -> None:
+        """Forms the waiting cohorts anew: nodes have come or gone."""
+        self._slots = slots
+        waiting = [member for cohort in self._queue for member in cohort.members]
+        self._queue.clear()
+        self._enqueue(waiting)
 
     def _begun(self) -> list[Cohort]:
         """The cohorts that a killed driver left in training, as they were: only so do they find their checkpoints."""
@@ -108,12 +115,13 @@ class Driver:
 
     def next(self) -> Cohort | None:
         if self.gave_up:
+            self._fixed.clear()
             self._queue.clear()
             return None
         self._enqueue(self._unfold())
-        if not self._queue:
+        if not self._fixed and not self._queue:
             return None
-        cohort = self._queue.popleft()
+        cohort = (self._fixed or self._queue).popleft()
         self._running[cohort.key] = cohort
         self._ledger.begin_cohort(cohort.key, [member.key for member in cohort.members])
         for listener in self._listeners:
@@ -121,7 +129,7 @@ class Driver:
         return cohort
 
     def exhausted(self) -> bool:
-        return not self._queue and not self._running
+        return not self._fixed and not self._queue and not self._running
 
     def _needs(self, key: str) -> bool:
         row = self.rows.get(key)
@@ -135,8 +143,9 @@ class Driver:
                 self._by_key[member.key].append(member)
 
     def _enqueue(self, members: Iterable[Member]) -> None:
-        running = {member.key for cohort in (*self._running.values(), *self._queue) for member in cohort.members}
-        needed = (self._strictest(m) for m in members if self._needs(m.key) and m.key not in running)
+        cohorts = (*self._running.values(), *self._fixed, *self._queue)
+        taken = {member.key for cohort in cohorts for member in cohort.members}
+        needed = (self._strictest(m) for m in members if self._needs(m.key) and m.key not in taken)
         self._queue.extend(group(needed, slots=self._slots, pack=self._pack))
 
     def _strictest(self, member: Member) -> Member:
@@ -191,4 +200,4 @@ class Driver:
     def _halve(self, members: Sequence[Member]) -> None:
         """Half as many may fit into memory."""
         half = len(members) // 2
-        self._queue.extendleft(Cohort(tuple(part)) for part in (members[half:], members[:half]) if part)
+        self._fixed.extendleft(Cohort(tuple(part)) for part in (members[half:], members[:half]) if part)

@@ -7,9 +7,10 @@ import contextlib
 import os
 import pickle
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # `suggest` says when it is enough
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import logging
@@ -32,6 +34,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
 from sweeps.authentication import own_token
+from sweeps.autoscaling import largest
 from sweeps.errors import UserError, first_line
 from sweeps.losses import Losses
 from sweeps.plan import Cohort
@@ -43,6 +46,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20  # results are small; the default takes a thir
 _LOST = (RayActorError, WorkerGroupError)
 """What a trial whose process or node was lost is said to have raised; `trial` itself raises nothing."""
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+_COUNT_EVERY_S = 5.0  # how often nodes are counted
 log = logging.getLogger(__name__)
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong with a trial is told here
 
@@ -56,6 +60,10 @@ class Work(Protocol):
 
     def exhausted(self) -> bool:
         """Whether there never will be another one."""
+        ...
+
+    def resize(self, slots: int) -> None:
+        """From now on so many cohorts can be trained at the same time."""
         ...
 
     def progressed(self, cohort: Cohort, since: int, history: dict[str, Any]) -> None:
@@ -76,6 +84,12 @@ class Resources:
     """How many cohorts run at the same time."""
     workers: int = 1
     threads: int = 1
+    max_concurrent: int | None = None
+
+    def now(self) -> "Resources":
+        """The same, with as many slots as there are now that nodes may have come or gone."""
+        units = _units("GPU" if self.device == "cuda" else "CPU")
+        return replace(self, slots=_slots(units, self.workers, self.max_concurrent))
 
     @property
     def trial(self) -> dict[str, float]:
@@ -128,8 +142,7 @@ def _start(address: str | None) -> None:
 
 
 def _resources(device: str, workers: int, max_concurrent: int | None) -> Resources:
-    offered = ray.cluster_resources()
-    gpus, cpus = int(offered.get("GPU", 0)), int(offered.get("CPU", 1))
+    gpus, cpus = _units("GPU"), _units("CPU")
     if device == "auto":
         device = "cuda" if gpus else "cpu"
     if device == "cuda" and not gpus:
@@ -137,8 +150,17 @@ def _resources(device: str, workers: int, max_concurrent: int | None) -> Resourc
     units = gpus if device == "cuda" else cpus
     if workers > units:
         raise UserError(f"--workers {workers}: Ray has {units} {device} units; ask for at most that many")
+    return Resources(device, _slots(units, workers, max_concurrent), workers, max_concurrent=max_concurrent)
+
+
+def _units(resource: str) -> int:
+    """What the cluster has of a resource, or may grow to."""
+    return int(max(ray.cluster_resources().get(resource, 0), largest().get(resource, 0)))
+
+
+def _slots(units: int, workers: int, max_concurrent: int | None) -> int:
     slots = max(1, units // workers)
-    return Resources(device, min(slots, max_concurrent or slots), workers)
+    return min(slots, max_concurrent or slots)
 
 
 @dataclass(frozen=True)
@@ -159,7 +181,6 @@ def execute(work: Work, resources: Resources, places: Places) -> None:
             tune_config=tune.TuneConfig(
                 search_alg=dispatcher,
                 num_samples=-1,
-                max_concurrent_trials=resources.slots,
                 reuse_actors=True,
                 trial_name_creator=lambda t: f"cohort-{t.trial_id}",
                 trial_dirname_creator=lambda t: f"cohort-{t.trial_id}",
@@ -192,6 +213,9 @@ class _Dispatcher(Searcher):
         self._cohorts: dict[str, Cohort] = {}
         self._lost: deque[Cohort] = deque()
         self._losses, self._dead_nodes = Losses(), _dead_nodes()
+        self._live: set[str] = set()
+        """Trials that have not ended, from before they have a place to run."""
+        self._counted_at = time.monotonic()
         self.error: Exception | None = None
         """What `work` raised: Tune wraps it in an exception of its own."""
 
@@ -200,6 +224,9 @@ class _Dispatcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         with self._kept():
+            self._resize()
+            if len(self._live) >= self._resources.slots:
+                return None
             cohort = self._lost.popleft() if self._lost else self._work.next()
             if cohort is None:
                 return Searcher.FINISHED if self._work.exhausted() else None
@@ -216,7 +243,16 @@ class _Dispatcher(Searcher):
             halving=asdict(cohort.halving) if cohort.halving else None,
         )
         self._cohorts[trial_id] = cohort
+        self._live.add(trial_id)
         return {"task": task.to_json()}
+
+    def _resize(self) -> None:
+        if time.monotonic() - self._counted_at < _COUNT_EVERY_S:
+            return
+        self._counted_at, found = time.monotonic(), self._resources.now()
+        if found.slots != self._resources.slots:
+            self._resources = found
+            self._work.resize(found.slots)
 
     def _checkpoints(self, cohort: Cohort) -> str:
         return joined(self._places.checkpoints, cohort.key)
@@ -261,7 +297,7 @@ class _Dispatcher(Searcher):
             raise
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        pass
+        self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         pass  # nothing of Tune's is ever restored

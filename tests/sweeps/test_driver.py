@@ -272,3 +272,38 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_fails_nobody(ledg
     again = driver(ledger)
     drain(again)
     assert again.trained == 15
+
+
+def sizes(found: Driver) -> list[int]:
+    """How many members each waiting cohort has; hands them all out."""
+    cohorts = []
+    while (cohort := found.next()) is not None:
+        cohorts.append(len(cohort.members))
+    return cohorts
+
+
+def test_waiting_members_are_spread_when_nodes_come(ledger):
+    found = Driver(Plan(SMALL, Overrides(only="grid")), ledger, retry_failed=False)
+    found.begin(slots=2, pack=None)
+    first = found.next()
+    assert first is not None
+    assert len(first.members) == 4
+    found.resize(4)
+    assert sizes(found) == [1, 1, 1, 1]  # what is being trained stays as it is
+
+
+def test_waiting_members_are_packed_when_nodes_go(ledger):
+    found = Driver(Plan(SMALL, Overrides(only="grid")), ledger, retry_failed=False)
+    found.begin(slots=8, pack=None)
+    found.resize(1)
+    assert sizes(found) == [8]
+
+
+def test_what_was_halved_stays_so_when_nodes_go(ledger):
+    found = Driver(Plan(SMALL, Overrides(only="grid")), ledger, retry_failed=False)
+    found.begin(slots=1, pack=None)
+    cohort = found.next()
+    assert cohort is not None
+    found.ended(cohort, failures([member.key for member in cohort.members], "out_of_memory", ""))
+    found.resize(1)
+    assert sizes(found) == [4, 4]
