@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Heatmap:
-    """The mean of a metric over two labels; the cells where both are equal are marked, and so is the best one."""
+    """The mean of a metric over two labels; the cells where both are equal are marked, and so is the best one.
+
+    log: shown is the natural logarithm of the mean.
+    """
 
     rows: str
     columns: str
     metric: str | None = None
     panels: str | None = None
+    log: bool = False
 
 
 @dataclass(frozen=True)

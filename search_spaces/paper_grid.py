@@ -6,7 +6,13 @@
 Each family of studies says in the header of its own file what it compares, how many members it has and what to expect.
 """
 
-from search_spaces import silent_gradients
+from search_spaces import decoupled_st_gs, discrete_vae, silent_gradients
 from search_spaces.space import Sweep
 
-SWEEPS = (Sweep("paper_grid", "Every table and figure of the papers", (*silent_gradients.STUDIES,)),)
+SWEEPS = (
+    Sweep(
+        "paper_grid",
+        "Every table and figure of the papers",
+        (*silent_gradients.STUDIES, *decoupled_st_gs.STUDIES, *discrete_vae.STUDIES),
+    ),
+)

@@ -181,10 +181,26 @@ class Winner:
 
 
 @dataclass(frozen=True)
+class Relation:
+    """In a claim, in place of a label's value: how it compares with another label of the same row."""
+
+    sign: Literal["<", "=", ">"]
+    label: str
+
+    def holds(self, value: Any, labels: Mapping[str, Any]) -> bool:
+        """Whether a row with these labels has it; no row without both labels does."""
+        other = labels.get(self.label)
+        if value is None or other is None:
+            return False
+        return {"<": value < other, "=": value == other, ">": value > other}[self.sign]
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a paper says of two rows of its table, to be tested over paired seeds.
 
-    better, worse: labels that pick one row each; axes that are not named are chosen by the study's metric.
+    better, worse: labels that pick one row each, by value or by `Relation`; what is left open is chosen by the study's
+        metric.
     metric: None for the study's own, in its direction.
     reaches: where it is given, not the last value of the metric is compared but the first epoch that reaches this one.
     """
