@@ -95,10 +95,16 @@ def dispatcher(work, monkeypatch, tmp_path):
     )
 
 
+def lose(dispatcher, trial: str) -> None:
+    """What Tune and our listener say of a trial whose process was killed."""
+    dispatcher.on_trial_complete(trial, error=True)
+    dispatcher.lost(trial, "killed")
+
+
 def test_a_lost_cohort_is_handed_out_again_and_the_driver_hears_nothing_of_it(work, dispatcher, caplog):
     first = dispatcher.suggest("a")
     dispatcher.suggest("b")
-    dispatcher.lost("a", "killed")
+    lose(dispatcher, "a")
     assert dispatcher.suggest("c") == first
     assert (work.results, work.running) == ([], 2)
     assert "4 members was lost; they go on from their last checkpoint" in caplog.text
@@ -106,6 +112,7 @@ def test_a_lost_cohort_is_handed_out_again_and_the_driver_hears_nothing_of_it(wo
     dispatcher.heard("a", {"results": ["too late"]})
     assert work.results == []
     dispatcher.heard("c", {"results": ["in time"]})
+    dispatcher.on_trial_complete("c")
     assert work.results == ["in time"]
     assert dispatcher.suggest("d") is None, "b still runs"
 
@@ -114,10 +121,11 @@ def test_a_cohort_that_is_always_lost_fails_as_lost_and_harms_no_other(work, dis
     other = dispatcher.suggest("other")
     for attempt in range(LOSSES + 1):
         assert dispatcher.suggest(f"t{attempt}") not in (None, other)
-        dispatcher.lost(f"t{attempt}", "killed")
+        lose(dispatcher, f"t{attempt}")
     assert [(r["status"], r["reason"], r["detail"]) for r in work.results] == [("failed", "lost", "killed")] * 4
     members = Plan(SMALL).members["grid"][:4]
     dispatcher.heard("other", {"results": [result(member) for member in members]})
+    dispatcher.on_trial_complete("other")
     assert dispatcher.suggest("none") == "FINISHED"
 
 
