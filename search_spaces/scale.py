@@ -92,8 +92,9 @@ def _epoch(epoch: int, share: float) -> int:
 
 def _guide(guide: Mapping[str, Any], share: float) -> dict[str, Any]:
     reduced = dict(guide)
-    if reduced.get("freeze_epoch") is not None:
-        reduced["freeze_epoch"] = _epoch(reduced["freeze_epoch"], share)
+    if (freeze := reduced.get("freeze_epoch")) is not None:
+        # An encoder that trains at all before it freezes does so here.
+        reduced["freeze_epoch"] = max(min(freeze, 2), _epoch(freeze, share))
     if "annealing_rate" in reduced:
         reduced["annealing_rate"] = reduced["annealing_rate"] / share
     return reduced

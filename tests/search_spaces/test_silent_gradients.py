@@ -48,6 +48,16 @@ def test_every_configuration_is_valid_at_every_scale(scale):
     assert all(plan.size(study) > 0 for study in plan.studies)
 
 
+@pytest.mark.parametrize("scale", [SMOKE, DAY])
+def test_at_every_scale_encoders_train_before_they_freeze(scale):
+    epochs = {scale.config(config)["guide"]["freeze_epoch"] for study in STUDIES for config in guided(study)}
+    assert min(epochs) == 2
+
+
+def guided(study):
+    return [config for _, config in study.cells() if "guide" in config]
+
+
 RATES = {1e-4, 5e-4, 1e-5, 5e-5}
 
 
