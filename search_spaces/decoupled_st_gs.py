@@ -11,8 +11,8 @@
 | dst/fig6_forward, dst/fig6_backward | Figure 6: bias and variance of the 8x4 VAE | 90 each | 0, members of dst/fig3 |
 | dst/table1 | Table 1: twelve temperature schedules and two constant pairs, 5 seeds | 70 | 60 |
 
-D is mnist, cifar10 or svhn: 3,300 trainings in all. Expect the best pair off the diagonal: forward low and backward high
-for the autoencoders, forward above backward for the VAEs. What is printed of it: `published/decoupled_st_gs.toml`.
+D is mnist, cifar10 or svhn: 3,300 trainings in all. Expect the best pair off the diagonal: forward low and backward
+high for the autoencoders, forward above backward for the VAEs. What is printed: `published/decoupled_st_gs.toml`.
 
 Where the text is silent:
 - Temperatures. It gives the ends of the grids, 0.3 and 3.0 (backward 6.0 for autoencoders), and 1.6 and 1.3 as values
@@ -131,7 +131,7 @@ _SCHEDULES = (
     ((0.3, 2), (1, 3)),
     ((0.3, 0.3), (3, 3)),
 )
-"""Forward and backward, each from and to: the rows of Table 1 in its order, and the fixed pair it compares them with."""
+"""Forward and backward, each from and to: the rows of Table 1 in its order, and the fixed pair it compares."""
 
 
 def _way(start: float, end: float) -> str:
