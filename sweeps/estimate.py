@@ -73,7 +73,10 @@ def _of(
     pack: int | None,
     data_dir: Path,
 ) -> Estimate:
-    seconds = [None if rates is None else rates.seconds(member.config, data_dir) for member in left]
+    # Members of one shape take equally long.
+    of_shape = {member.shape: member.config for member in left}
+    by_shape = {shape: rates.seconds(config, data_dir) if rates else None for shape, config in of_shape.items()}
+    seconds = [by_shape[member.shape] for member in left]
     known = [value for value in seconds if value is not None]
     return Estimate(
         name=name,

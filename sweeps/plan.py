@@ -40,6 +40,11 @@ class Member:
     def key(self) -> str:
         return self.config.key()
 
+    @cached_property
+    def shape(self) -> str:
+        """Equal for members that can be trained as one cohort."""
+        return self.config.shape_key()
+
     def settled_by(self, status: str) -> bool:
         """Whether a row of that status ends it. One that was stopped early for another study has not ended for this."""
         return status != "stopped" or self.halving is not None
@@ -146,6 +151,7 @@ class Plan:
             study.name: tuple(Cell(study, index, *cell) for index, cell in enumerate(study.cells()))
             for study in self.studies
         }
+        self._untouched: dict[tuple[str, int], tuple[Member, ...]] = {}
         self._stand_ins = dict(overrides.stand_ins)
         self._known: set[str] = set()
         if overrides.values:
@@ -203,6 +209,13 @@ class Plan:
             suggested: fields by dotted path, and variants by the label of their axis, that a search has chosen.
             taken: fields by dotted path from winners of other studies, as those were trained.
         """
+        if not suggested and not taken:
+            if (known := self._untouched.get((cell.study.name, cell.index))) is None:
+                known = self._untouched[cell.study.name, cell.index] = self._members_of(cell, {}, {})
+            return known
+        return self._members_of(cell, suggested, taken)
+
+    def _members_of(self, cell: Cell, suggested: Mapping[str, Any], taken: Mapping[str, Any]) -> tuple[Member, ...]:
         study = cell.study
         labels, config = study.suggested(cell.labels, cell.config, suggested)
         config = study.reduced(config)
@@ -293,7 +306,7 @@ def group(members: Iterable[Member], *, slots: int, pack: int | None = None) -> 
     for member in members:
         # Those that are stopped early compete with members of their own study alone.
         rivals = member.study if member.halving else None
-        by_shape[member.config.shape_key(), rivals][member.key] = member
+        by_shape[member.shape, rivals][member.key] = member
     shapes = [Cohort(tuple(same.values())) for same in by_shape.values()]
     share = sum(shape.member_epochs for shape in shapes) / slots
     cohorts = []

@@ -77,11 +77,11 @@ def run(
     largest = _pack(pack)
 
     # Only now what takes seconds to import.
-    from sweeps import folder, launch, stand_ins
+    from sweeps import folder, stand_ins
     from sweeps.lock import Lock
     from sweeps.plan import Overrides, Plan, parse_setting
     from sweeps.storage import Storage
-    from sweeps.tracking_uri import check_tracking_uri, of_database
+    from sweeps.tracking_uri import tracking_uri_of
 
     settings = tuple(parse_setting(text) for text in set_ or ())
     wanted = Overrides(
@@ -105,12 +105,11 @@ def run(
             f"--fresh: {name!r} has been run in {place.uri!r}, and nothing is ever deleted; "
             "name another folder, for example --storage ./runs-2"
         )
-    if tracking_uri is None:
-        if not place.local:
-            raise UserError("--storage is not a folder, so name MLflow's server: --tracking-uri http://127.0.0.1:5000")
-        tracking_uri = of_database(place.local_path.parent / "mlflow.db")
-    check_tracking_uri(tracking_uri)
+    tracking_uri = tracking_uri_of(place, tracking_uri)
     place.prepare()
+
+    from sweeps import launch  # and what it needs of MLflow, which --plan does without
+
     options = launch.Options(
         retry_failed=retry_failed,
         max_failures=max_failures,

@@ -30,7 +30,7 @@ def needed_bytes(members: Iterable[Member], data_dir: Path) -> int:
     total = _BYTES_A_SWEEP
     for member in members:
         config = member.config
-        shape = config.shape_key()
+        shape = member.shape
         if shape not in sizes:
             sizes[shape] = _checkpoint_bytes(member, size_of(config.data.name, data_dir).image_shape)
         checkpoints[shape] += sizes[shape]

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainables.cohort import Cohort
 from trainables.components import SHAPE
 from trainables.config import TrainingConfig
 from trainables.data import Images
@@ -64,6 +63,8 @@ def measure(configs: Sequence[TrainingConfig], image_shape: ImageShape, device: 
 
 def _epoch_s(configs: Sequence[TrainingConfig], image_shape: ImageShape, steps: int, device: torch.device) -> float:
     """The shorter of two epochs, after one that warms up."""
+    from trainables.cohort import Cohort  # what compiles takes a second to import, and a plan only reads rates
+
     pixels = np.random.default_rng(0).integers(0, 256, (configs[0].batch_size * steps, *image_shape), dtype=np.uint8)
     cohort = Cohort(configs, Images(train=pixels, validation=pixels[: configs[0].batch_size]), device=device)
     times = []
