@@ -77,7 +77,9 @@ class Runs:
         self._monitor: SystemMetricsMonitor | None = None
         parents = self._adopt()
         self._sweep_run = self._parent(parents, "sweep", sweep.name, {"mlflow.note.content": sweep.title}, None)
-        self._client.log_batch(self._sweep_run, tags=[RunTag(*tag) for tag in sessions.environment().items()])
+        if self._sessions:
+            tags = [RunTag(*tag) for tag in self._sessions[-1].environment.items()]
+            self._client.log_batch(self._sweep_run, tags=tags)
         self._study_runs = {
             study.name: self._parent(parents, f"study {study.name}", study.name, _study_tags(study), self._sweep_run)
             for study in studies
@@ -112,7 +114,7 @@ class Runs:
         self._open.add(run_id)
         return run_id
 
-    def _create(self, name: str, parent: str | None, tags: dict[str, str]) -> str:
+    def _create(self, name: str, parent: str | None, tags: dict[str, str], started_ms: int | None = None) -> str:
         tags = {
             "sweep": self._sweep.name,
             "mlflow.source.name": f"sweeps.run {self._sweep.name}",
@@ -120,15 +122,16 @@ class Runs:
             **({"mlflow.parentRunId": parent} if parent else {}),
             **tags,
         }
-        return self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
+        return self._client.create_run(self._experiment, started_ms, tags, run_name=name).info.run_id
 
     # --- members -----------------------------------------------------------------------------------------------------
 
-    def _member_run(self, member: Member) -> str:
+    def _member_run(self, member: Member, started_ms: int | None = None) -> str:
         name = (member.study, member.key)
         run_id, made = self.run_ids.get(name), False
         if run_id is None:
-            run_id, made = self._create(_run_name(member), self._study_runs[member.study], _member_tags(member)), True
+            study_run, made = self._study_runs[member.study], True
+            run_id = self._create(_run_name(member), study_run, _member_tags(member), started_ms)
             self.run_ids[name] = run_id
             self._open.add(run_id)
         if run_id not in self._logged:
@@ -185,13 +188,14 @@ class Runs:
             name, end = (member.study, member.key), (_STATUS[row.status], row.reason)
             if self._ends.get(name) == end:
                 continue
-            run_id = self._member_run(member)
+            ended_ms = round(row.ended.timestamp() * 1000)
+            run_id = self._member_run(member, started_ms=ended_ms - round(row.wall_s * 1000))
             self._log(run_id, 0, row.history)
             told = sessions.environment_at(self._sessions, row.ended)
             tags = {name: told[name] for name in ("mlflow.source.git.commit", "mlflow.user") if name in told}
             tags |= {"reason": row.reason} if row.reason is not None else {}
             self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
-            self._client.set_terminated(run_id, _STATUS[row.status])
+            self._client.set_terminated(run_id, _STATUS[row.status], ended_ms)
             self._open.discard(run_id)
             self._ends[name] = end
 

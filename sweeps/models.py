@@ -23,6 +23,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 import trainables
 from search_spaces.space import Study
@@ -164,10 +165,13 @@ def register(
             await_creation_for=None,  # pyright: ignore[reportArgumentType]  # it is made at once
             model_id=model.model_id,
         )
+        # What `mlflow.register_model` leaves for the user interface to show.
+        link = json.dumps([{"name": best.model_name, "version": found.version}])
+        client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: link})
     elif found.description != best.description:  # there are more seeds now
         client.update_model_version(best.model_name, found.version, best.description)
     (registered,) = client.search_registered_models(chosen)
-    if str(registered.aliases.get(ALIAS)) != str(found.version):
+    if str(registered.aliases.get(ALIAS)) != str(found.version):  # they are of different types
         client.set_registered_model_alias(best.model_name, ALIAS, found.version)
     return found
 

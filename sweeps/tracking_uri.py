@@ -7,12 +7,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from sweeps.errors import UserError
+from sweeps.storage import Storage
 
 _SQLITE = "sqlite:///"
 _KNOWN = re.compile(
     r"https?://[^/\s]+\S*|(sqlite|mysql|postgresql|mssql)(\+\w+)?://\S.*|databricks(-uc)?(://\S+)?|uc:\S+"
 )
-ARTIFACTS = "mlartifacts"
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
 _LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -64,7 +65,16 @@ def relocate(uri: str) -> None:
                     )
 
 
-def check_tracking_uri(uri: str) -> None:
-    """Raises UserError for a URI with which MLflow would not know what to do."""
-    if not _KNOWN.fullmatch(uri):
-        raise UserError(f"--tracking-uri is like http://127.0.0.1:5000 or sqlite:///mlflow.db, got {uri!r}")
+def tracking_uri_of(storage: Storage, given: str | None) -> str:
+    """The URI that was given, or that of the database beside the sweeps of a folder.
+
+    Raises:
+        UserError: MLflow would not know what to do with it, or none is given and the storage is no folder.
+    """
+    if given is None:
+        if not storage.local:
+            raise UserError("--storage is not a folder, so name MLflow's server: --tracking-uri http://127.0.0.1:5000")
+        return of_database(storage.local_path.parent / DATABASE)
+    if not _KNOWN.fullmatch(given):
+        raise UserError(f"--tracking-uri is like http://127.0.0.1:5000 or sqlite:///mlflow.db, got {given!r}")
+    return given

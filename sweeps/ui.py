@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sqlite3
 import sys
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from sweeps.cli import run_app, single
 from sweeps.errors import UserError
-from sweeps.tracking_uri import of_database
+from sweeps.tracking_uri import ARTIFACTS, DATABASE, of_database, relocate
 
 
 def ui(
@@ -19,7 +20,7 @@ def ui(
     """Opens MLflow's user interface on 127.0.0.1; Ctrl-C ends it."""
     from pathlib import Path
 
-    database = Path(storage).absolute() / "mlflow.db"
+    database = Path(storage).absolute() / DATABASE
     if not database.is_file():
         raise UserError(f"no runs in {storage!r}: {database.name} is missing; first: python -m sweeps.run quickstart")
     with socket.socket() as probe:
@@ -28,9 +29,13 @@ def ui(
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
+    try:
+        relocate(of_database(database))
+    except sqlite3.Error as error:
+        raise UserError(f"{database} cannot be used: {error}") from None
     print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     command = ["mlflow", "server", "--backend-store-uri", of_database(database), "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(database.parent / "mlartifacts")]
+    command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(database.parent / ARTIFACTS)]
     os.execv(sys.executable, [sys.executable, "-m", *command])
 
 
