@@ -74,8 +74,13 @@ def measured(members: Iterable[Member], device: str, data_dir: Path) -> Rates:
     for key, configs in kinds.items():
         same = [config for config in configs if config.shape_key() == configs[0].shape_key()]
         shape = size_of(same[0].data.name, data_dir).image_shape
-        rates[key] = measure(same[:_TOGETHER], shape, where)
+        rates[key] = measure(same[: _together(same[0], where)], shape, where)
     return Rates(machine=_machine(where), rates=rates)
+
+
+def _together(config: TrainingConfig, device: torch.device) -> int:
+    packs = device.type != "cpu" or (config.encoder.packs_on_cpu and config.decoder.packs_on_cpu)
+    return _TOGETHER if packs else 1
 
 
 def _machine(device: torch.device) -> str:
