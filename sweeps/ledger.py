@@ -153,7 +153,7 @@ class Ledger:
                 if any(map(needed, keys)):
                     cohorts.append(keys)
                 else:
-                    self._storage.delete(path)
+                    self.end_cohort(path.rpartition("/")[2].removesuffix(".json"))
         return cohorts
 
     # --- winners that studies take from -------------------------------------------------------------------------------

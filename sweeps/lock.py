@@ -47,12 +47,21 @@ class Holder:
     """When it took the lock, for people."""
     token: str
     """Tells two holders apart."""
+    since_s: float
+    """When it took the lock, in seconds since 1970 by its own clock."""
 
     @classmethod
     def here(cls) -> "Holder":
         """The process that calls."""
-        since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-        return cls(socket.gethostname(), os.getpid(), _started_s(os.getpid()), since, uuid4().hex)
+        since = datetime.now().astimezone()
+        return cls(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_s=_started_s(os.getpid()),
+            since=since.strftime("%Y-%m-%d %H:%M %Z"),
+            token=uuid4().hex,
+            since_s=since.timestamp(),
+        )
 
     @classmethod
     def from_json(cls, content: bytes) -> "Holder":

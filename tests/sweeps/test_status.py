@@ -103,8 +103,9 @@ def test_numbers_that_are_not_finite_are_never_the_best(begun):
 def test_a_search_misses_what_it_has_yet_to_suggest(begun):
     found = status_of(begun(Overrides(only="search"), rows=lambda members: []))
     (study,) = found.studies
-    assert (study.done, study.missing) == (0, study.members)
+    assert (study.done, study.missing, study.unknown) == (0, study.members, study.members)
     assert study.members > 0
+    assert "12 missing (12 until others have ended)" in "\n".join(lines_of(found))
 
 
 def test_the_age_of_the_latest_checkpoint_is_told_while_something_is_missing(begun):
@@ -125,9 +126,34 @@ def test_a_driver_at_work_is_named_and_nobody_is_asked_to_go_on(begun):
     assert (found.state, found.continue_command) == ("running", None)
     text = "\n".join(lines_of(found))
     assert f"pid {os.getpid()}, since 20" in text
-    assert "19 running or missing" in text
+    assert "1 of 20 done; 19 missing" in text
+    assert "Nothing is in training at the moment" in text
     assert "Nothing is running" not in text
     assert status_of(place).state == "interrupted"
+
+
+def test_what_a_driver_has_handed_out_is_running_and_the_time_left_is_told(begun):
+    place = begun(rows=lambda members: [])
+    keys = [member.key for member in folder.known_members(folder.last_plan(place), Ledger(place))]
+    ledger = Ledger(place)
+    ledger.begin_cohort("a", keys[:4])
+    ledger.begin_cohort("b", keys[4:8])
+    with Lock(place):
+        (study,) = status_of(place).studies
+        assert (study.done, study.running, study.missing, study.unknown) == (0, 8, 12, 0)
+        assert status_of(place).left_s is None
+        members = folder.known_members(folder.last_plan(place), ledger)
+        ledger.append([row(member) for member in members[:4]])  # and killed before it ended the cohort
+        then = dataclasses.asdict(Holder.from_json(place.read(FILE)))
+        place.write(FILE, json.dumps(then | {"since_s": then["since_s"] - 600}).encode())
+        found = status_of(place)
+        assert (found.studies[0].done, found.studies[0].running, found.studies[0].missing) == (4, 4, 12)
+        assert found.left_s == pytest.approx(600 / 4 * 16, rel=0.1)
+        text = "\n".join(lines_of(found))
+        assert "4 of 20 done; 4 running; 12 missing" in text
+        assert "About 40 min left." in text
+    assert len(place.list("cohorts", ".json")) == 2, "status has changed something"
+    assert status_of(place).studies[0].running == 0
 
 
 @pytest.mark.parametrize(
