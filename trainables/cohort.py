@@ -8,35 +8,56 @@ and since losses are summed, the gradient of its loss reaches its parameters alo
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import vmap
-from torch.utils._pytree import tree_map
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from trainables import objective
+from trainables.compiled import compiler_at_hand, program
 from trainables.config import TrainingConfig
 from trainables.data import Images
 from trainables.objective import VAE, Tensors
 from trainables.optim import Coefficients, Group, coefficients
-from trainables.pixels import observed
 from trainables.snapshot import Snapshot
+from trainables.step import Feed, State, Step, lift
 from trainables.streams import Purpose, Streams
 
 EVALUATION_BATCH = 1000
 CPU_PACKED_PARAMETERS = 400_000
 """Larger members are trained in turn on a CPU: their parameters and moments no longer share its cache."""
+CPU_COMPILED_OPERATIONS = 5e12
+"""Of a cohort's whole training, from which on compiling pays on a CPU: a minute of work, of which it saves a third."""
 _GROUPS = ("encoder", "decoder", "guide.mu", "guide.alpha")
 
 
-class Turn(NamedTuple):
-    """Members trained in one program: all of a packed cohort, or one."""
+@dataclass
+class Turn:
+    """Members trained in one program: all of a packed cohort, or one.
+
+    State, feed and programs stay where they are from epoch to epoch: a program may be bound to their addresses.
+    """
 
     which: slice
     streams: Streams
+    state: State
+    feed: Feed | None = None
+    programs: dict[int, Callable[[], None]] = field(default_factory=dict)
+    """A step by the number of images of its batch."""
+
+    def give(self, feed: Feed) -> None:
+        """Takes over the values of an epoch's feed; where it has other tensors than the last one, programs are void."""
+        old, new = tree_flatten(self.feed), tree_flatten(feed)
+        if old[1] != new[1]:
+            self.feed, self.programs = feed, {}
+            return
+        for mine, value in zip(old[0], new[0], strict=True):
+            if mine is not value:
+                mine.copy_(value)
 
 
 class Cohort:
@@ -48,6 +69,7 @@ class Cohort:
         device: where to train.
         dtype: of parameters and arithmetic.
         packed: train all members in one program, or one after the other; None chooses by device and architecture.
+        compiled: compile that program (`trainables.compiled`); None chooses by device and the length of the training.
 
     Raises:
         ValueError: no members, or members of different shapes.
@@ -61,6 +83,7 @@ class Cohort:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         packed: bool | None = None,
+        compiled: bool | None = None,
     ):
         if len({config.shape_key() for config in configs}) != 1:
             raise ValueError(f"a cohort needs one or more members of one shape, got {len(configs)} of different shapes")
@@ -93,6 +116,7 @@ class Cohort:
         if packed is None:
             packed = self.device.type != "cpu" or self._packing_pays_on_cpu()
         self._packed, self._seeds = packed, [config.seed for config in configs]
+        self._compiled = self._compiling_pays() if compiled is None else compiled
         self._turns = self._in_turns()
 
     def __len__(self) -> int:
@@ -100,12 +124,31 @@ class Cohort:
 
     def _in_turns(self) -> list[Turn]:
         at_once = len(self) if self._packed else 1
-        slices = [slice(start, start + at_once) for start in range(0, len(self), at_once)]
-        return [Turn(which, Streams(self._seeds[which], device=self.device, dtype=self.dtype)) for which in slices]
+        return [self._turn(slice(start, start + at_once)) for start in range(0, len(self), at_once)]
+
+    def _turn(self, which: slice) -> Turn:
+        state = State(
+            weights={name: group.of(which) for name, group in self.groups.items()},
+            buffers={name: value[which] for name, value in self._buffers.items()},
+            running={name: value[which] for name, value in self._running.items()},
+            loss=torch.zeros_like(self._running["sum"][which]),
+            step=torch.zeros(1, dtype=torch.int64, device=self.device),
+        )
+        return Turn(which, Streams(self._seeds[which], device=self.device, dtype=self.dtype), state)
+
+    @property
+    def _parameters(self) -> int:
+        """Of one member."""
+        return sum(group.flat.shape[1] for group in self.groups.values())
 
     def _packing_pays_on_cpu(self) -> bool:
         dense = self.config.encoder.packs_on_cpu and self.config.decoder.packs_on_cpu
-        return dense and sum(group.flat.shape[1] for group in self.groups.values()) <= CPU_PACKED_PARAMETERS
+        return dense and self._parameters <= CPU_PACKED_PARAMETERS
+
+    def _compiling_pays(self) -> bool:
+        """By numbers of the configuration alone: the same training is compiled everywhere or nowhere."""
+        products = 6 * self._parameters * len(self._images["train"]) * self.config.epochs * len(self)
+        return compiler_at_hand(self.device) and (self.device.type != "cpu" or products >= CPU_COMPILED_OPERATIONS)
 
     @property
     def diverged_epoch(self) -> list[int | None]:
@@ -122,7 +165,8 @@ class Cohort:
         """
         self.epoch += 1
         knobs = objective.epoch_knobs(self.config, self._knobs, self.epoch)
-        losses = torch.cat([self._train_turn(turn, knobs) for turn in self._turns])
+        before = self.diverged_epoch
+        losses = torch.cat([self._train_turn(turn, knobs, before) for turn in self._turns])
         metrics = {"train_loss": losses} | self._evaluate(knobs)
         finite = torch.stack(list(metrics.values())).isfinite().all(0)
         self._diverged_epoch[~finite & (self._diverged_epoch == 0)] = self.epoch
@@ -130,35 +174,48 @@ class Cohort:
         diverged = self._diverged_epoch > 0
         return {name: value.double().masked_fill(diverged, torch.nan).cpu().numpy() for name, value in metrics.items()}
 
-    def _train_turn(self, turn: Turn, epoch_knobs: Tensors) -> Tensor:
+    def _train_turn(self, turn: Turn, epoch_knobs: Tensors, diverged: Sequence[int | None]) -> Tensor:
         """One epoch of some members; their mean loss over the epoch [m]."""
-        which, streams = turn
+        which, state = turn.which, turn.state
+        if None not in diverged[which]:
+            return torch.full_like(state.loss, torch.nan)
         n, batch_size = len(self._images["train"]), self.config.batch_size
-        total = torch.zeros_like(self._running["sum"][which])
-        if self._diverged_epoch[which].all():
-            return total.fill_(torch.nan)
         knobs = {path: value[which] for path, value in epoch_knobs.items()}
         frozen = self.epoch >= knobs["guide.freeze_epoch"] if "guide.freeze_epoch" in knobs else None
         self._freeze_statistics(which, frozen)
         still = frozen is not None and bool(frozen.all())
-        moving = {name: group for name, group in self.groups.items() if not (still and name == "encoder")}
+        moving = tuple(name for name in self.groups if not (still and name == "encoder"))
         batches = -(-n // batch_size)
         steps = range((self.epoch - 1) * batches + 1, self.epoch * batches + 1)
-        plans = {name: self._coefficients(name, knobs, steps, frozen) for name in moving}
-        order = streams.permutation(n, Purpose.ORDER, epoch=self.epoch)
-        knobs = {path: value.to(self.dtype) for path, value in knobs.items()}
+        turn.give(
+            Feed(
+                images=self._images["train"],
+                order=turn.streams.permutation(n, Purpose.ORDER, epoch=self.epoch),
+                keys=turn.streams.keys,
+                epoch=torch.full_like(state.step, self.epoch),
+                knobs={path: value.to(self.dtype) for path, value in knobs.items()},
+                coefficients={name: self._coefficients(name, knobs, steps, frozen) for name in moving},
+                frozen=frozen,
+            )
+        )
+        state.loss.zero_()
+        state.step.zero_()
         self._model.train()
-        for step, rows in enumerate(order.split(batch_size, dim=1)):
-            x = self._observed(self._images["train"][rows], streams, Purpose.PIXELS, step, self.epoch)
-            loss, gradients = self._gradients(turn, x, step, knobs, moving)
-            for (name, group), gradient in zip(moving.items(), gradients, strict=True):
-                if frozen is not None and name == "encoder":
-                    gradient.masked_fill_(frozen[:, None], 0.0)  # a rate of 0 does not stop a gradient of infinity
-                group.update(which, gradient, plans[name][step])
-            total += loss * rows.shape[1]
-        return total / n
+        for start in range(0, n, batch_size):  # nothing in here looks at a value: a GPU is never waited for
+            self._program(turn, moving, min(batch_size, n - start))()
+        return state.loss / n
 
-    def _coefficients(self, group: str, knobs: Tensors, steps: range, frozen: Tensor | None) -> list[Coefficients]:
+    def _program(self, turn: Turn, moving: tuple[str, ...], rows: int) -> Callable[[], None]:
+        """A step of a turn's members on a batch of some images."""
+        if rows not in turn.programs:
+            step = Step(self.config, self._model, self.groups, moving, rows, self.dtype)
+            key = (self.config.shape_key(), moving, rows, self.dtype)
+            turn.programs[rows] = (
+                program(step, key, turn.state, turn.feed) if self._compiled else partial(step, turn.state, turn.feed)
+            )
+        return turn.programs[rows]
+
+    def _coefficients(self, group: str, knobs: Tensors, steps: range, frozen: Tensor | None) -> Coefficients:
         """What the optimizer of a group multiplies with in some steps; a guide's groups have learning rates of their
         own."""
         own = objective.sub_knobs(knobs, "optim")
@@ -168,40 +225,12 @@ class Cohort:
             self.config.optim.name, own, steps, dtype=self.dtype, frozen=frozen if group == "encoder" else None
         )
 
-    def _gradients(
-        self, turn: Turn, x: Tensor, step: int, knobs: Tensors, moving: Mapping[str, Group]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Loss [m] of a batch and its gradient [m, P] for every moving group; the others cost no backward pass."""
-        which, streams = turn
-        shape = self.config.estimator.noise_shape((x.shape[1], *self.config.latent.z_shape))
-        noise = self._noise(streams, shape, Purpose.LATENT, step, self.epoch)
-        running = {name: value[which] for name, value in self._running.items()}
-        knobs = knobs | {"running_loss": running["sum"] / running["weight"].clamp(min=1e-12)}
-        leaves = [group.flat[which].detach().requires_grad_() for group in moving.values()]
-        tensors = {name: value[which] for name, value in self.tensors().items()}
-        for group, leaf in zip(moving.values(), leaves, strict=True):
-            tensors |= group.named(leaf)
-        result = _lift(objective.training_loss, self.config, self._model)(tensors, x, noise, knobs)
-        gradients = torch.autograd.grad(result.loss.sum(), leaves)
-        if self.config.estimator.uses_running_loss:
-            momentum = knobs["estimator.baseline_momentum"]
-            running["sum"].lerp_(result.reconstruction, 1 - momentum)
-            running["weight"].lerp_(torch.ones_like(momentum), 1 - momentum)
-        return result.loss.detach(), gradients
-
     def _freeze_statistics(self, which: slice, frozen: Tensor | None) -> None:
         """Tells the encoder's normalization layers, whose statistics must stop with its parameters."""
         if frozen is not None:
             for name, value in self._buffers.items():
                 if name.startswith("encoder.") and name.endswith(".frozen"):
                     value[which] = frozen.to(value.dtype)
-
-    def _noise(self, streams: Streams, shape: tuple[int, ...], purpose: Purpose, step: int, epoch: int) -> Tensor:
-        draw: Callable[..., Tensor] = getattr(streams, self.config.latent.noise)
-        return draw(shape, purpose, epoch=epoch, step=step)
-
-    def _observed(self, images: Tensor, streams: Streams, purpose: Purpose, step: int, epoch: int) -> Tensor:
-        return observed(self.config.data.pixels, images, streams, purpose, epoch=epoch, step=step)
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
@@ -237,15 +266,16 @@ class Cohort:
     def _snapshots(self, epoch_knobs: Tensors, split: str = "validation") -> Iterator[Snapshot]:
         self._model.eval()
         epoch_knobs = epoch_knobs | {"running_loss": self._running["sum"] / self._running["weight"].clamp(min=1e-12)}
-        for which, streams in self._turns:
+        for turn in self._turns:
+            which = turn.which
             yield Snapshot(
                 config=self.config,
                 parameters={n: v[which] for group in self.groups.values() for n, v in group.named(group.flat).items()},
                 buffers={name: value[which] for name, value in self._buffers.items()},
                 knobs={path: value[which].to(self.dtype) for path, value in epoch_knobs.items()},
                 images=self._images[split],
-                streams=streams,
-                lift=lambda function: _lift(function, self.config, self._model),
+                streams=turn.streams,
+                lift=lambda function: lift(function, self.config, self._model),
             )
 
     # --- state -------------------------------------------------------------------------------------------------------
@@ -339,18 +369,3 @@ def _initialised(config: TrainingConfig, image_shape: tuple[int, int, int]) -> V
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return VAE(config, image_shape)
-
-
-def _lift(function: Callable[..., Any], config: TrainingConfig, model: nn.Module) -> Callable[..., Any]:
-    """`function` of one member as a function of a stack of members; a stack of one is not lifted, since that costs."""
-
-    def one(*args: Any) -> Any:
-        return function(config, model, *args)
-
-    def stacked(*args: Any) -> Any:
-        if next(iter(args[0].values())).shape[0] > 1:
-            return vmap(one)(*args)
-        single = one(*tree_map(lambda value: value[0], args))
-        return tree_map(lambda value: value[None], single)
-
-    return stacked

@@ -23,7 +23,7 @@ TRACTABLE = 5
 
 
 class Coefficients(NamedTuple):
-    """The numbers of one step, each [M, 1] (see the module's formulas)."""
+    """The numbers of one step, each [M, 1], or of S steps, each [S, M, 1] (see the module's formulas)."""
 
     decay_in_gradient: Tensor
     weight1: Tensor
@@ -33,11 +33,15 @@ class Coefficients(NamedTuple):
     root: Tensor
     epsilon: Tensor
 
+    def at(self, step: Tensor) -> "Coefficients":
+        """Those of one of S steps; its number, int64 [1], is counted from 0."""
+        return Coefficients(*(rows.index_select(0, step)[0] for rows in self))
+
 
 def coefficients(
     name: str, knobs: Mapping[str, Tensor], steps: range, *, dtype: torch.dtype, frozen: Tensor | None = None
-) -> list[Coefficients]:
-    """The coefficients of some steps.
+) -> Coefficients:
+    """The coefficients of some steps, each [S, M, 1].
 
     Args:
         name: adam, adamw or radam.
@@ -71,8 +75,24 @@ def coefficients(
         root=root,
         epsilon=epsilon,
     )
-    columns = [row.expand_as(rate)[..., None].to(dtype).unbind(0) for row in rows]
-    return [Coefficients(*column) for column in zip(*columns, strict=True)]
+    return Coefficients(*(row.expand_as(rate)[..., None].to(dtype).contiguous() for row in rows))
+
+
+class Weights(NamedTuple):
+    """Parameters of some members and their moments, each [m, P]."""
+
+    parameters: Tensor
+    mean: Tensor
+    square: Tensor
+
+    def update(self, gradient: Tensor, c: Coefficients) -> None:
+        """One step, in place; gradient [m, P] is used up."""
+        parameters, mean, square = self
+        gradient.addcmul_(parameters, c.decay_in_gradient)
+        mean.lerp_(gradient, c.weight1)
+        square.lerp_(gradient.square_(), c.weight2)
+        denominator = torch.addcmul(c.epsilon, square.sqrt(), c.root)
+        parameters.mul_(c.keep).addcdiv_(mean * -c.rate, denominator)
 
 
 class Group:
@@ -100,11 +120,6 @@ class Group:
         """Drops all members but those at these positions [m]."""
         self.flat, self.mean, self.square = self.flat[members], self.mean[members], self.square[members]
 
-    def update(self, which: slice, gradient: Tensor, c: Coefficients) -> None:
-        """One step of some members, in place; gradient [m, P] is used up."""
-        parameters, mean, square = self.flat[which], self.mean[which], self.square[which]
-        gradient.addcmul_(parameters, c.decay_in_gradient)
-        mean.lerp_(gradient, c.weight1)
-        square.lerp_(gradient.square_(), c.weight2)
-        denominator = torch.addcmul(c.epsilon, square.sqrt(), c.root)
-        parameters.mul_(c.keep).addcdiv_(mean * -c.rate, denominator)
+    def of(self, which: slice) -> Weights:
+        """The weights of some members; views, not copies."""
+        return Weights(self.flat[which], self.mean[which], self.square[which])

@@ -4,12 +4,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from trainables.streams import Purpose, Streams
+from trainables.streams import Number, Purpose, Streams
 
 PixelKind = Literal["dequantize", "unit", "binarize"]
 
 
-def observed(kind: PixelKind, images: Tensor, streams: Streams, purpose: Purpose, *, epoch: int, step: int) -> Tensor:
+def observed(
+    kind: PixelKind, images: Tensor, streams: Streams, purpose: Purpose, *, epoch: Number, step: Number
+) -> Tensor:
     """What M members see of uint8 images [M, B, C, H, W], in the dtype of their streams.
 
     "dequantize": (x + u) / 256 with u uniform in [0, 1) (SG C.1). "unit": x / 255, without noise (DST).

@@ -17,6 +17,7 @@ from torch import Tensor
 
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
+Number = int | Tensor
 
 
 class Purpose(IntEnum):
@@ -61,30 +62,38 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
 class Streams:
     """The random streams of M members, keyed by their seeds.
 
+    Epochs and steps are numbers, or int64 tensors [1].
+
     Args:
-        seeds: M integers in [0, 2^63).
-        device: where the numbers are made.
+        seeds: M integers in [0, 2^63), or the `keys` made of them.
+        device: where the numbers are made; that of the keys where these are given.
         dtype: of the numbers returned, float32 or float64. Uniform numbers have the same values in both; numbers
             computed from them agree to rounding.
     """
 
-    def __init__(self, seeds: list[int], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-        key = torch.tensor(seeds, dtype=torch.int64, device=device)[:, None]
-        self._key = torch.stack((key & _MASK, key >> 32))
+    def __init__(
+        self, seeds: list[int] | Tensor, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ):
+        if not isinstance(seeds, Tensor):
+            words = torch.tensor(seeds, dtype=torch.int64, device=device)[:, None]
+            seeds = torch.stack((words & _MASK, words >> 32))
+        self.keys = seeds
+        """int64 [2, M, 1]: the low and the high word of each seed."""
         self.dtype = dtype
 
-    def _words(self, n: int, purpose: Purpose, epoch: int, step: int) -> Tensor:
+    def _words(self, n: int, purpose: Purpose, epoch: Number, step: Number) -> Tensor:
         """[M, n] int64 holding uniform 32-bit words."""
-        blocks = torch.arange(math.ceil(n / 4), device=self._key.device)
-        counter = torch.stack([blocks, *(torch.full_like(blocks, value) for value in (step, epoch, int(purpose)))])
-        return philox(counter[:, None], self._key).movedim(0, -1).flatten(1)[:, :n]
+        blocks = torch.arange(math.ceil(n / 4), device=self.keys.device)
+        zeros = torch.zeros_like(blocks)
+        counter = torch.stack((blocks, zeros + step, zeros + epoch, zeros + int(purpose)))
+        return philox(counter[:, None], self.keys).movedim(0, -1).flatten(1)[:, :n]
 
-    def uniform(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: int, step: int) -> Tensor:
+    def uniform(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
         """[M, *shape] uniform in the open interval (0, 1), with 23 bits, so that float32 holds them exactly."""
         words = self._words(math.prod(shape), purpose, epoch, step)
         return ((words >> 9).to(self.dtype) + 0.5).mul_(2.0**-23).unflatten(1, shape)
 
-    def uniform_coarse(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: int, step: int) -> Tensor:
+    def uniform_coarse(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
         """[M, *shape] uniform in the half-open interval [0, 1), with 16 bits, at half the cost.
 
         Enough within a pixel's bin: a level of 0..255 plus such a number is exact in float32, and never the next level.
@@ -94,22 +103,22 @@ class Streams:
         halves = torch.stack((words & 0xFFFF, words >> 16), dim=-1).flatten(1)[:, :n]
         return halves.to(self.dtype).mul_(2.0**-16).unflatten(1, shape)
 
-    def normal(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: int, step: int) -> Tensor:
+    def normal(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
         """[M, *shape] standard normal, by Box and Muller."""
         n = math.prod(shape)
         pairs = self.uniform((2, math.ceil(n / 2)), purpose, epoch=epoch, step=step)
         radius, angle = (-2 * pairs[:, 0].log()).sqrt(), 2 * math.pi * pairs[:, 1]
         return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :n].unflatten(1, shape)
 
-    def logistic(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: int, step: int) -> Tensor:
+    def logistic(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
         """[M, *shape] standard logistic."""
         return torch.logit(self.uniform(shape, purpose, epoch=epoch, step=step))
 
-    def gumbel(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: int, step: int) -> Tensor:
+    def gumbel(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
         """[M, *shape] standard Gumbel."""
         return -(-self.uniform(shape, purpose, epoch=epoch, step=step).log()).log()
 
-    def permutation(self, n: int, purpose: Purpose, *, epoch: int) -> Tensor:
+    def permutation(self, n: int, purpose: Purpose, *, epoch: Number) -> Tensor:
         """[M, n] int64: each member's own order of n images in an epoch."""
         # 52 random bits: ties, which would be resolved by position, have probability 1e-10 for 1,000 images.
         words = self._words(2 * n, purpose, epoch, 0)

@@ -1,0 +1,107 @@
+"""Steps captured as one program: by TorchInductor, and on a GPU replayed as a CUDA graph.
+
+`make_fx` records a function of tensors as the operations it comes down to, whatever Python they came from: gradients,
+`vmap` and casts are in the record. What Inductor makes of it is kept for the process and used for every cohort whose
+tensors have these shapes; on disk Inductor keeps its kernels for later processes.
+"""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+Function = Callable[..., None]
+"""Of (nested) tensors, some of which it changes in place."""
+
+_programs: dict[Hashable, Function] = {}
+
+
+def compiler_at_hand(device: torch.device) -> bool:
+    """Whether Inductor can compile for a device: for a CPU it needs a C++ compiler; Triton comes with CUDA."""
+    return device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def compiled(function: Function, key: Hashable, *args: Any) -> Function:
+    """`function` compiled for arguments of these shapes, dtypes and device.
+
+    Args:
+        function: looks at no value of a tensor, and reads no tensor but its arguments.
+        key: names the function; what was compiled under an equal key for such arguments is used again.
+        args: examples; nothing is computed with them.
+
+    Where the compiler fails, a warning says why, and the function itself is used.
+    """
+    leaves, structure = tree_flatten(args)
+    shapes = [(leaf.shape, leaf.stride(), leaf.dtype, leaf.device) for leaf in leaves if isinstance(leaf, Tensor)]
+    whole = (key, str(structure), tuple(shapes))
+    if whole not in _programs:
+        _programs[whole] = _compile(function, *args)
+    return _programs[whole]
+
+
+def _compile(function: Function, *args: Any) -> Function:
+    # Seconds of imports, which a process that compiles nothing does without.
+    from torch._dynamo.exc import BackendCompilerFailed
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    graph = make_fx(function, tracing_mode="fake")(*args)
+    # The shapes are in the key above; Dynamo's guards on every tensor would cost a tenth of a millisecond a call.
+    unguarded: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+    program = torch.compile(graph, fullgraph=True, dynamic=False, options=unguarded)
+    chosen: list[Function] = []
+
+    def run(*args: Any) -> None:
+        with torch.no_grad():
+            if not chosen:
+                try:
+                    program(*args)
+                except BackendCompilerFailed as error:  # raised before anything is computed
+                    warnings.warn(f"not compiled: {error}".splitlines()[0], RuntimeWarning, stacklevel=2)
+                    chosen.append(function)
+                else:
+                    chosen.append(program)
+                    return
+            chosen[0](*args)
+
+    return run
+
+
+def program(function: Function, key: Hashable, *args: Any) -> Callable[[], None]:
+    """`function` of fixed arguments, compiled, and on a GPU captured."""
+    chosen = compiled(function, key, *args)
+    on_gpu = any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in tree_leaves(args))
+    return Replayed(chosen, *args) if on_gpu else partial(chosen, *args)
+
+
+class Replayed:
+    """A function of fixed tensors, captured as a CUDA graph: one launch for all its kernels.
+
+    Args:
+        function: of `args`, which it may change in place; capturing leaves them as they were.
+        args: the very tensors that every replay reads and changes.
+    """
+
+    def __init__(self, function: Function, *args: Any):
+        tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+        before = [tensor.clone() for tensor in tensors]
+        # Kernels are compiled and libraries initialised on a side stream first, as capturing demands.
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                function(*args)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            function(*args)
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)
+
+    def __call__(self) -> None:
+        self._graph.replay()
