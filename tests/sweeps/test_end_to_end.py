@@ -211,13 +211,29 @@ def commands() -> list[str]:
 
 
 def test_the_readme_has_the_commands_that_are_run_here():
-    assert len(commands()) == 9
+    assert len(commands()) == 13
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if "sweeps.ui" not in line])
+def long(line: str) -> bool:
+    return "paper_grid --scale" in line
+
+
+@pytest.mark.timeout(4000)
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=pytest.mark.slow if long(line) else ())
+        for line in commands()
+        if "sweeps.ui" not in line
+    ],
+)
 def test_every_command_of_the_readme_works_after_the_first_run(done, line):
     process = subprocess.run(
-        [sys.executable, *line.split()[1:]], cwd=done.parent, capture_output=True, text=True, timeout=300
+        [sys.executable, *line.split()[1:]],
+        cwd=done.parent,
+        capture_output=True,
+        text=True,
+        timeout=3600 if long(line) else 300,
     )
     assert process.returncode == 0, process.stdout + process.stderr
     assert "Traceback" not in process.stderr
