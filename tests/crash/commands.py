@@ -30,12 +30,12 @@ class Command:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def wait_for(self, condition: Callable[[], T], timeout_s: float = 120) -> T:
+    def wait_for(self, condition: Callable[[], T], timeout_s: float = 300) -> T:
         """Waits, while the command runs, until something holds; returns it."""
         deadline = time.monotonic() + timeout_s
         while not (found := condition()):
             assert self.running, self.end()
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, self.kill()
             time.sleep(0.02)
         return found
 
@@ -44,7 +44,7 @@ class Command:
         self.wait_for(condition)
         return self
 
-    def end(self, timeout_s: float = 240) -> tuple[int, str]:
+    def end(self, timeout_s: float = 600) -> tuple[int, str]:
         """Waits for the exit code and what was printed."""
         try:
             output, _ = self._process.communicate(timeout=timeout_s)

@@ -10,7 +10,7 @@ from commands import Command, ledger
 from outcome import check, results, undisturbed
 from sklearn.datasets import load_digits
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_a_server_that_does_not_answer_is_told_once_and_the_next_run_completes_mlflow(tmp_path):

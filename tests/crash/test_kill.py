@@ -15,7 +15,7 @@ from outcome import Metrics, check, database, mlflow_runs, recorded, results, un
 from trainables.ray_train import CheckpointFile
 from trainables.training import read_checkpoint
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1200)
 MEMBERS, EPOCHS = 20, 12
 INSTRUMENTED = (str(Path(__file__).with_name("instrumented.py")),)
 

@@ -19,7 +19,7 @@ from trainables.ray_train import CheckpointFile, StorageError
 MEMBERS = 20
 SHORT = ("--set", "epochs=2", "--max-concurrent", "1")
 SECRET = "correct-horse-battery-staple"
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture
