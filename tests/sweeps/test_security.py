@@ -146,8 +146,8 @@ def test_nothing_that_is_written_holds_a_secret_of_the_environment(storage, monk
     members = plan.members["grid"]
     rows = {member.key: row(member) for member in members}
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    tracker = Tracker(uri, (tmp_path / "artifacts").as_uri(), plan.sweep)
-    tracker.start(plan.studies, members, {})
+    tracker = Tracker(uri, plan, storage, tmp_path)
+    tracker.start(members, {})
     tracker.ended(members, rows)
     tracker.close("FINISHED")
     Ledger(storage).append(list(rows.values()))

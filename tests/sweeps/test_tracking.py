@@ -1,33 +1,40 @@
+import dataclasses
+import threading
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from scripted import SMALL, result, row
 
-from sweeps import tracking
+from search_spaces import Sweep
+from sweeps import mlflow_runs, sessions, tracking
 from sweeps.plan import Overrides, Plan
 from sweeps.tracking import Tracker
 
-PLAN = Plan(SMALL, Overrides(only="grid"))
-MEMBERS = PLAN.members["grid"][:3]
+ONLY = Overrides(only="grid")
+MEMBERS = Plan(SMALL, ONLY).members["grid"][:3]
+DATA = Path("data")
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
     """One database for the module: making its tables takes seconds. Every test has an experiment of its own."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    return f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
 @pytest.fixture
-def tracker(database, request):
-    import dataclasses
+def sweep(request) -> Sweep:
+    return dataclasses.replace(SMALL, name=request.node.name[:60].replace("[", "_").replace("]", ""))
 
-    sweep = dataclasses.replace(SMALL, name=request.node.name[:60].replace("[", "_").replace("]", ""))
 
+@pytest.fixture
+def tracker(database, sweep, storage):
     def make() -> Tracker:
-        return Tracker(*database, sweep)
+        return Tracker(database, Plan(sweep, ONLY), storage, DATA)
 
-    make.client = MlflowClient(database[0])
+    make.client = MlflowClient(database)
     make.runs = lambda: make.client.search_runs(
         [make.client.get_experiment_by_name(sweep.name).experiment_id], max_results=1000
     )
@@ -61,7 +68,7 @@ def test_runs_are_nested_tagged_and_complete(tracker):
     t = tracker()
     rows = {member.key: row(member) for member in MEMBERS}
     rows[MEMBERS[2].key] = row(MEMBERS[2], status="failed", reason="diverged", metrics={})
-    t.start(PLAN.studies, MEMBERS, {})
+    t.start(MEMBERS, {})
     t.progressed(MEMBERS, 0, history(MEMBERS, 1))
     t.ended(MEMBERS, rows)
     t.close("FINISHED")
@@ -82,7 +89,7 @@ def test_runs_are_nested_tagged_and_complete(tracker):
 
 def test_an_interruption_leaves_no_run_running(tracker):
     t = tracker()
-    t.start(PLAN.studies, MEMBERS, {})
+    t.start(MEMBERS, {})
     t.progressed(MEMBERS, 0, history(MEMBERS, 1))
     t.close("KILLED")
     assert {run.info.status for run in tracker.runs()} == {"KILLED"}
@@ -91,13 +98,13 @@ def test_an_interruption_leaves_no_run_running(tracker):
 
 def test_after_a_kill_runs_are_taken_up_and_no_step_is_logged_twice(tracker):
     killed = tracker()
-    killed.start(PLAN.studies, MEMBERS, {})
+    killed.start(MEMBERS, {})
     killed.progressed(MEMBERS, 0, history(MEMBERS, 1))
     stop(killed)
     assert {run.info.status for run in tracker.runs()} == {"RUNNING"}
 
     t = tracker()
-    t.start(PLAN.studies, MEMBERS, {})
+    t.start(MEMBERS, {})
     t.progressed(MEMBERS, 0, history(MEMBERS, 1))
     t.ended(MEMBERS, {member.key: row(member) for member in MEMBERS})
     t.close("FINISHED")
@@ -112,7 +119,7 @@ def test_what_mlflow_misses_is_filled_in_from_the_ledger_once(tracker):
     rows = {member.key: row(member) for member in MEMBERS}
     for _ in range(2):
         t = tracker()
-        t.start(PLAN.studies, MEMBERS, rows)
+        t.start(MEMBERS, rows)
         t.close("FINISHED")
         assert t.problem is None
     members = by_kind(tracker.runs())["member"]
@@ -122,10 +129,10 @@ def test_what_mlflow_misses_is_filled_in_from_the_ledger_once(tracker):
     )
 
 
-def test_an_unreachable_server_is_told_and_stops_nothing(monkeypatch):
+def test_an_unreachable_server_is_told_and_stops_nothing(monkeypatch, sweep, storage):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    t = Tracker("http://127.0.0.1:9", None, SMALL)
-    t.start(PLAN.studies, MEMBERS, {})
+    t = Tracker("http://127.0.0.1:9", Plan(sweep, ONLY), storage, DATA)
+    t.start(MEMBERS, {})
     t.ended(MEMBERS, {member.key: row(member) for member in MEMBERS})
     t.close("FINISHED")
     assert t.problem is not None
@@ -154,7 +161,7 @@ def test_where_answers_are_lost_nothing_is_missing_or_doubled_in_the_end(tracker
 
     monkeypatch.setattr(MlflowClient, call, failing)
     t = tracker()
-    t.start(PLAN.studies, MEMBERS, {})
+    t.start(MEMBERS, {})
     for epoch in range(6):
         t.progressed(MEMBERS, epoch, {name: np.full((1, 3), values[epoch]) for name, values in metrics(7).items()})
     for member in MEMBERS:
@@ -172,7 +179,7 @@ def test_after_a_pause_a_server_that_was_away_gets_everything(tracker, monkeypat
     t = tracker()
     with monkeypatch.context() as away:
         away.setattr(MlflowClient, "search_runs", lambda *_, **__: 1 / 0)
-        t.start(PLAN.studies, MEMBERS, {})
+        t.start(MEMBERS, {})
         settle(t)
     assert t.problem == "ZeroDivisionError: division by zero"
     t.ended(MEMBERS, {member.key: row(member) for member in MEMBERS})
@@ -186,7 +193,7 @@ def test_after_a_pause_a_server_that_was_away_gets_everything(tracker, monkeypat
 
 def test_a_long_history_is_cut_between_epochs(tracker, monkeypatch):
     """A driver that is killed between two calls leaves whole epochs, and its successor goes on from there."""
-    monkeypatch.setattr(tracking, "_METRICS_PER_CALL", 5)
+    monkeypatch.setattr(mlflow_runs, "_METRICS_PER_CALL", 5)
     sizes = []
     working = MlflowClient.log_batch
     monkeypatch.setattr(
@@ -198,9 +205,9 @@ def test_a_long_history_is_cut_between_epochs(tracker, monkeypatch):
         ),
     )
     t = tracker()
-    t.start(PLAN.studies, MEMBERS[:1], {MEMBERS[0].key: row(MEMBERS[0], history=metrics(7))})
+    t.start(MEMBERS[:1], {MEMBERS[0].key: row(MEMBERS[0], history=metrics(7))})
     t.close("FINISHED")
-    assert sizes == [0, 4, 4, 4, 2]
+    assert [size for size in sizes if size] == [4, 4, 4, 2]
     (run,) = t.run_ids.values()
     for name in ("elbo", "kl"):
         assert [m.step for m in tracker.client.get_metric_history(run, name)] == list(range(1, 8))
@@ -210,7 +217,7 @@ def test_a_failed_member_that_is_trained_again_loses_its_reason(tracker):
     member = MEMBERS[0]
     for status, reason in (("failed", "lost"), ("failed", "error"), ("finished", None)):
         t = tracker()
-        t.start(PLAN.studies, [member], {})
+        t.start([member], {})
         t.progressed([member], 0, history([member], 1))
         t.ended([member], {member.key: row(member, status=status, reason=reason)})
         t.close("FINISHED")
@@ -221,7 +228,7 @@ def test_a_failed_member_that_is_trained_again_loses_its_reason(tracker):
 def test_runs_and_experiments_that_were_deleted_by_hand_come_back(tracker, monkeypatch):
     monkeypatch.setattr(tracking, "RETRY_AFTER_S", 0.0)
     t = tracker()
-    t.start(PLAN.studies, MEMBERS, {})
+    t.start(MEMBERS, {})
     t.progressed(MEMBERS, 0, history(MEMBERS, 1))
     settle(t)
     tracker.client.delete_run(t.run_ids["grid", MEMBERS[0].key])
@@ -232,7 +239,7 @@ def test_runs_and_experiments_that_were_deleted_by_hand_come_back(tracker, monke
     assert len(tracker.runs()) == 5
     tracker.client.delete_experiment(tracker.runs()[0].info.experiment_id)
     t = tracker()
-    t.start(PLAN.studies, MEMBERS, {member.key: row(member) for member in MEMBERS})
+    t.start(MEMBERS, {member.key: row(member) for member in MEMBERS})
     t.close("FINISHED")
     assert t.problem is None
     assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
@@ -240,7 +247,7 @@ def test_runs_and_experiments_that_were_deleted_by_hand_come_back(tracker, monke
 
 def test_epochs_that_were_not_reported_are_filled_in_when_their_member_ends(tracker):
     t = tracker()
-    t.start(PLAN.studies, MEMBERS, {})
+    t.start(MEMBERS, {})
     t.progressed(MEMBERS, 0, history(MEMBERS, 1))
     t.progressed(MEMBERS, 3, history(MEMBERS, 2))
     settle(t)
@@ -249,3 +256,73 @@ def test_epochs_that_were_not_reported_are_filled_in_when_their_member_ends(trac
     t.ended(MEMBERS, rows)
     t.close("FINISHED")
     assert steps(tracker, t) == [[1, 2, 3, 4, 5]] * 3
+
+
+def test_runs_tell_their_data_set_the_commit_and_the_versions(tracker, storage, monkeypatch):
+    environments = iter([{"version.torch": "1", "mlflow.source.git.commit": "aaa"}, {"version.torch": "2"}])
+    monkeypatch.setattr(sessions, "environment", lambda: next(environments))
+    sessions.record(storage, ONLY)
+    rows = {member.key: row(member) for member in MEMBERS[:2]}  # these end before the second session begins
+    sessions.record(storage, ONLY)
+    rows |= {MEMBERS[2].key: row(MEMBERS[2])}
+    t = tracker()
+    t.start(MEMBERS, rows)
+    t.close("FINISHED")
+    assert t.problem is None
+    kinds = by_kind(tracker.runs())
+    assert kinds["sweep"][0].data.tags["version.torch"] == "2"
+    commits = {run.data.tags["key"]: run.data.tags.get("mlflow.source.git.commit") for run in kinds["member"]}
+    assert commits == {MEMBERS[0].key: "aaa", MEMBERS[1].key: "aaa", MEMBERS[2].key: None}
+    for run in kinds["member"]:
+        datasets = {i.tags[0].value: i.dataset for i in run.inputs.dataset_inputs}
+        assert {context: data.name for context, data in datasets.items()} == {
+            "training": "digits",
+            "validation": "digits",
+        }
+        assert datasets["training"].digest != datasets["validation"].digest
+        assert "[360, 1, 8, 8]" in datasets["validation"].profile
+
+
+def test_runs_last_as_long_as_their_rows_say(tracker):
+    ended = row(MEMBERS[0], wall_s=12.5)
+    t = tracker()
+    t.start(MEMBERS[:1], {MEMBERS[0].key: ended})
+    t.close("FINISHED")
+    (run,) = by_kind(tracker.runs())["member"]
+    assert run.info.end_time == round(ended.ended.timestamp() * 1000)
+    assert run.info.end_time - run.info.start_time == 12_500
+
+
+def test_images_that_only_the_workers_have_leave_the_inputs_empty(tracker, database, sweep, storage, tmp_path):
+    plan = Plan(sweep, Overrides("grid", values=(("data.name", "mnist"),)))
+    members = plan.members["grid"][:1]
+    t = Tracker(database, plan, storage, tmp_path)
+    t.start(members, {member.key: row(member) for member in members})
+    t.close("FINISHED")
+    assert t.problem is None
+    (run,) = by_kind(tracker.runs())["member"]
+    assert run.inputs.dataset_inputs == []
+    assert run.data.params["data.name"] == "mnist"
+
+
+def test_while_members_train_the_machine_is_watched_on_the_sweeps_run(tracker, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    for known in (0, 1):
+        t = tracker()
+        t.start(MEMBERS, {})
+        t.started(MEMBERS)
+        settle(t)
+        deadline = time.monotonic() + 30
+        while len(watched(tracker)) <= known:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        t.close("FINISHED")
+        assert t.problem is None
+        assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
+        assert watched(tracker) == sorted(set(watched(tracker)))  # a second session goes on counting
+
+
+def watched(tracker):
+    (run,) = by_kind(tracker.runs())["sweep"]
+    found = tracker.client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+    return [metric.step for metric in found]
