@@ -8,7 +8,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any
@@ -35,6 +35,8 @@ class Member:
     config: TrainingConfig
     halving: Halving | None = None
     """The rule by which it may be stopped early, among the members of its batch."""
+    sibling: "Member | None" = field(default=None, repr=False, compare=False)
+    """One of its cell that differs in the seed alone: what it has computed holds here too."""
 
     @cached_property
     def key(self) -> str:
@@ -43,7 +45,7 @@ class Member:
     @cached_property
     def shape(self) -> str:
         """Equal for members that can be trained as one cohort."""
-        return self.config.shape_key()
+        return self.sibling.shape if self.sibling else self.config.shape_key()
 
     def settled_by(self, status: str) -> bool:
         """Whether a row of that status ends it. One that was stopped early for another study has not ended for this."""
@@ -226,10 +228,16 @@ class Plan:
             config = config | {"data": data | {"name": self._stand_ins[data["name"]]}}
         factor = study.search.halving if study.search else 1
         halving = None if factor == 1 else Halving(study.metric, study.mode, factor)
-        return tuple(
-            Member(study.name, labels, self._validated(study, self._set(config | {"seed": seed})), halving)
-            for seed in self.seeds(study)
+        first, *others = self.seeds(study)
+        config = self._set(config | {"seed": first})
+        member = Member(study.name, labels, self._validated(study, config), halving)
+        siblings = (
+            # A valid configuration is valid with another seed; to validate takes ten times as long as to copy.
+            Member(study.name, labels, member.config.model_copy(update={"seed": seed}), halving, sibling=member)
+            for seed in others
+            if config["seed"] == first  # and was not set to another number, which all members then have
         )
+        return (member, *siblings)
 
     def _set(self, config: Config) -> Config:
         if self.overrides.values:
