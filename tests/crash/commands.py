@@ -1,5 +1,6 @@
 """Real runs of quickstart, in processes of their own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -65,17 +66,25 @@ class Command:
         self.signal(signal.SIGKILL)
         return self.end()[1]
 
-    def descendants(self, name: str = "") -> list[psutil.Process]:
-        """The living processes below the driver whose name begins so; names are cut to 15 characters."""
-        try:
-            found = psutil.Process(self.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
-        return [process for process in found if process.is_running() and process.name().startswith(name[:15])]
+    def descendants(self) -> list[psutil.Process]:
+        """Every living process below the driver."""
+        return below(self.pid)
 
-    def trials(self) -> list[psutil.Process]:
-        """The processes that train, where there is one worker a cohort."""
-        return self.descendants("ray::ImplicitFunc")
+    def trials(self, cpu_s: float = 0) -> list[psutil.Process]:
+        """The processes that train, where there is one worker a cohort, and that have done so for a while."""
+        return below(self.pid, "ray::ImplicitFunc", cpu_s)
+
+
+def below(pid: int, name: str = "", cpu_s: float = 0) -> list[psutil.Process]:
+    """The living processes below another, of that name, that have worked so long."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # Names are cut to 15 characters.
+                if process.name().startswith(name[:15]) and process.cpu_times().user >= cpu_s:
+                    found.append(process)
+    return found
 
 
 def gone(processes: list[psutil.Process], timeout_s: float) -> bool:

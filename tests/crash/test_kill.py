@@ -55,12 +55,14 @@ class Noted:
             epochs[cohort].append(int(epoch))
         return epochs
 
-    def kill(self, command: Command) -> None:
-        """kill -9, and waits until nothing trains any more."""
+    def kill(self, command: Command, *, trials: bool = False) -> None:
+        """kill -9 of the driver, and of trials if they are not to go on for a moment; waits until they have ended."""
         training = command.trials()
         self._started += command.descendants()
+        for process in training if trials else ():
+            process.kill()
         command.kill()
-        assert gone(training, 30)
+        assert gone(training, 60)
 
     def resume(self, until: Callable[[Command], None] | None = None) -> str:
         """Runs to the end, or until it is killed again; what was saved must not be trained again."""
@@ -85,28 +87,35 @@ class Noted:
         assert gone(self._started, 120)
 
 
-def while_starting(command: Command, _: Path, moments: random.Random) -> None:
-    time.sleep(moments.uniform(0.5, 6))
-
-
-def in_mid_training(command: Command, storage: Path, moments: random.Random) -> None:
-    command.until(lambda: ledger(storage) and any(0 < epoch < EPOCHS for epoch in saved(storage).values()))
-    time.sleep(moments.uniform(0, 0.3))
-
-
-def near_the_end(command: Command, storage: Path, moments: random.Random) -> None:
-    command.until(lambda: len(keys(ledger(storage))) == MEMBERS)
-    time.sleep(moments.uniform(0, 1.5))
-
-
-@pytest.mark.parametrize("moment", [while_starting, in_mid_training, near_the_end])
-def test_after_kill_9_the_same_command_gives_what_an_undisturbed_run_gives(tmp_path, monkeypatch, moment):
+def test_after_kill_9_at_the_start_the_same_command_gives_what_an_undisturbed_run_gives(tmp_path, monkeypatch):
     runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
     command = runs.start()
-    moment(command, runs.storage, random.Random(0))
-    assert command.running
+    time.sleep(random.Random(0).uniform(0.5, 6))
     runs.kill(command)
+    runs.resume()
+    runs.check(undisturbed(EPOCHS))
+
+
+def test_after_kill_9_in_mid_training_cohorts_go_on_from_their_checkpoints(tmp_path, monkeypatch):
+    runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
+    command = runs.start()
+
+    def half_done() -> list[int]:
+        return [epoch for epoch in saved(runs.storage).values() if 0 < epoch < EPOCHS]
+
+    command.until(lambda: ledger(runs.storage) and half_done())
+    runs.kill(command, trials=True)
+    assert half_done()
     assert "Traceback" not in runs.resume()
+    runs.check(undisturbed(EPOCHS))
+
+
+def test_after_kill_9_near_the_end_the_same_command_only_ends(tmp_path, monkeypatch):
+    runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
+    command = runs.start().until(lambda: len(keys(ledger(runs.storage))) == MEMBERS)
+    time.sleep(random.Random(0).uniform(0, 1))
+    runs.kill(command)
+    assert "0 trained now" in runs.resume()
     runs.check(undisturbed(EPOCHS))
 
 
@@ -143,7 +152,7 @@ def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path
     storage = tmp_path / "runs"
     command = Command("--storage", storage, "--set", "epochs=150", cwd=tmp_path)
     for _ in range(2):
-        victim = command.wait_for(lambda: [p for p in command.trials() if p.cpu_times().user > 4])[0]
+        victim = command.wait_for(lambda: command.trials(cpu_s=4))[0]
         victim.kill()
         assert gone([victim], 10)
     code, output = command.end()

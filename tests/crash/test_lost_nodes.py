@@ -3,9 +3,8 @@
 import os
 from collections.abc import Iterator
 
-import psutil
 import pytest
-from commands import Command, gone, keys, ledger
+from commands import Command, below, gone, keys, ledger
 from outcome import check, recorded, results, undisturbed
 from ray.cluster_utils import Cluster
 
@@ -30,11 +29,10 @@ def worker(cluster: Cluster, cpus: int):
     return cluster.add_node(num_cpus=cpus, object_store_memory=2**27)
 
 
-def training(cluster: Cluster, name: str) -> list[psutil.Process]:
-    """The processes of a cluster's nodes whose name begins so and that are at work."""
+def training(cluster: Cluster, name: str) -> bool:
+    """Whether processes of that name are at work on nodes other than the head."""
     raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes]
-    found = [process for pid in raylets for process in psutil.Process(pid).children(recursive=True)]
-    return [process for process in found if process.name().startswith(name[:15]) and process.cpu_times().user > 3]
+    return any(below(raylet, name, cpu_s=3) for raylet in raylets)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -60,9 +58,7 @@ def test_a_train_worker_that_is_killed_costs_no_member(tmp_path):
     storage = tmp_path / "runs"
     command = Command("--storage", storage, "--set", f"epochs={EPOCHS}", "--workers", "2", cwd=tmp_path)
     for _ in range(2):
-        victim = command.wait_for(
-            lambda: [p for p in command.descendants("ray::RayTrainWorker") if p.cpu_times().user > 3]
-        )[0]
+        victim = command.wait_for(lambda: below(command.pid, "ray::RayTrainWorker", cpu_s=3))[0]
         victim.kill()
         assert gone([victim], 10)
     code, output = command.end()
@@ -77,7 +73,7 @@ def test_a_cohort_whose_process_is_always_killed_fails_as_lost_and_the_others_fi
     arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--max-concurrent", "1")
     command = Command(*arguments, cwd=tmp_path)
     for _ in range(LOSSES + 1):
-        victim = command.wait_for(lambda: [p for p in command.trials() if p.cpu_times().user > 2])[0]
+        victim = command.wait_for(lambda: command.trials(cpu_s=3))[0]
         victim.kill()
         assert gone([victim], 10)
     code, output = command.end()

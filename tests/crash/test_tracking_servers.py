@@ -76,7 +76,16 @@ def server(tmp_path) -> Iterator[Server]:
 
 def test_an_mlflow_server_that_is_killed_and_started_again_lacks_nothing(server, tmp_path):
     storage = tmp_path / "runs"
-    arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--tracking-uri", server.uri)
+    arguments = (
+        "--storage",
+        storage,
+        "--set",
+        f"epochs={EPOCHS}",
+        "--max-concurrent",
+        "2",
+        "--tracking-uri",
+        server.uri,
+    )
     command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage))
     server.kill()
     while_away(command, storage)
@@ -135,7 +144,16 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 def test_postgresql_that_is_stopped_for_a_while_lacks_nothing(postgresql, tmp_path):
     storage = tmp_path / "runs"
-    arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--tracking-uri", postgresql.uri)
+    arguments = (
+        "--storage",
+        storage,
+        "--set",
+        f"epochs={EPOCHS}",
+        "--max-concurrent",
+        "2",
+        "--tracking-uri",
+        postgresql.uri,
+    )
     command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage))
     postgresql.stop()
     while_away(command, storage)
