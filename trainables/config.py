@@ -147,8 +147,16 @@ ANALYTIC = ("gaussian_fixed", "gaussian_precision")
 """The likelihoods whose expectation under a linear decoder is known."""
 
 
+Precision = Literal["float32", "bf16"]
+
+
 class TrainingConfig(Frozen):
-    """One training, complete: validated before anything starts."""
+    """One training, complete: validated before anything starts.
+
+    precision: of matrix products and convolutions in the networks; parameters, optimizer, sampling and losses are
+        float32 in either case. "bf16" gives other numbers, so it is part of the key (docs/performance.md says where it
+        pays and what it costs).
+    """
 
     data: DataConfig = DataConfig()
     latent: Latents
@@ -161,6 +169,7 @@ class TrainingConfig(Frozen):
     optim: OptimField
     epochs: PositiveShape
     batch_size: PositiveShape
+    precision: Annotated[Precision, SHAPE] = "float32"
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63), KNOB] = 0
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -33,13 +34,20 @@ class VAE(nn.Module):
         self.encoder = config.encoder.build(image_shape, config.latent.encoder_features)
         self.decoder = config.decoder.build(features, image_shape, config.likelihood.outputs)
         self.guide = Linear(features, pixels, config.guide.likelihood.outputs) if config.guide else None
+        self.precision = config.precision
 
 
 def call(model: VAE, part: str, tensors: Mapping[str, Tensor], *args: Tensor) -> Tensor:
-    """Calls one part of the model with the parameters and buffers of that part among `tensors`."""
+    """Calls one part of the model with the parameters and buffers of that part among `tensors`.
+
+    Its output has the dtype of its arguments, in whatever precision it was computed.
+    """
     prefix = part + "."
     own = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-    return functional_call(getattr(model, part), own, args, strict=True)
+    (x, *_) = args
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=model.precision == "bf16", cache_enabled=False):
+        output = functional_call(getattr(model, part), own, args, strict=True)
+    return output.to(x.dtype)
 
 
 def sub_knobs(knobs: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -259,7 +259,7 @@ def test_numbers_that_are_equal_have_one_key():
     assert member(optim={"name": "adam"}).key() == member(optim={"name": "adam", "beta1": 0.9}).key()
 
 
-GOLDEN = "088cd7dd1a4528958b615dfa"
+GOLDEN = "0729f904571edb4230bcad03"
 
 
 def test_golden_key():

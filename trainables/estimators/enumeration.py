@@ -53,7 +53,7 @@ def states(q: Bernoulli | Categorical) -> Tensor:
     values = 2 if q.family == "bernoulli" else z_shape[1]
     one = torch.arange(values, device=q.logits.device)
     digits = torch.cartesian_prod(*[one] * z_shape[0]).reshape(-1, z_shape[0])
-    z = digits if q.family == "bernoulli" else torch.nn.functional.one_hot(digits, values)
+    z = digits if q.family == "bernoulli" else torch.eye(values, device=digits.device)[digits]
     return z.to(q.logits.dtype)
 
 

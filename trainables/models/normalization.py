@@ -36,6 +36,7 @@ class BatchNorm(nn.Module):
         Raises:
             ValueError: training on a single value a channel, which has no variance.
         """
+        x = x.to(self.weight.dtype)  # statistics are not kept in the lower precision that layers may compute in
         if not self.training:
             return self._scaled(x - _by_channel(self.running_mean), self.running_var)
         n = x.shape[0] * x.shape[2] * x.shape[3]
