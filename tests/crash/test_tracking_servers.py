@@ -1,5 +1,6 @@
 """A real MLflow server that is killed, and PostgreSQL below MLflow that is stopped, in mid-sweep."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +27,19 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def while_away(command: Command, storage: Path) -> None:
-    """Waits, until members have ended meanwhile and the time is over."""
+def away_for_a_while(server: "Server | PostgreSQL", folder: Path) -> None:
+    """Stops a server in mid-sweep: members end meanwhile, and when it is back, tracking catches up."""
+    storage = folder / "runs"
+    arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--max-concurrent", "2")
+    command = Command(*arguments, "--tracking-uri", server.uri, cwd=folder).until(lambda: ledger(storage))
+    server.stop()
     before, back = len(keys(ledger(storage))), time.monotonic() + AWAY_S
     command.until(lambda: time.monotonic() > back and len(keys(ledger(storage))) > before)
+    server.start()
+    code, output = command.end()
+    assert code == 0, output
+    assert "MLflow is behind" not in output
+    check(storage, undisturbed(EPOCHS), server.uri)
 
 
 class Server:
@@ -61,7 +70,8 @@ class Server:
         except OSError:
             return False
 
-    def kill(self) -> None:
+    def stop(self) -> None:
+        """kill -9."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
@@ -71,29 +81,12 @@ def server(tmp_path) -> Iterator[Server]:
     server = Server(tmp_path)
     server.start()
     yield server
-    server.kill()
+    with contextlib.suppress(ProcessLookupError):
+        server.stop()
 
 
 def test_an_mlflow_server_that_is_killed_and_started_again_lacks_nothing(server, tmp_path):
-    storage = tmp_path / "runs"
-    arguments = (
-        "--storage",
-        storage,
-        "--set",
-        f"epochs={EPOCHS}",
-        "--max-concurrent",
-        "2",
-        "--tracking-uri",
-        server.uri,
-    )
-    command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage))
-    server.kill()
-    while_away(command, storage)
-    server.start()
-    code, output = command.end()
-    assert code == 0, output
-    assert "MLflow is behind" not in output
-    check(storage, undisturbed(EPOCHS), server.uri)
+    away_for_a_while(server, tmp_path)
 
 
 class PostgreSQL:
@@ -139,26 +132,9 @@ def postgresql() -> Iterator[PostgreSQL]:
         server = PostgreSQL(Path(folder), Path(found).resolve().parent)
         server.start()
         yield server
-        server.stop()
+        with contextlib.suppress(subprocess.CalledProcessError):  # it is stopped already
+            server.stop()
 
 
 def test_postgresql_that_is_stopped_for_a_while_lacks_nothing(postgresql, tmp_path):
-    storage = tmp_path / "runs"
-    arguments = (
-        "--storage",
-        storage,
-        "--set",
-        f"epochs={EPOCHS}",
-        "--max-concurrent",
-        "2",
-        "--tracking-uri",
-        postgresql.uri,
-    )
-    command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage))
-    postgresql.stop()
-    while_away(command, storage)
-    postgresql.start()
-    code, output = command.end()
-    assert code == 0, output
-    assert "MLflow is behind" not in output
-    check(storage, undisturbed(EPOCHS), postgresql.uri)
+    away_for_a_while(postgresql, tmp_path)
