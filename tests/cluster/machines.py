@@ -1,16 +1,18 @@
 """Machines on one machine: Linux namespaces, each with an address, processes, a /tmp and a home of its own.
 
 `ray up` takes whole machines: it ends every Ray process, installs packages and edits ~/.bashrc. In namespaces it does
-that to nobody else, and sshd listens on no address that anybody else could reach. Machines are joined by a bridge and
-share one folder, as by NFS.
+that to nobody else, and what listens there is reached by nobody else. Machines are joined by a bridge and share one
+folder, as by NFS.
 """
 
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,14 @@ def missing() -> str | None:
     return None if probe.returncode == 0 else "needs the right to make namespaces (root, or CAP_SYS_ADMIN)"
 
 
+def until(condition: Callable[[], object], timeout_s: float = 120) -> None:
+    """Waits for something to become true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
 @dataclass(frozen=True)
 class Machine:
     """A running machine. `home` and `shared` can be seen from outside."""
@@ -84,10 +94,16 @@ class Machine:
         enter = ["nsenter", "--target", str(self.pid), *_NAMESPACES]
         return [*enter, "env", "--ignore-environment", *words, "bash", "-c", line]
 
-    def run(self, line: str, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
+    def cut(self) -> None:
+        """Ends the machine with all that runs on it, at once."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def run(
+        self, line: str, environment: Mapping[str, str] = {}, timeout_s: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a line of bash to its end, with its output and errors in `stdout`."""
         return subprocess.run(
-            self.command(line),
+            self.command(line, environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -97,34 +113,50 @@ class Machine:
         )
 
 
-@contextmanager
-def lab(folder: Path, nodes: Mapping[str, str], shared: Path) -> Iterator[tuple[Machine, dict[str, Machine]]]:
-    """A laptop with the checkout, and nodes (address by name) that run sshd and have Python packages, nothing more.
+class Lab:
+    """A laptop with the checkout, and machines to be had. What is installed to the packages of one ends with it.
 
-    The laptop's ~/.ssh/id_ed25519 opens the nodes. What is installed to the packages of a machine ends with it.
+    Args:
+        folder: for what the machines keep.
+        shared: the folder that all of them see at SHARED.
     """
-    with ExitStack() as stack:
-        laptop = stack.enter_context(_machine(folder, "laptop", GATEWAY, shared, checkout=True))
-        key = laptop.home / ".ssh" / "id_ed25519"
+
+    def __init__(self, folder: Path, shared: Path):
+        self._folder, self.shared = folder, shared
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Lab":
+        self.laptop = self._stack.enter_context(_machine(self._folder, "laptop", GATEWAY, self.shared, checkout=True))
+        key = self.laptop.home / ".ssh" / "id_ed25519"
         key.parent.mkdir()
         _keygen(key)
-        _wire(laptop, "ip link add br0 type bridge && ip link set br0 up && ip link set lo up")
-        _wire(laptop, f"ip address add {GATEWAY}/24 dev br0")
-        machines = {}
-        for name, address in nodes.items():
-            public = key.with_suffix(".pub").read_text()
-            node = stack.enter_context(_machine(folder, name, address, shared, authorized=public))
-            _wire(laptop, f"ip link add {name} type veth peer name eth0 netns {node.pid}")
-            _wire(laptop, f"ip link set {name} master br0 up")
-            _wire(node, f"ip link set lo up && ip address add {address}/24 dev eth0 && ip link set eth0 up")
-            _wire(node, f"ip route add default via {GATEWAY}")
-            machines[name] = node
-        yield laptop, machines
+        _wire(self.laptop, "ip link add br0 type bridge && ip link set br0 up && ip link set lo up")
+        _wire(self.laptop, f"ip address add {GATEWAY}/24 dev br0 && ip route add default via {GATEWAY}")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def machine(self, name: str, address: str, *, checkout: bool = False) -> Machine:
+        """One more, with sshd, which the laptop's ~/.ssh/id_ed25519 opens.
+
+        Args:
+            checkout: whether it has the checkout; without, only what is installed beside it.
+        """
+        public = (self.laptop.home / ".ssh" / "id_ed25519.pub").read_text()
+        node = self._stack.enter_context(
+            _machine(self._folder, name, address, self.shared, checkout=checkout, authorized=public)
+        )
+        _wire(self.laptop, f"ip link add {name} type veth peer name eth0 netns {node.pid}")
+        _wire(self.laptop, f"ip link set {name} master br0 up")
+        _wire(node, f"ip link set lo up && ip address add {address}/24 dev eth0 && ip link set eth0 up")
+        _wire(node, f"ip route add default via {GATEWAY}")
+        return node
 
 
 @contextmanager
 def _machine(
-    folder: Path, name: str, address: str, shared: Path, *, checkout: bool = False, authorized: str | None = None
+    folder: Path, name: str, address: str, shared: Path, *, checkout: bool, authorized: str | None = None
 ) -> Iterator[Machine]:
     folder, home = folder / name, folder / name / "home"
     home.mkdir(parents=True)

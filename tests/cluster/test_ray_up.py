@@ -6,15 +6,14 @@ The machines are real to Ray (`machines.py`), and `cluster.onprem.yaml` is used 
 import json
 import shlex
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from machines import ROOT, SHARED, VENV, Machine, lab, missing
+from machines import ROOT, SHARED, VENV, Lab, Machine, missing, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,17 +45,12 @@ class Cluster:
         return pd.read_parquet(self.shared / storage / "quickstart" / "results.parquet")
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(1)
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
     shared = tmp_path_factory.mktemp("shared")
-    with lab(tmp_path_factory.mktemp("machines"), NODES, shared) as (laptop, nodes):
+    with Lab(tmp_path_factory.mktemp("machines"), shared) as lab:
+        laptop = lab.laptop
+        nodes = {name: lab.machine(name, address) for name, address in NODES.items()}
         config = yaml.safe_load((ROOT / "cluster.onprem.yaml").read_text())
         config["provider"] |= {"head_ip": NODES["head"], "worker_ips": [NODES["worker"]]}
         config["auth"]["ssh_user"] = "root"
@@ -95,9 +89,12 @@ def test_ray_submit_trains_on_all_nodes_and_the_results_come_back(cluster):
     assert len(table) == 20
     status = cluster.on_laptop(f"python -m sweeps.status quickstart --json --storage {SHARED}/submitted")
     assert json.loads(status)["sweep"] == "quickstart"
-    listed = cluster.on_head("ray list actors --format json --limit 1000")
-    actors = json.loads(listed[listed.index("[") : listed.rindex("]") + 1])
-    assert len({actor["node_id"] for actor in actors if actor["class_name"] == "ImplicitFunc"}) == len(NODES)
+    count = (
+        "import json, sys; actors = json.load(sys.stdin); "
+        "print(len({actor['node_id'] for actor in actors if actor['class_name'] == 'ImplicitFunc'}), 'nodes trained')"
+    )
+    counted = cluster.on_head(f"ray list actors --format json --limit 1000 | python -c {shlex.quote(count)}")
+    assert f"{len(NODES)} nodes trained" in counted
 
 
 def test_a_run_in_tmux_outlives_the_laptop(cluster):

@@ -1,0 +1,130 @@
+"""Runs on clusters of several nodes, with an interruption or two, against the same on one machine."""
+
+import json
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from machines import ROOT, SHARED, Lab, Machine, missing, until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(missing() is not None, reason=f"no machines here: {missing()}"),
+]
+
+HEAD = "192.0.2.10"
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "OMP_NUM_THREADS": "1"}
+TRAINED = """
+import json, ray
+from ray._private.state import actors
+ray.init("auto", log_to_driver=False)
+address = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+trials = [actor for actor in actors().values() if actor["ActorClassName"] == "ImplicitFunc"]
+print(json.dumps([address.get(trial["Address"]["NodeID"]) for trial in trials]))
+"""
+# Two nodes of one CPU each, which Ray's autoscaler starts when there is work: processes that it takes for machines.
+AUTOSCALED = """
+import sys, yaml
+from pathlib import Path
+from ray.cluster_utils import AutoscalingCluster
+kinds = {"small": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}}
+cluster = AutoscalingCluster(head_resources={"CPU": 0}, worker_node_types=kinds, max_workers=2)
+Path("~/ray_bootstrap_config.yaml").expanduser().write_text(yaml.safe_dump(cluster._config))  # as `ray up` does
+cluster.start()
+"""
+
+
+@pytest.fixture
+def lab(tmp_path) -> Iterator[Lab]:
+    (tmp_path / "shared").mkdir()
+    with Lab(tmp_path / "machines", tmp_path / "shared") as made:
+        yield made
+
+
+def do(machine: Machine, line: str) -> str:
+    """The output of a command that succeeds, in the checkout."""
+    done = machine.run(f"cd {ROOT} && {line}", TOKEN)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def head(lab: Lab) -> Machine:
+    """The head of a cluster, which trains nothing."""
+    made = lab.machine("head", HEAD, checkout=True)
+    do(made, "ray start --head --port=6379 --num-cpus=0 --include-dashboard=false")
+    return made
+
+
+def join(lab: Lab, name: str, address: str) -> Machine:
+    """A node of the cluster, with one CPU."""
+    made = lab.machine(name, address, checkout=True)
+    do(made, f"ray start --address={HEAD}:6379 --num-cpus=1")
+    return made
+
+
+def run(storage: str, *arguments: str, epochs: int) -> str:
+    sweep = f"quickstart --only estimators --set epochs={epochs}"
+    return f"python -m sweeps.run {sweep} --storage {SHARED}/{storage} {' '.join(arguments)}"
+
+
+def trained_on(machine: Machine) -> set[str]:
+    """The addresses of the nodes on which cohorts were or are trained."""
+    return set(json.loads(do(machine, f"python -c {shlex.quote(TRAINED)}").splitlines()[-1]))
+
+
+def results(folder: Path) -> pd.DataFrame:
+    """What training decided, by member."""
+    table = pd.read_parquet(folder / "quickstart" / "results.parquet").set_index("key").sort_index()
+    return table[["status", "epochs", "metrics.elbo", "metrics.bits_per_dim"]]
+
+
+def test_two_nodes_share_the_work_and_give_what_one_machine_gives(lab):
+    driver = head(lab)
+    nodes = {join(lab, "one", "192.0.2.11").address, join(lab, "two", "192.0.2.12").address}
+    do(driver, run("cluster", "--address", "auto", epochs=2))
+    assert trained_on(driver) == nodes
+    do(lab.laptop, run("alone", epochs=2))
+    assert len(results(lab.shared / "alone")) == 20
+    pd.testing.assert_frame_equal(results(lab.shared / "cluster"), results(lab.shared / "alone"), rtol=1e-6)
+
+
+def test_a_node_that_is_lost_gives_its_work_back_and_one_that_comes_gets_some(lab):
+    driver = head(lab)
+    stays, goes = join(lab, "stays", "192.0.2.11"), join(lab, "goes", "192.0.2.12")
+    line = f"cd {ROOT} && {run('cluster', '--address', 'auto', epochs=60)}"
+    words = driver.command(line, TOKEN)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until(lambda: trained_on(driver) == {stays.address, goes.address})
+        goes.cut()
+        comes = join(lab, "comes", "192.0.2.13")
+        output, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "20 of 20 members done, 0 failed" in output
+    assert trained_on(driver) == {stays.address, goes.address, comes.address}
+    do(lab.laptop, run("alone", epochs=60))
+    pd.testing.assert_frame_equal(results(lab.shared / "cluster"), results(lab.shared / "alone"), rtol=1e-6)
+
+
+def test_a_cluster_without_nodes_gets_them_when_there_is_work(lab):
+    do(lab.laptop, f"python -c {shlex.quote(AUTOSCALED)}")
+    assert trained_on(lab.laptop) == set()
+    output = do(lab.laptop, run("cluster", "--address", "auto", epochs=2))
+    assert "20 of 20 members done, 0 failed" in output
+    nodes = do(lab.laptop, 'python -c \'import ray; ray.init("auto"); print(len(ray.nodes()), "nodes")\'')
+    assert "3 nodes" in nodes
+
+
+def test_a_run_for_gpus_is_refused_where_none_can_come(lab):
+    driver = head(lab)
+    refused = driver.run(f"cd {ROOT} && {run('cluster', '--address', 'auto', '--device', 'cuda', epochs=2)}", TOKEN)
+    assert refused.returncode == 2
+    assert "Ray sees no GPU" in refused.stdout
+    assert "Traceback" not in refused.stdout
+    assert not (lab.shared / "cluster" / "quickstart" / "ledger").exists()
