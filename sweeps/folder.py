@@ -14,11 +14,11 @@ from sweeps import frames
 from sweeps.errors import UserError
 from sweeps.ledger import Ledger, Row
 from sweeps.plan import Member, Overrides, Plan
-from sweeps.report.html import render
 from sweeps.storage import Storage, joined
 from sweeps.unfold import unfold
 
-_PLAN, REPORT = "plan.json", "report/index.html"
+_PLAN, REPORT_FOLDER = "plan.json", "report"
+REPORT = f"{REPORT_FOLDER}/index.html"
 
 
 def find_sweep(name: str) -> Sweep:
@@ -73,7 +73,19 @@ def write_outputs(
     """Writes results.parquet, history.parquet and the report; returns the report's place."""
     frames.write(storage, frames.RESULTS, frames.results_table(members, rows, run_ids))
     frames.write(storage, frames.HISTORY, frames.history_table(members, rows))
-    storage.write(REPORT, render(plan, members, rows))
+    return write_report(storage, plan, members, rows)
+
+
+def write_report(storage: Storage, plan: Plan, members: Sequence[Member], rows: Mapping[str, Row]) -> str:
+    """Writes the report with its files, deletes those of an earlier one, and returns the report's place."""
+    from sweeps.report.html import report  # what draws takes a second to import
+
+    files = {f"{REPORT_FOLDER}/{path}": content for path, content in report(plan, members, rows).items()}
+    for path, content in files.items():
+        storage.write(path, content)
+    for path in storage.list(REPORT_FOLDER, "", recursive=True):
+        if path not in files:
+            storage.delete(path)
     return joined(storage.full_uri, REPORT)
 
 
@@ -87,17 +99,3 @@ def known_run_ids(storage: Storage) -> dict[tuple[str, str], str]:
     return {
         (study, key): run for study, key, run in zip(known["study"], known["key"], known["mlflow_run_id"], strict=True)
     }
-
-
-def counts(plan: Plan, storage: Storage) -> list[tuple[str, str, int, int, int]]:
-    """(study, source, members, done, epochs left) of every study, those still to be suggested included."""
-    ledger = Ledger(storage)
-    rows = ledger.read() if storage.exists() else {}
-    found = []
-    for study in plan.studies:
-        members = known_members(plan, ledger, [study]) if storage.exists() else plan.members[study.name]
-        done = [member for member in members if member.key in rows]
-        left = sum(member.config.epochs for member in members if member.key not in rows)
-        left += (plan.size(study) - len(members)) * plan.example(study).config.epochs
-        found.append((study.name, study.source, plan.size(study), len(done), left))
-    return found

@@ -1,10 +1,10 @@
-"""Puts the report together: one HTML file with everything inside."""
+"""Puts the report together: one page with everything inside, and its figures and tables as files beside it."""
 
 import base64
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import jinja2
 
@@ -12,15 +12,19 @@ from search_spaces.space import Study
 from sweeps.ledger import Row
 from sweeps.plan import Member, Plan
 from sweeps.progress import describe
-from sweeps.report import figures, tables
+from sweeps.report import claims, exports, layout, tables
+from sweeps.report.claims import Tested, Verdict
+from sweeps.report.drawing import Drawing, style
+from sweeps.report.figures import figures
+from sweeps.report.layout import Table
+from sweeps.report.marks import marks, short
+from sweeps.report.metrics import metric, number, readable, signed
+from sweeps.report.search_plots import search_plots
+from sweeps.report.statistics import ENOUGH
 
-UNITS = {
-    "bits_per_dim": "bits/dim",
-    "elbo": "ELBO [nats]",
-    "kl": "KL [nats]",
-    "mse": "squared error",
-    "bce": "BCE [nats]",
-}
+PAGE = "index.html"
+_LISTED = 20
+"""Failures of a study that the page lists; the rest is in results.parquet."""
 
 
 @dataclass(frozen=True)
@@ -28,75 +32,150 @@ class Section:
     """One study as the template wants it."""
 
     study: Study
-    finished: int
-    planned: int
-    headings: list[str]
-    rows: list[list[str]]
-    verdict: str
-    heatmap: str | None
-    """PNG, base64."""
-    failures: list[tuple[str, str]]
+    anchor: str
+    counts: str
+    """Members by what became of them."""
+    answer: str
+    """Which configuration is best, and by how much."""
+    mark: str
+    tables: list[Table]
+    drawings: list[Drawing]
+    search: list[Drawing]
+    """Optuna's plots."""
+    notes: list[str]
+    """What is not shown, and why."""
+    verdicts: list[Tested]
+    failures: list[str]
 
 
-def render(plan: Plan, members: Sequence[Member], rows: Mapping[str, Row]) -> bytes:
-    """The report of a sweep from its members and the ledger's rows."""
+def report(plan: Plan, members: Sequence[Member], rows: Mapping[str, Row], drawn: bool = True) -> dict[str, bytes]:
+    """The files of a report by their path in its folder, the page among them.
+
+    Args:
+        plan: what was run.
+        members: those that are known.
+        rows: the ledger's.
+        drawn: False leaves all figures out.
+    """
+    with style():
+        sections = [
+            _section(plan, study, [m for m in members if m.study == study.name], rows, drawn) for study in plan.studies
+        ]
+    files = {PAGE: _page(plan, sections)}
+    for section in sections:
+        for drawing in (*section.drawings, *section.search):
+            files[f"figures/{drawing.name}.png"] = drawing.png
+            files[f"figures/{drawing.name}.pdf"] = drawing.pdf
+        for table in section.tables:
+            files[f"tables/{table.name}.csv"] = exports.csv(table)
+            files[f"tables/{table.name}.tex"] = exports.latex(table)
+    return files
+
+
+def _page(plan: Plan, sections: Sequence[Section]) -> bytes:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sweeps.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    sections = [_section(study, [m for m in members if m.study == study.name], rows) for study in plan.studies]
-    settings = dict(plan.overrides.values)
-    return (
-        environment.get_template("index.html").render(sweep=plan.sweep, sections=sections, settings=settings).encode()
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    environment.globals["verdicts"] = _tally
+    page = environment.get_template("page.html.jinja").render(
+        sweep=plan.sweep, sections=sections, settings=plan.overrides, rule=claims.RULE
     )
+    return page.encode()
 
 
-def _section(study: Study, members: Sequence[Member], rows: Mapping[str, Row]) -> Section:
+def _section(plan: Plan, study: Study, members: Sequence[Member], rows: Mapping[str, Row], drawn: bool) -> Section:
     found = tables.cells(study, members, rows)
-    best = next(iter(tables.ranked(study, found)), None)
-    metrics = [name for name in tables.SHOWN if any(name in cell.mean for cell in found)]
-    names = list(dict.fromkeys(name for cell in found for name in cell.labels))
-    ended = [(member, rows[member.key]) for member in members if member.key in rows]
+    mark = short(marks(plan, study))
+    drawings, extra = figures(study, found, mark) if drawn else ([], [])
+    search, notes = search_plots(study, found, mark) if drawn and study.search else ([], [])
+    verdicts = claims.tested(study, found)
+    if absent := layout.unmatched(study, found):
+        notes.append(f"{len(absent)} of {len(layout.printed(study))} published numbers have no row or column here.")
     return Section(
         study=study,
-        finished=sum(row.status != "failed" for _, row in ended),
-        planned=study.search.members if study.search else len(members),
-        headings=[name.rpartition(".")[2].replace("_", " ") for name in names]
-        + [UNITS[name] for name in metrics]
-        + ["seeds"],
-        rows=[
-            [_label(cell.labels.get(name)) for name in names]
-            + [_number(cell, name) for name in metrics]
-            + [str(cell.n) if cell.n == cell.planned else f"{cell.n} of {cell.planned}"]
-            for cell in tables.compared(study, found)
+        anchor=layout.stem(study),
+        counts=_counts(plan, study, members, rows),
+        answer=_answer(study, found),
+        mark=mark,
+        tables=[
+            layout.study_table(study, found, mark),
+            *([layout.claims_table(study, verdicts, mark)] if verdicts else []),
+            *extra,
         ],
-        verdict=_verdict(study, best),
-        heatmap=base64.b64encode(figures.heatmap(study, found, best)).decode() if study.heatmap and best else None,
-        failures=[
-            (f"{describe(member.labels)}, seed {member.config.seed}", f"{row.reason} in epoch {row.epochs}")
-            for member, row in ended
-            if row.status == "failed"
-        ],
+        drawings=drawings,
+        search=search,
+        notes=notes,
+        verdicts=verdicts,
+        failures=_failures(members, rows),
     )
 
 
-def _label(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+def _counts(plan: Plan, study: Study, members: Sequence[Member], rows: Mapping[str, Row]) -> str:
+    counts = Counter(rows[member.key].status for member in members if member.key in rows)
+    counts["missing"] = plan.size(study) - counts.total()
+    rest = layout.unfinished(counts)
+    return f"{counts['finished']} of {plan.size(study)} trainings finished" + (f"; {rest}" if rest else "")
 
 
-def _number(cell: tables.Cell, metric: str) -> str:
-    if metric not in cell.mean:
-        return ""
-    error = cell.stderr[metric]
-    return f"{cell.mean[metric]:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}")
+def _failures(members: Sequence[Member], rows: Mapping[str, Row]) -> list[str]:
+    failed = [(member, rows[member.key]) for member in members if member.key in rows]
+    lines = [
+        f"{describe(member.labels)}, seed {member.config.seed}: {row.reason} in epoch {row.epochs}"
+        for member, row in failed
+        if row.status == "failed"
+    ]
+    left = len(lines) - _LISTED
+    return lines if left <= 0 else [*lines[:_LISTED], f"and {left} more, with their reasons in results.parquet"]
 
 
-def _verdict(study: Study, best: tables.Cell | None) -> str:
-    """Which cell is best, in one sentence."""
-    if best is None:
+def _answer(study: Study, found: Sequence[tables.Cell]) -> str:
+    """Which cell is best and by how much, in a few sentences."""
+    best = next(iter(tables.ranked(study, found)), None)
+    average = best.average(study.metric) if best else None
+    if best is None or average is None:
         return "Nothing has finished yet."
-    text = f"Best: {describe(best.labels)}, {UNITS[study.metric]} {_number(best, study.metric)}."
+    text = f"Best: {describe(best.labels)}, {metric(study.metric).title} {number(average.value, average.stderr)}"
+    text += f" (n = {average.n})."
     if study.heatmap:
-        rows, columns = (best.labels[name] for name in study.heatmap)
-        place = "on" if rows == columns else "off"
-        text += f" It lies {place} the diagonal of equal temperatures."
-    return text
+        rows, columns = study.heatmap
+        place = "on" if best.labels.get(rows) == best.labels.get(columns) else "off"
+        text += f" It lies {place} the diagonal ({readable(rows)} = {readable(columns)})."
+    other = claims.rival(study, found)
+    return f"{text} {_margin(study, best, other)}" if other else text
+
+
+def _margin(study: Study, best: tables.Cell, other: tables.Cell) -> str:
+    """How the best cell does against another, and how sure that is."""
+    on_diagonal = study.heatmap and other.labels.get(study.heatmap[0]) == other.labels.get(study.heatmap[1])
+    who = "the best on the diagonal" if on_diagonal else "the next"
+    text = f"Against {who} ({describe(other.labels)}): "
+    comparison = claims.compare(study, best, other)
+    if comparison is None:
+        return f"{text}no seed has finished with both."
+    gain = comparison.gain
+    text += f"better by {signed(gain.value)}"
+    if not comparison.enough:
+        return f"{text} over {gain.n} paired seed{'s' * (gain.n > 1)}; to tell, {ENOUGH} are needed (--seeds {ENOUGH})."
+    return (
+        f"{text} (95 % interval {signed(gain.low)} to {signed(gain.high)}, {gain.n} paired seeds, one-sided paired "
+        f"t-test p {_relation(comparison.t_p)}, Wilcoxon p {_relation(comparison.wilcoxon_p)}; both were picked after "
+        "seeing these seeds, which flatters the best)."
+    )
+
+
+def _relation(p: float) -> str:
+    text = layout.p_value(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _tally(section: Section) -> str:
+    """How many claims of a study hold."""
+    if not section.verdicts:
+        return ""
+    counts = Counter(test.verdict for test in section.verdicts)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])

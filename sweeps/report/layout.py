@@ -1,0 +1,286 @@
+"""Tables as they are shown: a study's results in the form of the paper's table, published numbers beside ours."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from search_spaces.published import Number, published
+from search_spaces.space import Study
+from sweeps.report import tables
+from sweeps.report.claims import Tested
+from sweeps.report.metrics import SHOWN, TEST, direction, label, metric, number, readable, signed
+from sweeps.report.statistics import Mean
+from sweeps.report.tables import Cell
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One field of a table.
+
+    value: what it is sorted by. kind: "best", "published" or "note", where it is shown in another way.
+    """
+
+    text: str
+    value: float | str | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, ready to be written in any format.
+
+    name: the stem of its files. records: the same as numbers, a dictionary a row. mark: what makes it incomparable.
+    """
+
+    name: str
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Entry]]
+    records: Sequence[Mapping[str, Any]] = field(repr=False)
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a column shows: a metric, the final one or after an epoch."""
+
+    metric: str
+    epoch: int | None = None
+
+    @property
+    def title(self) -> str:
+        return metric(self.metric).title + (f", epoch {self.epoch}" if self.epoch else "")
+
+    @property
+    def name(self) -> str:
+        return self.metric + (f"@{self.epoch}" if self.epoch else "")
+
+
+def stem(study: Study, *parts: str) -> str:
+    """The stem of a file's name."""
+    return "-".join([study.name.replace("/", "-"), *parts])
+
+
+def printed(study: Study) -> tuple[Number, ...]:
+    """The paper's numbers for a study; none where it has no table of them."""
+    return published(study.published) if study.published else ()
+
+
+def quantities(study: Study, found: Sequence[Cell]) -> list[Quantity]:
+    """The columns of a study's table, of which there is at least one number, ours or the paper's."""
+    known = {name for cell in found for name in cell.mean}
+    names = study.columns or dict.fromkeys((study.metric, *SHOWN))
+    numbers = printed(study)
+    columns = []
+    for name in names:
+        epochs = sorted({n.epoch for n in numbers if n.metric == name and n.epoch is not None})
+        columns += [Quantity(name, epoch) for epoch in epochs]
+        if _last_epoch(found) in epochs:
+            continue
+        if name in known or any(n.metric == name and n.epoch is None for n in numbers):
+            columns.append(Quantity(name))
+    test = TEST + study.metric
+    return columns + ([Quantity(test)] if test in known and test not in names else [])
+
+
+def _last_epoch(found: Sequence[Cell]) -> int:
+    return max((member.config.epochs for cell in found for member in cell.members), default=0)
+
+
+def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
+    """The results of a study: a row for each combination of its `compare` labels, or for each configuration.
+
+    Columns: labels; each quantity as mean ± standard error, with the number published for it and the difference where
+    there is one; the 95 % interval of the study's metric; seeds that finished, and what became of the others.
+    """
+    chosen = _rows(study, found)
+    names = list(dict.fromkeys(name for cell in chosen for name in cell.labels))
+    columns, numbers = quantities(study, found), printed(study)
+    theirs = {q for q in columns if any(_matches(n, q) for n in numbers)}
+    best = {q: _best(study, q, chosen) for q in columns}
+    headings = [readable(name) for name in names]
+    for q in columns:
+        headings += [q.title] + (["published", "difference"] if q in theirs else [])
+    headings += [f"95 % interval of {metric(study.metric).title}", "seeds", "not finished"]
+    rows, records = [], []
+    for cell in chosen:
+        row = [_label(cell.labels.get(name)) for name in names]
+        record: dict[str, Any] = {name: cell.labels.get(name) for name in names}
+        for q in columns:
+            own = cell.average(q.metric, q.epoch)
+            paper = next((n for n in numbers if _matches(n, q) and _of(n, cell)), None)
+            row.append(_own(own, own is not None and own.value == best[q]))
+            row += _beside(own, paper) if q in theirs else []
+            record |= _numbers(q, own) | (_published(q, own, paper) if q in theirs else {})
+        row += [_interval(cell.average(study.metric)), _seeds(cell), _unfinished(cell.counts)]
+        record |= {"seeds": cell.n, "planned": cell.planned} | {s: cell.counts[s] for s in _UNFINISHED}
+        rows.append(row)
+        records.append(record | ({"not_comparable": mark} if mark else {}))
+    return Table(stem(study), _caption(study, found), headings, rows, records, mark)
+
+
+def claims_table(study: Study, verdicts: Sequence[Tested], mark: str) -> Table:
+    """The claims of a study with their evidence."""
+    headings = ["claim", "gain", "95 % interval", "pairs", "p, paired t (Holm)", "p, Wilcoxon", "verdict"]
+    rows, records = [], []
+    for test in verdicts:
+        c = test.comparison
+        rows.append(
+            [
+                Entry(test.claim.text, test.claim.text),
+                Entry(f"{signed(c.gain.value)} {_what(test)}", c.gain.value) if c else Entry(NOTHING),
+                _interval(c.gain if c else None),
+                Entry(str(c.gain.n), c.gain.n) if c else Entry("0", 0),
+                Entry(p_value(test.p), test.p) if test.p is not None else Entry(NOTHING),
+                Entry(p_value(c.wilcoxon_p), c.wilcoxon_p) if c and c.enough else Entry(NOTHING),
+                Entry(f"{test.verdict}{', not comparable' if mark else ''}", test.verdict, _kind(test, mark)),
+            ]
+        )
+        records.append(
+            {
+                "claim": test.claim.text,
+                "metric": test.metric,
+                "reaches": test.claim.reaches,
+                "verdict": str(test.verdict),
+                "pairs": c.gain.n if c else 0,
+                "gain": c.gain.value if c else None,
+                "gain_low": c.gain.low if c else None,
+                "gain_high": c.gain.high if c else None,
+                "p_t_holm": test.p,
+                "p_t": c.t_p if c else None,
+                "p_wilcoxon": c.wilcoxon_p if c else None,
+            }
+            | ({"not_comparable": mark} if mark else {})
+        )
+    caption = "Claims, tested over paired seeds; a positive gain favours the claim"
+    return Table(stem(study, "claims"), caption, headings, rows, records, mark)
+
+
+def p_value(p: float) -> str:
+    """A p value as it is printed."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+_UNFINISHED = {"failed": "failed", "stopped": "stopped early", "missing": "missing"}
+
+
+def unfinished(counts: Mapping[str, int]) -> str:
+    """Members that did not finish, by what became of them; empty where all did."""
+    return ", ".join(f"{counts[status]} {words}" for status, words in _UNFINISHED.items() if counts.get(status))
+
+
+def _rows(study: Study, found: Sequence[Cell]) -> list[Cell]:
+    """The best cell of each row, or the first where nothing of it has finished: missing rows are shown."""
+    if study.compare:
+        return [(tables.ranked(study, group) or group)[0] for group in tables.groups(study.compare, found)]
+    best = tables.ranked(study, found)
+    return best + [cell for cell in found if study.metric not in cell.mean]
+
+
+def _caption(study: Study, found: Sequence[Cell]) -> str:
+    what = (
+        "each row at its best configuration"
+        if any(len(group) > 1 for group in tables.groups(study.compare, found)) and study.compare
+        else "every configuration"
+        if study.compare or not study.search
+        else "every suggestion, the best first"
+    )
+    totals = sum((cell.counts for cell in found), Counter())
+    rest = unfinished(totals)
+    return (
+        f"{study.title}: {what}. Mean ± standard error over seeds, on the validation images, by which configurations "
+        f"are chosen. {totals['finished']} of {totals.total()} members finished{f'; {rest}' if rest else ''}."
+    )
+
+
+def _matches(number: Number, quantity: Quantity) -> bool:
+    return (number.metric, number.epoch) == (quantity.metric, quantity.epoch)
+
+
+def _of(number: Number, cell: Cell) -> bool:
+    return bool(tables.matching([cell], number.labels))
+
+
+def unmatched(study: Study, found: Sequence[Cell]) -> list[Number]:
+    """Published numbers whose row or column this run does not have."""
+    columns = quantities(study, found)
+    return [
+        n
+        for n in printed(study)
+        if not tables.matching(found, n.labels) or not any(_matches(n, quantity) for quantity in columns)
+    ]
+
+
+def _best(study: Study, quantity: Quantity, chosen: Iterable[Cell]) -> float | None:
+    mode = direction(study, quantity.metric)
+    if not (quantity.metric == study.metric or metric(quantity.metric).starred):
+        return None
+    averages = [average.value for cell in chosen if (average := cell.average(quantity.metric, quantity.epoch))]
+    return None if len(averages) < 2 else min(averages) if mode == "min" else max(averages)
+
+
+def _label(value: Any) -> Entry:
+    return Entry(label(value), value if isinstance(value, int | float | str) else label(value))
+
+
+def _own(own: Mean | None, best: bool) -> Entry:
+    if own is None:
+        return Entry(NOTHING)
+    return Entry(number(own.value, own.stderr) + (" ★" if best else ""), own.value, "best" if best else "")
+
+
+def _beside(own: Mean | None, paper: Number | None) -> list[Entry]:
+    if paper is None:
+        return [Entry(NOTHING, None, "published")] * 2
+    difference = own.value - paper.value if own else None
+    return [
+        Entry(number(paper.value, paper.stderr), paper.value, "published"),
+        Entry(NOTHING if difference is None else signed(difference), difference, "published"),
+    ]
+
+
+def _interval(average: Mean | None) -> Entry:
+    if average is None or average.n < 2:
+        return Entry(NOTHING)
+    digits = number(average.value, average.stderr).split(" ")[0]
+    decimals = len(digits.partition(".")[2]) if "e" not in digits else None
+    ends = [f"{end:.{decimals}f}" if decimals is not None else f"{end:.3g}" for end in (average.low, average.high)]
+    return Entry(" to ".join(ends), average.low)
+
+
+def _seeds(cell: Cell) -> Entry:
+    return Entry(f"{cell.n} of {cell.planned}" if cell.n < cell.planned else str(cell.n), cell.n)
+
+
+def _unfinished(counts: Mapping[str, int]) -> Entry:
+    return Entry(unfinished(counts), sum(counts.get(status, 0) for status in _UNFINISHED), "note")
+
+
+def _numbers(quantity: Quantity, own: Mean | None) -> dict[str, float | None]:
+    name = quantity.name
+    return {
+        f"{name}_mean": own.value if own else None,
+        f"{name}_stderr": own.stderr if own else None,
+        f"{name}_low": own.low if own else None,
+        f"{name}_high": own.high if own else None,
+    }
+
+
+def _published(quantity: Quantity, own: Mean | None, paper: Number | None) -> dict[str, float | None]:
+    return {
+        f"{quantity.name}_published": paper.value if paper else None,
+        f"{quantity.name}_difference": own.value - paper.value if own and paper else None,
+    }
+
+
+def _what(test: Tested) -> str:
+    """What a gain is of, with its unit."""
+    title = metric(test.metric).title
+    return title if test.claim.reaches is None else f"epochs to {test.claim.reaches:g} {title}"
+
+
+def _kind(test: Tested, mark: str) -> str:
+    return "note" if mark else test.verdict.name.lower()

@@ -1,0 +1,122 @@
+"""Optuna's own plots of searched studies."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import UTC, timedelta
+from typing import Any
+
+import matplotlib
+import numpy as np
+import optuna
+from matplotlib.figure import Figure
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.visualization import matplotlib as plots
+
+from search_spaces.space import Dimension, Study, Uniform
+from sweeps.report.drawing import Drawing, draw
+from sweeps.report.layout import stem
+from sweeps.report.metrics import label, metric, readable
+from sweeps.report.tables import Cell, groups
+from sweeps.search import distribution, options
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+_PLOTS: dict[str, tuple[Callable[..., Any], bool, str]] = {
+    "history": (plots.plot_optimization_history, True, "Optimization history"),
+    "importances": (plots.plot_param_importances, True, "Importance of each field"),
+    "parallel": (plots.plot_parallel_coordinate, True, "Parallel coordinates"),
+    "contour": (plots.plot_contour, True, "Contour"),
+    "slice": (plots.plot_slice, True, "Slices"),
+    "rank": (plots.plot_rank, True, "Rank"),
+    "timeline": (plots.plot_timeline, False, "Timeline"),
+}
+"""What Optuna draws: its function, whether that shows the metric, and a title."""
+_SIZE = 3.2
+
+
+def search_plots(study: Study, found: Sequence[Cell], mark: str) -> tuple[list[Drawing], list[str]]:
+    """Optuna's plots of a searched study, for each row of its grid, and why some of them cannot be drawn."""
+    assert study.search is not None
+    drawings, reasons = [], []
+    keys = {dimension.key for dimension in study.search.space}
+    names = sorted({name for cell in found for name in cell.labels} - keys)
+    for index, group in enumerate(groups(names, found), start=1):
+        where = ", ".join(f"{readable(name)} {label(group[0].labels.get(name))}" for name in names)
+        rebuilt = optuna_study(study, group)
+        if not rebuilt.get_trials(states=[TrialState.COMPLETE], deepcopy=False):
+            reasons.append(f"The search{f', {where}' if where else ''}: nothing to draw, no suggestion has finished.")
+            continue
+        for kind, (function, of_metric, title) in _PLOTS.items():
+            title = f"{title}, {where}" if where else title
+            name = stem(study, "search", *([str(index)] if names else []), kind)
+            try:
+                figure = _drawn(function, rebuilt, {"target_name": metric(study.metric).title} if of_metric else {})
+            except (ValueError, RuntimeError, ZeroDivisionError, ImportError) as error:
+                reasons.append(f"{title}: Optuna cannot draw it ({' '.join(str(error).split())})")
+                continue
+            caption = f"{study.title}: {title[0].lower()}{title[1:]}, drawn by Optuna."
+            drawings.append(draw(figure, name, caption, caption, mark))
+    return drawings, reasons
+
+
+def optuna_study(study: Study, found: Sequence[Cell]) -> optuna.Study:
+    """An Optuna study that holds a search's suggestions in one cell of the grid, a trial each.
+
+    A trial's value is the mean over seeds. Its time is that from the first to the last of its seeds' trainings, each
+    taken to last as long as its share of the time in which it was trained together with others.
+    """
+    rebuilt = optuna.create_study(direction="minimize" if study.mode == "min" else "maximize")
+    rebuilt.add_trials([_trial(study, cell) for cell in found if cell.ended])
+    return rebuilt
+
+
+def _trial(study: Study, cell: Cell) -> FrozenTrial:
+    assert study.search is not None
+    present = [dimension for dimension in study.search.space if dimension.key in cell.labels]
+    average = cell.average(study.metric)
+    if cell.counts["failed"] or cell.counts["missing"] or (average is None and not cell.counts["stopped"]):
+        state, value = TrialState.FAIL, None
+    elif cell.counts["stopped"]:
+        stopped = [row.metrics[study.metric] for row in cell.ended.values() if study.metric in row.metrics]
+        state, value = TrialState.PRUNED, sum(stopped) / len(stopped) if stopped else None
+    else:
+        assert average is not None
+        state, value = TrialState.COMPLETE, average.value
+    trial = create_trial(
+        state=state,
+        value=value,
+        params={dimension.key: _shown(dimension, cell.labels[dimension.key]) for dimension in present},
+        distributions={dimension.key: _distribution(dimension) for dimension in present},
+    )
+    rows = cell.ended.values()
+    trial.datetime_start = min(row.ended.astimezone(UTC) - timedelta(seconds=row.wall_s) for row in rows)
+    trial.datetime_complete = max(row.ended.astimezone(UTC) for row in rows)
+    return trial
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if isinstance(dimension, Uniform):
+        return distribution(dimension)
+    return CategoricalDistribution([label(value) for value in options(dimension)])
+
+
+def _shown(dimension: Dimension, value: Any) -> Any:
+    """A value as it stands in the plots: of finitely many values as a word."""
+    return value if isinstance(dimension, Uniform) else label(value)
+
+
+def _drawn(function: Callable[..., Any], study: optuna.Study, options: dict[str, Any]) -> Figure:
+    # Optuna draws through pyplot, in a style that it sets for the whole process.
+    from matplotlib import pyplot
+
+    matplotlib.use("Agg")
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            drawn = np.atleast_2d(function(study, **options))
+            figure = drawn.flat[0].get_figure()
+            rows, columns = drawn.shape
+            figure.set_size_inches(min(12, _SIZE * columns + 3), min(12, _SIZE * rows))
+            return figure
+        finally:
+            pyplot.close("all")
