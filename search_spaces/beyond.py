@@ -12,9 +12,10 @@
 | beyond/silent_categorical | SG Table 2 with categorical latents | 20 + 25 |
 | beyond/guided | silent gradients guide decoupled ST-GS | 30 + 30 |
 
-2,459 trainings in all; sizes are latents x categories. No numbers were published for any of this. The questions: whether
-unbiased estimators are ahead where there are few latents; whether decoupling helps ReinMax as it helps ST-GS (forward
-temperature 1 is plain ReinMax); whether exact gradients early in training help an estimator that is biased but quiet.
+2,459 trainings in all; sizes are latents x categories. No numbers were published for any of this. The questions:
+whether unbiased estimators are ahead where there are few latents; whether decoupling helps ReinMax as it helps ST-GS
+(forward temperature 1 is plain ReinMax); whether exact gradients early in training help an estimator that is biased but
+quiet.
 
 Choices of this project:
 - Learning rates and temperatures are chosen as in `search_spaces.discrete_vae`, with a seed of their own.

@@ -7,11 +7,11 @@
 | dst/fig2_D | Figure 2: binary autoencoders, 9 x 12 pairs, 5 seeds | 540 each | 540 each |
 | dst/fig3 | Figure 3: 8x4 categorical VAE, 9 x 9 pairs, 10 seeds | 810 | 810 |
 | dst/fig4 | Figure 4: 16x12 categorical VAE, 9 x 9 pairs, 10 seeds | 810 | 810 |
-| dst/fig5 | Figure 5: log gradient gap of the autoencoders | 1,620 | 0, the members of dst/fig2_* |
+| dst/fig5 | Figure 5: log gradient gap of the autoencoder | 540 | 0, the members of dst/fig2_cifar10 |
 | dst/fig6_forward, dst/fig6_backward | Figure 6: bias and variance of the 8x4 VAE | 90 each | 0, members of dst/fig3 |
-| dst/table1 | Table 1: twelve temperature schedules and two constant pairs, 5 seeds | 70 | 60 |
+| dst/table1 | Table 1: twelve temperature schedules and two constant pairs, 5 seeds | 70 | 70 |
 
-D is mnist, cifar10 or svhn: 3,300 trainings in all. Expect the best pair off the diagonal: forward low and backward
+D is mnist, cifar10 or svhn: 3,310 trainings in all. Expect the best pair off the diagonal: forward low and backward
 high for the autoencoders, forward above backward for the VAEs. What is printed: `published/decoupled_st_gs.toml`.
 
 Where the text is silent:
@@ -26,7 +26,7 @@ Where the text is silent:
   given; they are those of van den Oord et al. 2017 (`trainables.models.residual`). Its loss is the squared error of an
   image (a Gaussian of variance 1/2, no KL), reported as the mean over pixels.
 - Schedules are linear in the epoch.
-- When gradients are measured: after the last epoch. Of which data set Figure 5 is: it is drawn for all three.
+- Gradients are measured after the last epoch. Figure 5 does not say of which data set it is; here it is CIFAR-10.
 """
 
 from search_spaces.figures import Heatmap, Lines
@@ -44,9 +44,9 @@ _BELOW, _ABOVE = {FORWARD: Relation("<", BACKWARD)}, {FORWARD: Relation(">", BAC
 _PLATEAU, _REVERSED = {FORWARD: 0.3, BACKWARD: 3.0}, {FORWARD: 3.0, BACKWARD: 0.3}
 
 
-def heatmap(metric: str | None = None, panels: str | None = None, log: bool = False) -> Heatmap:
-    """A metric over both temperatures, the forward ones upwards."""
-    return Heatmap(FORWARD, BACKWARD, metric, panels, log)
+def heatmap(metric: str | None = None, log: bool = False) -> Heatmap:
+    """A metric over both temperatures, the forward ones by row."""
+    return Heatmap(FORWARD, BACKWARD, metric, log=log)
 
 
 # --- Binary autoencoders: section 5.1.1, appendices A.1 and B ---------------------------------------------------------
@@ -64,25 +64,24 @@ AUTOENCODER: Config = {
 }
 AUTOENCODER_SEEDS = (0, 1, 2, 3, 4)
 DATA_SETS = ("mnist", "cifar10", "svhn")
-# Of all, so that Figure 5 is of the members of Figure 2; it costs a fifth of an epoch.
-_DECOUPLED_AUTOENCODER = AUTOENCODER | {
-    "estimator": {"name": "decoupled_st_gs"},
-    "diagnostics": {"gradient_gap": (AUTOENCODER["epochs"],)},
-}
+_DECOUPLED_AUTOENCODER = AUTOENCODER | {"estimator": {"name": "decoupled_st_gs"}}
+# So that Figure 5 is of members of Figure 2; it costs a quarter of an epoch.
+_WITH_GAP = _DECOUPLED_AUTOENCODER | {"diagnostics": {"gradient_gap": (100,)}}
 _PAIRS = (Axis(FORWARD, TEMPERATURES), Axis(BACKWARD, BACKWARD_TEMPERATURES))
 
 
 def _figure2(name: str) -> Study:
+    measured = name == "cifar10"
     return Study(
         name=f"dst/fig2_{name}",
         title=f"Forward and backward temperature of a binary autoencoder, {name}",
         source="Decoupled ST-GS, Figure 2",
-        base=_DECOUPLED_AUTOENCODER,
+        base=_WITH_GAP if measured else _DECOUPLED_AUTOENCODER,
         grid=(Axis("data.name", (name,)), *_PAIRS),
         seeds=AUTOENCODER_SEEDS,
         metric="mse_per_pixel",
         compare=(FORWARD, BACKWARD),
-        columns=("mse_per_pixel", "gradient_gap", "saturated"),
+        columns=("mse_per_pixel", "saturated", *(("gradient_gap",) if measured else ())),
         figures=(heatmap(), Lines(BACKWARD, series=FORWARD)),
         claims=(
             Claim("The best pair has a forward temperature below the backward one", better=_BELOW, worse=DIAGONAL),
@@ -95,22 +94,22 @@ def _figure2(name: str) -> Study:
 
 FIGURE5 = Study(
     name="dst/fig5",
-    title="Gradient gap of a binary autoencoder",
+    title="Gradient gap of a binary autoencoder, CIFAR-10",
     source="Decoupled ST-GS, Figure 5 and appendix D",
-    base=_DECOUPLED_AUTOENCODER,
-    grid=(Axis("data.name", DATA_SETS), *_PAIRS),
+    base=_WITH_GAP,
+    grid=_PAIRS,
     seeds=AUTOENCODER_SEEDS,
     metric="gradient_gap",
-    compare=("data.name", FORWARD, BACKWARD),
+    compare=(FORWARD, BACKWARD),
     columns=("gradient_gap", "mse_per_pixel"),
-    figures=(heatmap(panels="data.name", log=True),),
+    figures=(heatmap(log=True),),
     claims=tuple(
         Claim(
-            f"{name}: a smaller gradient gap at backward temperature 6.0 than at 0.3",
-            {"data.name": name, BACKWARD: 6.0},
-            {"data.name": name, BACKWARD: 0.3},
+            f"Forward temperature {forward}: a smaller gradient gap at backward temperature 6.0 than at 0.3",
+            {FORWARD: forward, BACKWARD: 6.0},
+            {FORWARD: forward, BACKWARD: 0.3},
         )
-        for name in DATA_SETS
+        for forward in (0.3, 3.0)
     ),
     expectation="The gap falls as the backward temperature rises.",
 )
@@ -154,7 +153,7 @@ TABLE1 = Study(
     seeds=AUTOENCODER_SEEDS,
     metric="mse_per_pixel",
     compare=("schedule",),
-    columns=("mse_per_pixel", "gradient_gap"),
+    columns=("mse_per_pixel", "saturated"),
     published="dst_table1",
     claims=(
         Claim(
