@@ -10,7 +10,6 @@ learning rate share initial weights, image order and noise, so that comparisons 
 
 import math
 from enum import IntEnum
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -51,11 +50,14 @@ def philox(counter: Tensor, key: Tensor) -> Tensor:
     return torch.stack((even, odd), dim=1).flatten(0, 1)
 
 
-@cache
 def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The multipliers [2, 1, 1] of words 0 and 2, and what is added to the key in each round [10, 2, 1, 1]."""
-    multipliers = torch.tensor([0xD2511F53, 0xCD9E8D57], device=device)
-    weyl = torch.tensor([0x9E3779B9, 0xBB67AE85], device=device)
+    """The multipliers [2, 1, 1] of words 0 and 2, and what is added to the key in each round [10, 2, 1, 1].
+
+    Made from counters on the device: copied from the host, they could not be captured in a CUDA graph.
+    """
+    first = torch.arange(2, device=device)
+    multipliers = first * (0xCD9E8D57 - 0xD2511F53) + 0xD2511F53
+    weyl = first * (0xBB67AE85 - 0x9E3779B9) + 0x9E3779B9
     return multipliers[:, None, None], (torch.arange(_ROUNDS, device=device)[:, None] * weyl)[..., None, None]
 
 
