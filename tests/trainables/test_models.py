@@ -144,6 +144,14 @@ def test_the_precision_of_a_linear_decoder_starts_at_1_for_every_code():
     assert (mean[0] != mean[1]).all()
 
 
+@pytest.mark.parametrize("name", sorted(DECODERS.keys() - {"linear"}))
+def test_the_scale_of_every_other_decoder_starts_at_1_for_every_code(name):
+    mean, log_scale = decoder(name)(100 * torch.randn(4, CODE)).unbind(1)
+    assert torch.equal(log_scale, torch.zeros_like(log_scale))
+    assert (mean[0] != mean[1]).any()
+    assert (decoder(name, outputs=1)(torch.randn(4, CODE)) != 0).any()
+
+
 # --- the contract ----------------------------------------------------------------------------------------------------
 
 

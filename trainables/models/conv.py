@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from trainables.components import SHAPE, PositiveShape, registered
-from trainables.models.base import DECODERS, ENCODERS, Decoder, Encoder, ImageShape
+from trainables.models.base import DECODERS, ENCODERS, Decoder, Encoder, ImageShape, unit_scale
 from trainables.models.normalization import BatchNorm
 
 _Width = Annotated[int, Field(gt=0)]
@@ -56,7 +56,7 @@ class Conv5Decoder(Decoder):
         ]
         for _ in range(4):
             layers += [nn.Conv2d(self.channels, self.channels, 3, padding=1), nn.ReLU()]
-        layers.append(nn.Conv2d(self.channels, outputs * colours, 1))
+        layers.append(unit_scale(nn.Conv2d(self.channels, outputs * colours, 1), outputs))
         return nn.Sequential(*layers, *by_output(outputs, image_shape))
 
 
@@ -101,7 +101,7 @@ class StridedDecoder(Decoder):
         for index, (n_in, n_out) in enumerate(pairwise(self.channels)):
             stride, padding = (1, 0) if index == 0 else (2, 1)
             layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride, padding), nn.ReLU(), BatchNorm(n_out)]
-        layers.append(nn.ConvTranspose2d(self.channels[-1], outputs * image_shape[0], 4, 2, 1))
+        layers.append(unit_scale(nn.ConvTranspose2d(self.channels[-1], outputs * image_shape[0], 4, 2, 1), outputs))
         return nn.Sequential(*layers, *by_output(outputs, image_shape))
 
 

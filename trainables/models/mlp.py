@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from trainables.components import SHAPE, registered
-from trainables.models.base import DECODERS, ENCODERS, Activation, Decoder, Encoder, ImageShape, activation
+from trainables.models.base import DECODERS, ENCODERS, Activation, Decoder, Encoder, ImageShape, activation, unit_scale
 
 Widths = Annotated[tuple[Annotated[int, Field(gt=0)], ...], SHAPE]
 
@@ -43,5 +43,6 @@ class MLPDecoder(Decoder):
 
     def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
         pixels = math.prod(image_shape)
-        layers = _perceptron([features, *self.hidden, outputs * pixels], self.activation)
-        return nn.Sequential(*layers, nn.Unflatten(1, (outputs, pixels)))
+        *layers, last = _perceptron([features, *self.hidden, outputs * pixels], self.activation)
+        assert isinstance(last, nn.Linear)
+        return nn.Sequential(*layers, unit_scale(last, outputs), nn.Unflatten(1, (outputs, pixels)))

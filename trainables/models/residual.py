@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor, nn
 
 from trainables.components import SHAPE, PositiveShape, registered
-from trainables.models.base import DECODERS, ENCODERS, Decoder, Encoder, ImageShape
+from trainables.models.base import DECODERS, ENCODERS, Decoder, Encoder, ImageShape, unit_scale
 from trainables.models.conv import by_output
 
 
@@ -80,7 +80,7 @@ class ResidualDecoder(Decoder):
             nn.ReLU(),
             nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(channels, outputs * image_shape[0], 4, stride=2, padding=1),
+            unit_scale(nn.ConvTranspose2d(channels, outputs * image_shape[0], 4, stride=2, padding=1), outputs),
             nn.ZeroPad2d((-left, -right, -top, -bottom)),
             *by_output(outputs, image_shape),
         )
