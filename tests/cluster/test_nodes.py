@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from machines import ROOT, SHARED, Lab, Machine, missing, until
 
 pytestmark = [
@@ -17,6 +18,7 @@ pytestmark = [
 ]
 
 HEAD = "192.0.2.10"
+NODES = {"first": HEAD, "second": "192.0.2.11"}
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "OMP_NUM_THREADS": "1"}
 TRAINED = """
 import json, ray
@@ -26,16 +28,26 @@ address = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
 trials = [actor for actor in actors().values() if actor["ActorClassName"] == "ImplicitFunc"]
 print(json.dumps([address.get(trial["Address"]["NodeID"]) for trial in trials]))
 """
-# Two nodes of one CPU each, which Ray's autoscaler starts when there is work: processes that it takes for machines.
-AUTOSCALED = """
-import sys, yaml
-from pathlib import Path
-from ray.cluster_utils import AutoscalingCluster
-kinds = {"small": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}}
-cluster = AutoscalingCluster(head_resources={"CPU": 0}, worker_node_types=kinds, max_workers=2)
-Path("~/ray_bootstrap_config.yaml").expanduser().write_text(yaml.safe_dump(cluster._config))  # as `ray up` does
-cluster.start()
-"""
+# A cluster that has no nodes yet, of which Ray's autoscaler may start two: processes that it takes for machines.
+FAKE = "f" * 51 + "00000"
+AUTOSCALED = {
+    "cluster_name": "fake",
+    "provider": {"type": "fake_multinode", "head_node_id": FAKE, "launch_multiple": True},
+    "max_workers": 2,
+    "upscaling_speed": 1.0,
+    "idle_timeout_minutes": 5,
+    "head_node_type": "ray.head.default",
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "small": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    },
+    **{name: {} for name in ("auth", "docker", "file_mounts")},
+    **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands")},
+    **{f"{whose}setup_commands": [] for whose in ("", "head_", "worker_")},
+    **{f"{whose}_start_ray_commands": [] for whose in ("head", "worker")},
+    "file_mounts_sync_continuously": False,
+}
+FAKED = f"AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_FAKE_CLUSTER=1 RAY_enable_autoscaler_v2=1 RAY_CLOUD_INSTANCE_ID={FAKE}"
 
 
 @pytest.fixture
@@ -113,12 +125,31 @@ def test_a_node_that_is_lost_gives_its_work_back_and_one_that_comes_gets_some(la
 
 
 def test_a_cluster_without_nodes_gets_them_when_there_is_work(lab):
-    do(lab.laptop, f"python -c {shlex.quote(AUTOSCALED)}")
-    assert trained_on(lab.laptop) == set()
+    (lab.laptop.home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(AUTOSCALED))  # as `ray up` does
+    do(
+        lab.laptop,
+        f"{FAKED} RAY_OVERRIDE_NODE_ID_FOR_TESTING={FAKE} ray start --head --num-cpus=0 --include-dashboard=false "
+        "--autoscaling-config=~/ray_bootstrap_config.yaml",
+    )
     output = do(lab.laptop, run("cluster", "--address", "auto", epochs=2))
     assert "20 of 20 members done, 0 failed" in output
     nodes = do(lab.laptop, 'python -c \'import ray; ray.init("auto"); print(len(ray.nodes()), "nodes")\'')
     assert "3 nodes" in nodes
+
+
+def test_slurms_symmetric_run_trains_and_ends_on_all_nodes(lab):
+    machines = [lab.machine(name, address, checkout=True) for name, address in NODES.items()]
+    line = f"ray symmetric-run --address {HEAD}:6379 --min-nodes 2 --num-cpus 1 -- "
+    words = [m.command(f"cd {ROOT} && {line}{run('cluster', '--address', 'auto', epochs=2)}", TOKEN) for m in machines]
+    tasks = [subprocess.Popen(w, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for w in words]
+    try:
+        outputs = [task.communicate(timeout=300)[0] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    assert tasks[0].returncode == 0, outputs[0]
+    assert "20 of 20 members done, 0 failed" in outputs[0]
+    assert "raylet" not in "".join(machine.run("ps ax").stdout for machine in machines)
 
 
 def test_a_run_for_gpus_is_refused_where_none_can_come(lab):
