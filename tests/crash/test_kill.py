@@ -91,6 +91,7 @@ def test_after_kill_9_at_the_start_the_same_command_gives_what_an_undisturbed_ru
     runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
     command = runs.start()
     time.sleep(random.Random(0).uniform(0.5, 6))
+    assert command.running
     runs.kill(command)
     runs.resume()
     runs.check(undisturbed(EPOCHS))
@@ -113,7 +114,8 @@ def test_after_kill_9_in_mid_training_cohorts_go_on_from_their_checkpoints(tmp_p
 def test_after_kill_9_near_the_end_the_same_command_only_ends(tmp_path, monkeypatch):
     runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
     command = runs.start().until(lambda: len(keys(ledger(runs.storage))) == MEMBERS)
-    time.sleep(random.Random(0).uniform(0, 1))
+    time.sleep(random.Random(0).uniform(0, 0.5))
+    assert command.running
     runs.kill(command)
     assert "0 trained now" in runs.resume()
     runs.check(undisturbed(EPOCHS))
