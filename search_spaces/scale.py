@@ -19,6 +19,7 @@ class Scale:
 
     epochs: at most so many. seeds: the first so many of each study. images: at most so many a split; None for all.
     values: at most so many of each axis with numbers, its ends and those evenly between; twice as many suggestions.
+    draws: of each diagnostic; None for its own number.
     stand_ins: whether other images may stand in for a data set that is missing.
     """
 
@@ -27,6 +28,7 @@ class Scale:
     seeds: int
     images: int | None
     values: int
+    draws: int | None = None
     stand_ins: bool = False
 
     @property
@@ -34,9 +36,10 @@ class Scale:
         """What was reduced, in words."""
         images = "" if self.images is None else f", at most {self.images} images a split"
         seeds = "1 seed" if self.seeds == 1 else f"at most {self.seeds} seeds"
+        draws = "" if self.draws is None else f", {self.draws} draws a diagnostic"
         return (
             f"at most {self.epochs} epochs, {seeds}{images}, at most {self.values} values of each numeric axis "
-            f"and {2 * self.values} suggestions a search"
+            f"and {2 * self.values} suggestions a search{draws}"
         )
 
     def config(self, config: "Config") -> "Config":
@@ -45,12 +48,14 @@ class Scale:
         share = epochs / config["epochs"]
         reduced = config | {"epochs": epochs}
         if self.images is not None:
-            reduced["data"] = config["data"] | {"limit": self.images}
+            reduced["data"] = config.get("data", {}) | {"limit": self.images}
         if "diagnostics" in config:
             reduced["diagnostics"] = {
                 name: tuple(sorted({_epoch(epoch, share) for epoch in due}))
                 for name, due in config["diagnostics"].items()
             }
+            if self.draws is not None:
+                reduced["diagnostics"]["draws"] = self.draws
         if config.get("guide"):
             reduced["guide"] = _guide(config["guide"], share)
         return reduced
@@ -70,7 +75,7 @@ class Scale:
         return dataclasses.replace(study, grid=grid, search=search, seeds=study.seeds[: self.seeds], scale=self)
 
 
-SMOKE = Scale("smoke", epochs=2, seeds=1, images=256, values=2, stand_ins=True)
+SMOKE = Scale("smoke", epochs=2, seeds=1, images=256, values=2, draws=4, stand_ins=True)
 DAY = Scale("day", epochs=20, seeds=3, images=None, values=5)
 SCALES = {scale.name: scale for scale in (SMOKE, DAY)}
 
