@@ -7,6 +7,7 @@ same numbers. Where it runs (device, packing, storage) is not part of it.
 import hashlib
 import json
 import reprlib
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, model_validator
@@ -135,12 +136,21 @@ class DiagnosticsConfig(Frozen):
     """After which epochs to measure what (`trainables.diagnostics`, docs/diagnostics.md); never by default.
 
     Measuring changes nothing in the training, and its time is not counted as training.
+
+    draws: how many codes each of them draws for an image; None for its own number.
     """
 
     gradient_variance: Epochs = ()
     gradient_gap: Epochs = ()
     gradient_error: Epochs = ()
     iw_bound: Epochs = ()
+    draws: Annotated[int | None, Field(ge=2), SHAPE] = None
+
+    def due(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """(name, epochs) of every diagnostic that is asked for."""
+        for name, epochs in self:
+            if name != "draws" and epochs:
+                yield name, epochs
 
 
 ANALYTIC = ("gaussian_fixed", "gaussian_precision")
@@ -189,11 +199,10 @@ class TrainingConfig(Frozen):
             raise ValueError("a bernoulli likelihood needs data.pixels 'unit' or 'binarize', got 'dequantize'")
         if self.likelihood.name == "gaussian_precision" and not self.decoder.linear:
             raise ValueError("likelihood 'gaussian_precision' belongs to a linear decoder; use 'gaussian_log_scale'")
-        for name, epochs in self.diagnostics:
-            if epochs:
-                self.check_diagnostic(name)
-                if max(epochs) > self.epochs:
-                    raise ValueError(f"{name} is due after epoch {max(epochs)}, but there are {self.epochs}")
+        for name, epochs in self.diagnostics.due():
+            self.check_diagnostic(name)
+            if max(epochs) > self.epochs:
+                raise ValueError(f"{name} is due after epoch {max(epochs)}, but there are {self.epochs}")
         return self
 
     def _check_analytic(self, what: str, likelihood: Likelihood) -> None:

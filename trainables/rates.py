@@ -37,7 +37,8 @@ class Rate(BaseModel):
     def seconds(self, config: TrainingConfig, size: Size) -> float:
         """For a whole training, measurements included."""
         steps, evaluations = (math.ceil(n / config.batch_size) for n in (size.train, size.validation))
-        measured = sum(DIAGNOSTIC_STEPS[name] * len(epochs) for name, epochs in config.diagnostics)
+        draws = config.diagnostics.draws
+        measured = sum((draws or DIAGNOSTIC_STEPS[name]) * len(epochs) for name, epochs in config.diagnostics.due())
         return config.epochs * (steps * self.step_s + evaluations * self.evaluation_s) + measured * self.step_s
 
 

@@ -16,11 +16,11 @@ FULL = {
 
 
 def test_what_counts_epochs_shrinks_with_them():
-    small = Scale("tenth", epochs=20, seeds=1, images=64, values=2).config(FULL)
+    small = Scale("tenth", epochs=20, seeds=1, images=64, values=2, draws=3).config(FULL)
     assert small["epochs"] == 20
     assert small["data"] == {"name": "mnist", "pixels": "unit", "limit": 64}
     assert small["guide"] == {"annealing_rate": pytest.approx(0.1), "freeze_epoch": 8}
-    assert small["diagnostics"] == {"gradient_variance": (1, 10, 20)}
+    assert small["diagnostics"] == {"gradient_variance": (1, 10, 20), "draws": 3}
     assert FULL["epochs"] == 200, "nothing is changed in place"
 
 

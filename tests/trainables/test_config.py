@@ -259,7 +259,7 @@ def test_numbers_that_are_equal_have_one_key():
     assert member(optim={"name": "adam"}).key() == member(optim={"name": "adam", "beta1": 0.9}).key()
 
 
-GOLDEN = "0729f904571edb4230bcad03"
+GOLDEN = "67ff9de5d7875a0db2b93943"
 
 
 def test_golden_key():

@@ -74,10 +74,11 @@ def measure(cohort: Cohort, names: Iterable[str], *, draws: int | None = None) -
 def measure_due(cohort: Cohort) -> dict[str, np.ndarray]:
     """What `TrainingConfig.diagnostics` asks for, each [M]: measured where due after this epoch, NaN elsewhere."""
     metrics: dict[str, np.ndarray] = {}
-    for name, epochs in cohort.config.diagnostics:
+    diagnostics = cohort.config.diagnostics
+    for name, epochs in diagnostics.due():
         if cohort.epoch in epochs:
-            metrics |= measure(cohort, [name])
-        elif epochs:
+            metrics |= measure(cohort, [name], draws=diagnostics.draws)
+        else:
             metrics |= {metric: np.full(len(cohort), np.nan) for metric in DIAGNOSTICS[name].metrics}
     return metrics
 
