@@ -1,0 +1,313 @@
+"""The best of a study as a registered model, from real checkpoints of a small sweep, with real MLflow."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
+from scripted import SMALL, row
+
+from sweeps import models
+from sweeps.plan import Overrides, Plan
+from sweeps.storage import Storage
+from sweeps.tracking import Tracker
+from sweeps.tracking_uri import ARTIFACTS, of_database, relocate
+from trainables.data import load
+from trainables.training import CohortTraining
+
+DATA = Path("data")
+PLAN = Plan(dataclasses.replace(SMALL, name="small"), Overrides(only="grid"))
+STUDY = PLAN.studies[0]
+MEMBERS = PLAN.members["grid"]
+NAME = "small.grid"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A storage with the checkpoints of all members, and their rows."""
+    storage = Storage(str(tmp_path_factory.mktemp("trained") / "runs"), "small")
+    rows = {}
+    for half, members in (("first", MEMBERS[::2]), ("second", MEMBERS[1::2])):
+        training = CohortTraining([member.config for member in members], device="cpu", data_dir=DATA)
+        for _ in training:
+            pass
+        storage.write(f"checkpoints/{half}/members.safetensors", training.checkpoint())
+        for member, result in zip(members, training.results(), strict=True):
+            rows[member.key] = row(member, metrics=result.metrics, history=result.history)
+    return storage, rows
+
+
+@pytest.fixture(scope="module")
+def template(trained):
+    """That storage, with an empty database beside it: making its tables takes seconds."""
+    folder = Path(trained[0].uri)
+    MlflowClient(of_database(folder / "mlflow.db")).search_experiments()
+    return folder
+
+
+@pytest.fixture
+def place(template, tmp_path):
+    """A copy of it: the storage, and the URI of its database."""
+    shutil.copytree(template, tmp_path / "runs")
+    return Storage(str(tmp_path / "runs"), "small"), of_database(tmp_path / "runs" / "mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def registered(template, trained, tmp_path_factory):
+    """A folder in which everything was registered; do not write to it."""
+    folder = tmp_path_factory.mktemp("registered") / "runs"
+    shutil.copytree(template, folder)
+    track(Storage(str(folder), "small"), of_database(folder / "mlflow.db"), trained[1])
+    return folder
+
+
+@pytest.fixture
+def copy(registered, tmp_path):
+    """A copy of that folder: its storage, and the URI of its database, which points to the original's artifacts."""
+    shutil.copytree(registered, tmp_path / "moved")
+    return Storage(str(tmp_path / "moved"), "small"), of_database(tmp_path / "moved" / "mlflow.db")
+
+
+def track(storage, uri, rows):
+    t = Tracker(uri, PLAN, storage, DATA)
+    t.start(MEMBERS, rows)
+    t.close("FINISHED")
+    assert t.problem is None
+    return t
+
+
+def best_key(rows):
+    return min(MEMBERS, key=lambda member: rows[member.key].metrics["bits_per_dim"]).key
+
+
+def versions(uri):
+    """(version, key) of all versions, and the version with the alias."""
+    client = MlflowClient(uri)
+    found = sorted((int(v.version), v.tags["key"]) for v in client.search_model_versions(f"name='{NAME}'"))
+    return found, int(client.get_model_version_by_alias(NAME, "best").version)
+
+
+def changed(rows, key, value):
+    metrics = rows[key].metrics | {"bits_per_dim": value}
+    return rows | {key: dataclasses.replace(rows[key], metrics=metrics)}
+
+
+def in_a_fresh_process(folder, *lines):
+    """What a process that stands in an empty folder prints."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+# --- which is best ---------------------------------------------------------------------------------------------------
+
+
+def scripted(values):
+    """Members of the grid's first cells with these metrics by cell and seed, None for one that failed."""
+    ended = []
+    for cell, seeds in enumerate(values):
+        for seed, value in enumerate(seeds):
+            member = MEMBERS[2 * cell + seed]
+            assert member.config.seed == seed
+            failed = {"status": "failed", "reason": "diverged", "metrics": {}}
+            ended.append((member, row(member, **(failed if value is None else {"metrics": {"bits_per_dim": value}}))))
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([(1.0, 9.0), (4.0, 3.0)], 3),  # a lucky seed is not the best configuration
+        ([(4.0, 3.0), (1.0, 9.0)], 1),
+        ([(2.0, None), (4.0, 3.0)], 3),
+        ([(None, 2.0), (None, None)], 1),
+        ([(float("nan"), float("nan")), (5.0, 6.0)], 2),
+    ],
+)
+def test_the_best_seed_of_the_best_mean_is_chosen(values, expected):
+    best = models.best_of("small", STUDY, scripted(values))
+    assert best is not None
+    assert best.member is MEMBERS[expected]
+
+
+def test_where_higher_is_better_the_highest_is_chosen():
+    higher = dataclasses.replace(STUDY, mode="max")
+    best = models.best_of("small", higher, scripted([(1.0, 2.0), (4.0, 3.0)]))
+    assert best is not None
+    assert best.member is MEMBERS[2]
+
+
+def test_of_failures_alone_none_is_best():
+    assert models.best_of("small", STUDY, scripted([(None, None)])) is None
+
+
+# --- registering -----------------------------------------------------------------------------------------------------
+
+
+def test_three_lines_in_a_fresh_process_load_the_best_model(registered, trained, tmp_path):
+    lines = [
+        "import mlflow",
+        f"mlflow.set_tracking_uri('sqlite:///{registered / 'mlflow.db'}')",
+        f"model = mlflow.pyfunc.load_model('models:/{NAME}@best'); vae = model.unwrap_python_model().vae",
+        "import sys, numpy as np, trainables",
+        f"images = np.load({str(tmp_path / 'images.npy')!r})",
+        "print(vae.config.key(), vae.encode(images).kl().mean().item(), vae.sample(3).shape[0])",
+        "print(*model.predict(images).shape, *model.predict(images, params={'task': 'encode'}).shape)",
+        "print(trainables.__file__, 'sweeps' in sys.modules, 'ray' in sys.modules)",
+    ]
+    images = load("digits", DATA).validation
+    np.save(tmp_path / "images.npy", images)
+    key, kl, sampled, *rest = in_a_fresh_process(tmp_path, *lines)
+    assert key == best_key(trained[1])
+    assert float(kl) == pytest.approx(trained[1][key].metrics["kl"], rel=1e-5)
+    assert sampled == "3"
+    assert rest[:6] == ["360", "1", "8", "8", "360", "4"]
+    assert rest[6].startswith(str(registered))  # the code that was stored with it
+    assert rest[7:] == ["False", "False"]
+
+
+def test_a_version_says_where_it_comes_from(registered, trained):
+    client = MlflowClient(of_database(registered / "mlflow.db"))
+    version = client.get_model_version_by_alias(NAME, "best")
+    key = best_key(trained[1])
+    assert version.tags["key"] == key
+    assert version.tags["study"] == "grid"
+    assert f"{trained[1][key].metrics['bits_per_dim']:.4g}" in version.description
+    (model,) = client.search_logged_models(["1"])
+    assert model.status == LoggedModelStatus.READY
+    assert model.params["optim.lr"] == str(next(m for m in MEMBERS if m.key == key).config.optim.lr)
+    run = client.get_run(model.source_run_id)
+    assert run.data.tags["key"] == key
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "figures")] == ["figures/reconstructions.png"]
+    folder = registered / ARTIFACTS / "models" / model.model_id / "artifacts"
+    assert (folder / "input_example.json").is_file()
+    assert "uint8" in (folder / "MLmodel").read_text()
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert suffixes == {"", ".json", ".py", ".safetensors", ".txt", ".yaml"}  # nothing pickled
+
+
+def test_a_model_is_registered_once_and_again_when_another_is_best(copy, trained):
+    storage, uri = copy
+    rows = trained[1]
+    first = best_key(rows)
+    track(storage, uri, rows)
+    assert versions(uri) == ([(1, first)], 1)
+    sibling = next(m for m in MEMBERS if m.labels != next(o for o in MEMBERS if o.key == first).labels)
+    better = changed(rows, sibling.key, -100.0)
+    track(storage, uri, better)
+    assert versions(uri) == ([(1, first), (2, sibling.key)], 2)
+    track(storage, uri, rows)
+    assert versions(uri) == ([(1, first), (2, sibling.key)], 1)
+
+
+def test_an_incomplete_study_registers_nothing(place, trained):
+    storage, uri = place
+    rows = dict(list(trained[1].items())[1:])
+    track(storage, uri, rows)
+    assert MlflowClient(uri).search_registered_models() == []
+
+
+def test_a_study_that_becomes_complete_registers_its_best_at_once(place, trained):
+    storage, uri = place
+    t = Tracker(uri, PLAN, storage, DATA)
+    t.start(MEMBERS, {})
+    t.ended(MEMBERS[:5], trained[1])
+    t._jobs.join()
+    assert MlflowClient(uri).search_registered_models() == []
+    t.ended(MEMBERS[5:], trained[1])
+    t._jobs.join()
+    assert versions(uri) == ([(1, best_key(trained[1]))], 1)
+    t.close("FINISHED")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "another epoch"])
+def test_without_its_checkpoint_the_rest_is_tracked_all_the_same(place, trained, damage, caplog):
+    storage, uri = place
+    rows = trained[1]
+    for path in storage.local_path.rglob("*.safetensors"):
+        if damage == "missing":
+            path.unlink()
+        elif damage == "cut":
+            path.write_bytes(path.read_bytes()[:-8])
+        else:
+            rows = {key: dataclasses.replace(row, epochs=1) for key, row in rows.items()}
+    track(storage, uri, rows)
+    assert "no model of study grid is registered" in caplog.text
+    assert MlflowClient(uri).search_registered_models() == []
+
+
+@pytest.mark.parametrize("call", ["log_model_artifacts", "create_model_version", "set_registered_model_alias"])
+def test_where_registering_was_cut_short_the_next_run_completes_it(place, trained, call, monkeypatch):
+    storage, uri = place
+    with monkeypatch.context() as away:
+        away.setattr(MlflowClient, call, lambda *_, **__: 1 / 0)
+        t = Tracker(uri, PLAN, storage, DATA)
+        t.start(MEMBERS, trained[1])
+        t.close("FINISHED")
+    assert t.problem == "ZeroDivisionError: division by zero"
+    track(storage, uri, trained[1])
+    assert versions(uri) == ([(1, best_key(trained[1]))], 1)
+    assert [model.status for model in MlflowClient(uri).search_logged_models(["1"])] == [LoggedModelStatus.READY]
+
+
+# --- moved storage ---------------------------------------------------------------------------------------------------
+
+
+def locations(path):
+    """Everything in a database that looks like a local place of artifacts."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            value
+            for table in tables
+            for record in connection.execute(f"SELECT * FROM {table}")
+            for value in record
+            if isinstance(value, str) and f"/{ARTIFACTS}" in value
+        }
+
+
+def test_a_moved_database_knows_its_artifacts_where_they_are_now(copy, registered, tmp_path):
+    _, uri = copy
+    path = tmp_path / "moved" / "mlflow.db"
+    before = locations(path)
+    old, new = (folder.as_uri() for folder in (registered, tmp_path / "moved"))
+    assert {place.startswith(f"{old}/{ARTIFACTS}") for place in before} == {True}
+    relocate(uri)
+    assert locations(path) == {place.replace(old, new) for place in before}
+    relocate(uri)
+    assert locations(path) == {place.replace(old, new) for place in before}
+
+
+def test_what_lies_elsewhere_is_left_there(copy, tmp_path):
+    _, uri = copy
+    others = ["s3://bucket/mlartifacts", f"file:///other/{ARTIFACTS}/deeper", "mlflow-artifacts:/7"]
+    for index, location in enumerate(others):
+        MlflowClient(uri).create_experiment(f"other {index}", location)
+    relocate(uri)
+    kept = {e.artifact_location for e in MlflowClient(uri).search_experiments()}
+    assert set(others) <= kept
+
+
+def test_after_a_move_the_next_run_makes_the_models_loadable(copy, trained, tmp_path):
+    relocate(copy[1])
+    folder = (tmp_path / "moved").rename(tmp_path / "else where")  # where it was there is nothing any more
+    track(Storage(str(folder), "small"), of_database(folder / "mlflow.db"), trained[1])
+    version = MlflowClient(of_database(folder / "mlflow.db")).get_model_version_by_alias(NAME, "best")
+    assert version.source.startswith((folder / ARTIFACTS).as_uri())
+    lines = [
+        "import mlflow",
+        f"mlflow.set_tracking_uri({of_database(folder / 'mlflow.db')!r})",
+        f"print(mlflow.pyfunc.load_model('models:/{NAME}@best').unwrap_python_model().vae.config.key())",
+    ]
+    assert in_a_fresh_process(tmp_path, *lines) == [best_key(trained[1])]
