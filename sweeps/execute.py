@@ -33,9 +33,10 @@ from ray.tune import TuneError
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
+from sweeps.address import answering
 from sweeps.authentication import own_token
 from sweeps.autoscaling import largest
-from sweeps.errors import UserError, first_line
+from sweeps.errors import UserError
 from sweeps.losses import Losses
 from sweeps.plan import Cohort
 from sweeps.scratch import scratch_folder
@@ -130,11 +131,12 @@ def _start(address: str | None) -> None:
             ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
             ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         else:
-            ray.init(address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address is None:
+            ray.init(answering(address), **quiet)
+    except RuntimeError as error:
+        if address is None or "ersion mismatch" not in str(error):
             raise
-        raise UserError(f"no Ray cluster at --address {address!r}: {first_line(error)}") from None
+        what = " ".join(str(error).split())
+        raise UserError(f"--address {address!r}: {what}; install one constraints.txt everywhere") from None
     except SystemExit:
         raise KeyboardInterrupt from None  # what Ray makes of SIGTERM
     finally:

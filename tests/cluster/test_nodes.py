@@ -152,8 +152,13 @@ def test_slurms_symmetric_run_trains_and_ends_on_all_nodes(lab):
     assert "raylet" not in "".join(machine.run("ps ax").stdout for machine in machines)
 
 
-def test_a_run_for_gpus_is_refused_where_none_can_come(lab):
+def test_runs_that_the_cluster_cannot_do_are_refused_before_anything_is_trained(lab):
     driver = head(lab)
+    stranger = TOKEN | {"RAY_AUTH_TOKEN": "f" * 64}
+    unknown = driver.run(f"cd {ROOT} && {run('cluster', '--address', 'auto', epochs=2)}", stranger)
+    assert unknown.returncode == 2
+    assert "does not know our token" in unknown.stdout
+    assert "Traceback" not in unknown.stdout
     refused = driver.run(f"cd {ROOT} && {run('cluster', '--address', 'auto', '--device', 'cuda', epochs=2)}", TOKEN)
     assert refused.returncode == 2
     assert "Ray sees no GPU" in refused.stdout
