@@ -40,10 +40,12 @@ def heatmap(study: Study, figure: Heatmap, found: Sequence[Cell], name: str, tit
         grid[rows.index(best.labels[figure.rows]), columns.index(best.labels[figure.columns])] = best.mean[shown]
     mode = direction(study, shown)
     starred = (np.nanargmin if mode == "min" else np.nanargmax)(grid)
+    if figure.log:
+        grid = np.log(grid, out=np.full_like(grid, math.nan), where=grid > 0)
     drawn = canvas(1.8 + 0.55 * len(columns), 1.2 + 0.4 * len(rows))
     axes = drawn.add_subplot()
     image = axes.imshow(grid, cmap="viridis_r" if mode == "min" else "viridis", origin="lower", aspect="auto")
-    drawn.colorbar(image, label=metric(shown).title)
+    drawn.colorbar(image, label=("log " if figure.log else "") + metric(shown).title)
     axes.set_xticks(range(len(columns)), [label(value) for value in columns])
     axes.set_yticks(range(len(rows)), [label(value) for value in rows])
     axes.set(xlabel=readable(figure.columns), ylabel=readable(figure.rows), title=title)
@@ -60,6 +62,7 @@ def heatmap(study: Study, figure: Heatmap, found: Sequence[Cell], name: str, tit
     i, j = np.unravel_index(starred, grid.shape)
     place = f"{readable(figure.rows)} {label(rows[i])}, {readable(figure.columns)} {label(columns[j])}"
     caption = _caption(study, shown, f"over {readable(figure.rows)} and {readable(figure.columns)}", title)
+    caption += " The natural logarithm." if figure.log else ""
     caption += " Outlined: both are equal. Starred: the best."
     alt = f"Heatmap: {caption} The best is {number(grid[i, j])} at {place}."
     return draw(drawn, name, caption, alt, mark)
