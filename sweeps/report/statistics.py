@@ -69,7 +69,7 @@ def paired(first: Mapping[int, float], second: Mapping[int, float], mode: Mode) 
     gains = np.array([sign * (first[seed] - second[seed]) for seed in seeds])
     if len(seeds) < 2:
         return Paired(mean(gains.tolist()), math.nan, math.nan)
-    if np.ptp(gains) == 0:  # no spread: scipy's statistics are 0/0 or x/0
+    if np.ptp(gains) <= 1e-12 * np.abs(gains).max():  # no spread but that of rounding: the statistics are x/0
         p = 0.0 if gains[0] > 0 else 1.0
         return Paired(mean(gains.tolist()), p, p if gains[0] <= 0 else 0.5 ** len(gains))
     # scipy's results are tuples of any two objects to a type checker.

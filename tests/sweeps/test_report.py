@@ -1,15 +1,22 @@
+import dataclasses
+import io
 import math
 import re
 
+import pandas as pd
 import pytest
-from scripted import BASE, SMALL, row
+from PIL import Image
+from scripted import BASE, GRID, SMALL, row
 
-from search_spaces.figures import Heatmap
-from search_spaces.space import Axis, Study, Sweep
-from sweeps.plan import Plan
-from sweeps.report import tables
-from sweeps.report.html import render
+from search_spaces import published
+from search_spaces.figures import Curves, Heatmap, Lines
+from search_spaces.published import Number
+from search_spaces.scale import SMOKE, reduced
+from search_spaces.space import Axis, Claim, Study, Sweep
 from sweeps.frames import history_table, results_table
+from sweeps.plan import Overrides, Plan
+from sweeps.report import tables
+from sweeps.report.html import report
 
 MAP = Study(
     name="map",
@@ -29,6 +36,11 @@ PLAN = Plan(Sweep("mapped", "Mapped", (MAP,)))
 MEMBERS = PLAN.members["map"]
 
 
+def page_of(plan, members, rows) -> str:
+    """The text of the page, without its figures."""
+    return report(plan, members, rows, drawn=False)["index.html"].decode()
+
+
 def rows_with(best: tuple[float, float]) -> dict:
     def bits(member):
         e = member.config.estimator
@@ -43,7 +55,7 @@ def test_cells_hold_mean_and_standard_error_over_seeds():
     assert cell.labels == {"estimator.temperature_forward": 0.5, "estimator.temperature_backward": 1.0}
     assert (cell.n, cell.planned) == (2, 2)
     assert cell.mean["bits_per_dim"] == pytest.approx(1.1)
-    assert cell.stderr["bits_per_dim"] == pytest.approx(0.1)
+    assert cell.average("bits_per_dim").stderr == pytest.approx(0.1)
 
 
 def test_the_best_of_each_compared_row_is_chosen_by_the_mean():
@@ -55,8 +67,6 @@ def test_the_best_of_each_compared_row_is_chosen_by_the_mean():
 
 
 def test_a_maximized_metric_ranks_the_other_way():
-    import dataclasses
-
     found = tables.cells(MAP, MEMBERS, rows_with((0.5, 1.0)))
     best = tables.ranked(dataclasses.replace(MAP, mode="max"), found)[0]
     assert best.mean["bits_per_dim"] == pytest.approx(2.1)
@@ -64,26 +74,33 @@ def test_a_maximized_metric_ranks_the_other_way():
 
 @pytest.mark.parametrize(("best", "place"), [((0.5, 1.0), "off"), ((1.0, 1.0), "on")])
 def test_the_verdict_names_the_best_cell_and_whether_it_is_off_the_diagonal(best, place):
-    page = render(PLAN, MEMBERS, rows_with(best)).decode()
+    page = report(PLAN, MEMBERS, rows_with(best))["index.html"].decode()
     assert f"temperature_forward {best[0]:g}, temperature_backward {best[1]:g}" in page
     assert f"It lies {place} the diagonal" in page
     assert page.count("data:image/png;base64,") == 1
     assert "A &lt;map&gt;" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+
+
+def test_the_best_pair_is_held_against_the_best_of_the_diagonal():
+    page = page_of(PLAN, MEMBERS, rows_with((0.5, 1.0)))
+    assert "Against the best on the diagonal (temperature_forward 0.5, temperature_backward 0.5): better by +1" in page
+    assert "2 paired seeds; to tell, 5 are needed" in page
 
 
 def test_missing_and_failed_members_are_counted():
     rows = rows_with((0.5, 1.0))
     del rows[MEMBERS[0].key]
     rows[MEMBERS[2].key] = row(MEMBERS[2], status="failed", reason="diverged", epochs=3, metrics={})
-    page = render(PLAN, MEMBERS, rows).decode()
-    assert "6 of 8 trainings finished" in page
+    page = page_of(PLAN, MEMBERS, rows)
+    assert "6 of 8 trainings finished; 1 failed, 1 missing" in page
     assert "1 of 2" in page
     assert "diverged in epoch 3" in page
+    assert "1 failed, 1 missing" in page
 
 
 def test_a_report_of_nothing_says_so():
-    assert "Nothing has finished yet" in render(PLAN, MEMBERS, {}).decode()
+    assert "Nothing has finished yet" in page_of(PLAN, MEMBERS, {})
 
 
 def test_result_tables_have_a_row_a_member_and_a_row_an_epoch():
@@ -98,3 +115,146 @@ def test_result_tables_have_a_row_a_member_and_a_row_an_epoch():
     history = history_table(MEMBERS, rows)
     assert len(history) == 14
     assert list(history["epoch"][:2]) == [1, 2]
+
+
+# --- published numbers ------------------------------------------------------------------------------------------------
+
+AS_PRINTED = Overrides()
+PAPER = (
+    Number(labels={"optim.lr": 1e-3}, metric="bits_per_dim", value=0.5, stderr=0.125),
+    Number(labels={"optim.lr": 1e-2}, metric="bits_per_dim", value=0.75, epoch=1),
+    Number(labels={"optim.lr": 0.5}, metric="bits_per_dim", value=9.0),
+)
+
+
+@pytest.fixture
+def printed(monkeypatch) -> Study:
+    """A study with published numbers."""
+    monkeypatch.setattr(published, "_shipped", lambda: {"paper": PAPER})
+    return dataclasses.replace(
+        GRID, published="paper", claims=(Claim("low wins", {"optim.lr": 1e-3}, {"optim.lr": 1e-2}),)
+    )
+
+
+def reported(study: Study, overrides: Overrides = AS_PRINTED, sweep=None, drawn: bool = False):
+    plan = Plan(sweep or Sweep("small", "Small", (study,)), overrides)
+    members = plan.members["grid"]
+    rows = {m.key: row(m, metrics={"bits_per_dim": 1.25 + m.config.seed, "kl": 3.0}) for m in members}
+    return report(plan, members, rows, drawn)
+
+
+def test_published_numbers_stand_beside_ours_with_the_difference(printed):
+    files = reported(printed)
+    table = pd.read_csv(io.BytesIO(files["tables/grid.csv"])).set_index("optim.lr")
+    assert table.loc[1e-3, "bits_per_dim_mean"] == 1.75
+    assert table.loc[1e-3, "bits_per_dim_published"] == 0.5
+    assert table.loc[1e-3, "bits_per_dim_difference"] == 1.25
+    assert math.isnan(table.loc[1e-2, "bits_per_dim_published"])
+    page = files["index.html"].decode()
+    assert "0.50 ± 0.12" in page
+    assert "+1.250" in page
+    assert "1 of 3 published numbers have no row or column here" in page
+
+
+def test_numbers_published_for_an_epoch_are_held_against_that_epoch(printed):
+    table = pd.read_csv(io.BytesIO(reported(printed)["tables/grid.csv"])).set_index("optim.lr")
+    # History of a scripted member: its quality plus 1, then its quality, which is seed / 100 at this rate.
+    assert table.loc[1e-2, "bits_per_dim@1_mean"] == pytest.approx(1.005)
+    assert table.loc[1e-2, "bits_per_dim@1_difference"] == pytest.approx(0.255)
+
+
+# --- what is not comparable -------------------------------------------------------------------------------------------
+
+MARK = "NOT COMPARABLE WITH THE PAPER"
+
+
+def marked(files: dict[str, bytes]) -> None:
+    """Asserts that everything in a report says that it is not comparable."""
+    page = files["index.html"].decode()
+    assert page.index(MARK) < page.index("<main>")
+    captions = re.findall(r"<caption>(.*?)</caption>", page, flags=re.DOTALL)[1:]  # the first is the list of studies
+    captions += re.findall(r"<figcaption>(.*?)</figcaption>", page, flags=re.DOTALL)
+    assert len(captions) >= 3
+    assert all(MARK in caption for caption in captions)
+    assert all('<table class="sortable mark">' in part for part in page.split("<caption>")[1:-1])
+    for path, content in files.items():
+        if path.startswith("tables/"):
+            assert MARK in content.decode(), path
+
+
+def test_a_reduced_sweep_is_marked_at_the_top_and_on_every_table_and_figure(printed):
+    study = dataclasses.replace(printed, figures=(Lines("likelihood.variance", series="optim.lr"),))
+    files = reported(study, sweep=reduced(Sweep("small", "Small", (study,)), SMOKE), drawn=True)
+    marked(files)
+    assert "at most 2 epochs" in files["index.html"].decode()
+
+
+def test_a_mark_is_drawn_into_the_figure_itself(printed):
+    study = dataclasses.replace(printed, figures=(Lines("likelihood.variance", series="optim.lr"),))
+
+    def red(files) -> int:
+        pixels = Image.open(io.BytesIO(files["figures/grid-figure1.png"])).convert("RGB").get_flattened_data()
+        return sum(pixel == (0xB0, 0x00, 0x20) for pixel in pixels)
+
+    assert red(reported(study, drawn=True)) == 0
+    assert red(reported(study, Overrides(values=(("epochs", 2),)), drawn=True)) > 100
+
+
+def test_changed_settings_and_stand_in_images_are_marks(printed):
+    study = dataclasses.replace(printed, base=GRID.base | {"data": {"name": "mnist"}}, figures=(Curves("optim.lr"),))
+    marked(reported(study, Overrides(values=(("epochs", 1),)), drawn=True))
+    files = reported(study, Overrides(stand_ins=(("mnist", "digits"),)), drawn=True)
+    marked(files)
+    assert "digits in place of mnist" in files["index.html"].decode()
+
+
+def test_a_sweep_as_it_is_printed_has_no_mark(printed):
+    assert not any(MARK.encode() in content for content in reported(printed, drawn=True).values())
+
+
+# --- figures and files ------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_png_and_pdf_and_tables_csv_and_latex():
+    figures = (
+        Heatmap("optim.lr", "likelihood.variance"),
+        Lines("optim.lr", series="likelihood.variance", log_x=True),
+        Curves("optim.lr", target=1.0),
+        Lines("optim.lr", panels="likelihood.variance"),
+    )
+    files = reported(dataclasses.replace(GRID, figures=figures), drawn=True)
+    stems = {f"figures/grid-figure{index}" for index in ("1", "2", "3", "4-1", "4-2")}
+    assert {path for path in files if path.startswith("figures/")} == {
+        f"{s}.{kind}" for s in stems for kind in ("png", "pdf")
+    }
+    for path, content in files.items():
+        if path.endswith(".png"):
+            assert min(Image.open(io.BytesIO(content)).size) > 200
+        if path.endswith(".pdf"):
+            assert content.startswith(b"%PDF")
+    latex = files["tables/grid.tex"].decode()
+    assert r"\toprule" in latex
+    assert r"$\pm$" in latex
+    target = pd.read_csv(io.BytesIO(files["tables/grid-figure3-target.csv"])).set_index("optim.lr")
+    # At 1e-3 the scripted histories are 2, 1 and, for seed 1, 2.01, 1.01.
+    assert target.loc[1e-3, "epochs_mean"] == 2
+    assert target.loc[1e-3, "seeds_that_reach_it"] == 1
+    assert target.loc[1e-3, "wall_s_mean"] == 0.5
+
+
+def test_searches_have_optunas_plots_and_what_cannot_be_drawn_says_why():
+    plan = Plan(SMALL, Overrides(only="searched"))
+    study = plan.studies[0]
+    (cell,) = plan.cells(study)
+    members = [m for lr in (1e-3, 3e-3, 1e-2, 3e-2) for m in plan.members_of(cell, {"optim.lr": lr})]
+    rows = {m.key: row(m) for m in members}
+    files = report(plan, members, rows)
+    kinds = {"history", "importances", "parallel", "contour", "slice", "rank", "timeline"}
+    page = files["index.html"].decode()
+    for kind in kinds:
+        drawn = f"figures/searched-search-{kind}.png" in files
+        assert drawn or "Optuna cannot draw it" in page, kind
+    assert {f"figures/searched-search-{kind}.pdf" for kind in ("history", "slice", "timeline")} <= set(files)
+    nothing = report(plan, members, {})
+    assert not any(path.startswith("figures/") for path in nothing)
+    assert "no suggestion has finished" in nothing["index.html"].decode()
