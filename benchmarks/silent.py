@@ -10,16 +10,13 @@ the machine's speed meets all variants alike, and each round gives one ratio. Se
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measuring import machine, seconds, show, write
 
 from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
@@ -56,23 +53,17 @@ def cohort(
     return Cohort([config], Images(train=pixels, validation=pixels[:1]), device=device)
 
 
-def seconds(training: Cohort, device: torch.device) -> float:
-    """Wall time of one epoch, that is, of a few steps and of an evaluation of one image."""
-    started = time.perf_counter()
-    training.train_epoch()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
 def compare(encoder: str, latents: int, *, rounds: int, steps: int, device: torch.device) -> list[dict[str, Any]]:
     """Each variant's step time and its ratio to reparameterization with the same likelihood: median and quartiles."""
     keys = {("reparameterization", base["name"]): base for _, _, base in PAIRS.values()}
     trainings = {key: cohort(key[0], base, encoder, latents, steps, device) for key, base in keys.items()}
     trainings |= {(n, ""): cohort(e, own, encoder, latents, steps, device) for n, (e, own, _) in PAIRS.items()}
     for training in trainings.values():
-        seconds(training, device)  # warm-up
-    times = [{key: seconds(training, device) / steps for key, training in trainings.items()} for _ in range(rounds)]
+        seconds(training.train_epoch, device)  # warm-up
+    times = [
+        {key: seconds(training.train_epoch, device) / steps for key, training in trainings.items()}
+        for _ in range(rounds)
+    ]
     rows = []
     for name, (_, _, base) in PAIRS.items():
         reference = ("reparameterization", base["name"])
@@ -91,23 +82,6 @@ def compare(encoder: str, latents: int, *, rounds: int, steps: int, device: torc
     return rows
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers were measured on."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        name = models[0] if models else platform.processor()
-    return {
-        "device": name,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def main() -> None:
     """Measures, prints, and writes what it was asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -122,7 +96,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     about = machine(device)
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    show(about)
     print(f"median of {args.rounds} rounds of {args.steps} steps; quartiles in brackets")
     rows = []
     for latents in args.latents:
@@ -132,9 +106,8 @@ def main() -> None:
             step = f"L={latents:<4} {row['variant']:<15} {row['step_ms']:7.1f} ms/step"
             print(f"{step}   {ratio} x reparameterization ({reference:.1f} ms)", flush=True)
             rows.append(row)
-    if args.json:
-        settings = {"rounds": args.rounds, "steps": args.steps, "batch": BATCH}
-        args.json.write_text(json.dumps({"machine": about, **settings, "rows": rows}, indent=2) + "\n")
+    settings = {"rounds": args.rounds, "steps": args.steps, "batch": BATCH}
+    write(args.json, {"machine": about, **settings, "rows": rows})
 
 
 if __name__ == "__main__":
