@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -153,6 +153,7 @@ class Plan:
             study.name: tuple(Cell(study, index, *cell) for index, cell in enumerate(study.cells()))
             for study in self.studies
         }
+        self._resolved: dict[str, tuple[Member, ...]] = {}
         self._untouched: dict[tuple[str, int], tuple[Member, ...]] = {}
         self._stand_ins = dict(overrides.stand_ins)
         self._known: set[str] = set()
@@ -264,8 +265,17 @@ class Plan:
             raise UserError(f"study {study.name!r}: data.name: {error}") from None
         return resolved
 
+    def resolve(self, study: Study, members: Sequence[Member]) -> None:
+        """Takes note that these are all members of a study that were not known from the start.
+
+        They may be fewer than there are cells: two winners can make one configuration.
+        """
+        self._resolved[study.name] = tuple(members)
+
     def size(self, study: Study) -> int:
         """How many members a study has, those not yet known included."""
+        if study.name in self._resolved:
+            return len(self._resolved[study.name])
         if study.search:
             return len(self.cells(study)) * study.search.members * len(self.seeds(study))
         return len(self._example[study.name])
@@ -276,8 +286,11 @@ class Plan:
 
     def total(self) -> int:
         """How many members the plan has; one that several studies share counts once."""
-        grids = {member.key for study in self.studies if not study.search for member in self._example[study.name]}
-        return len(grids) + sum(self.size(study) for study in self.studies if study.search)
+        searched = [study for study in self.studies if study.search and study.name not in self._resolved]
+        known = [
+            self._resolved.get(study.name, self._example[study.name]) for study in self.studies if study not in searched
+        ]
+        return len({member.key for members in known for member in members}) + sum(map(self.size, searched))
 
     def example(self, study: Study) -> Member:
         """A study's first member; of a search, what it starts from."""

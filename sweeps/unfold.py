@@ -34,6 +34,7 @@ class Unfolding:
         self._cells = [_Cell(cell) for cell in plan.cells(study)]
         for cell in self._cells:
             self._recall(cell)
+        self._resolve()
 
     def members(self) -> tuple[Member, ...]:
         """Those that are known, each once."""
@@ -63,7 +64,12 @@ class Unfolding:
                 new += cell.members() if cell.ready else ()
             if cell.ready and cell.search and all(member.key in settled for member in cell.search.members()):
                 new += cell.search.next_batch(rows)
+        self._resolve()
         return tuple(new)
+
+    def _resolve(self) -> None:
+        if not any(cell.unmade(self.study) for cell in self._cells):
+            self._plan.resolve(self.study, self.members())
 
     def group(self, match: Mapping[str, Any]) -> tuple[Member, ...] | None:
         """The members of the cells that have these labels; None as long as some are not known."""

@@ -67,6 +67,18 @@ def test_a_study_takes_from_the_winner_of_each_row(ledger, drain):
     assert order == sorted(order), "rates come before what is tuned at them"
 
 
+def test_winners_that_coincide_are_one_member(ledger, drain):
+    """Planned as two cells, since two rates may win."""
+    merged = dataclasses.replace(TUNED, grid=(METHODS,), base=TUNED.base | {"estimator": {"name": "silent"}})
+    both = dataclasses.replace(
+        merged, grid=(Variants("method", {"silent": {"optim": {"lr": 0.5}}, "sampled": {"optim": {"lr": 0.6}}}),)
+    )
+    d = driver(ledger, Sweep("staged", "", (RATES, both)))
+    assert d.plan.size(both) == 2 and d.plan.total() == 14
+    drain(d, outcome({"silent": 1e-3, "sampled": 1e-3}))
+    assert d.plan.size(both) == 1 and d.plan.total() == 12, "which is one of the rates' own"
+
+
 def test_the_choice_and_its_evidence_are_recorded(ledger, storage, drain):
     drain(driver(ledger), outcome())
     names = storage.list("choices/tuned", ".json")
