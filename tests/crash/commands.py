@@ -37,7 +37,7 @@ class Command:
         while not (found := condition()):
             assert self.running, self.end()
             assert time.monotonic() < deadline, self.kill()
-            time.sleep(0.02)
+            time.sleep(0.05)
         return found
 
     def until(self, condition: Callable[[], object]) -> "Command":

@@ -1,12 +1,15 @@
 """kill -9 of what trains: of Ray Train's workers, of trials, and of a whole node of a cluster."""
 
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from commands import Command, below, gone, keys, ledger
 from outcome import check, recorded, results, undisturbed
-from ray.cluster_utils import Cluster
 
 from sweeps.losses import LOSSES
 
@@ -14,39 +17,53 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 EPOCHS = 40
 
 
+class Nodes:
+    """The cluster of nodes.py."""
+
+    def __init__(self):
+        words = [sys.executable, str(Path(__file__).with_name("nodes.py"))]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.address = self._hear()
+
+    def _hear(self) -> str:
+        assert self.process.stdout is not None
+        # Ray may have something to say as well.
+        return next(line.strip() for line in self.process.stdout if re.fullmatch(r"[\d.:]+|killed", line.strip()))
+
+    def _say(self, line: str) -> str:
+        assert self.process.stdin is not None
+        print(line, file=self.process.stdin, flush=True)
+        return self._hear()
+
+    def add(self, cpus: int) -> int:
+        """A new node; returns the number of its raylet's process."""
+        return int(self._say(str(cpus)))
+
+    def kill(self) -> None:
+        self._say("kill")
+
+
 @pytest.fixture
-def cluster(monkeypatch) -> Iterator[Cluster]:
-    """A cluster of this machine alone, whose head trains nothing."""
+def cluster(monkeypatch) -> Iterator[Nodes]:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", os.urandom(32).hex())
-    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 2**27}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    yield cluster
-    cluster.shutdown()
-
-
-def worker(cluster: Cluster, cpus: int):
-    return cluster.add_node(num_cpus=cpus, object_store_memory=2**27)
-
-
-def training(cluster: Cluster, name: str) -> bool:
-    """Whether processes of that name are at work on nodes other than the head."""
-    raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes]
-    return any(below(raylet, name, cpu_s=3) for raylet in raylets)
+    nodes = Nodes()
+    yield nodes
+    nodes.process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_nodes_that_are_lost_one_after_the_other_cost_no_member(cluster, tmp_path, workers):
-    storage, node = tmp_path / "runs", worker(cluster, workers)
+    storage, raylet = tmp_path / "runs", cluster.add(workers)
     arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--address", cluster.address)
     command = Command(*arguments, "--workers", str(workers), "--max-failures", "1", cwd=tmp_path)
     name = "ray::ImplicitFunc" if workers == 1 else "ray::RayTrainWorker"
     # One node more than losses are forgiven. All hit the same cohort, which never comes to its first checkpoint.
     for _ in range(LOSSES + 1 if workers == 1 else 1):
-        command.until(lambda: training(cluster, name))
+        command.until(lambda: below(raylet, name, cpu_s=3))  # noqa: B023
         assert keys(ledger(storage)) == []
-        cluster.remove_node(node, allow_graceful=False)  # kill -9 of its raylet
-        node = worker(cluster, workers)
+        cluster.kill()
+        raylet = cluster.add(workers)
     code, output = command.end()
     assert code == 0, output
     assert "they go on from their last checkpoint" in output
