@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sweeps.errors import UserError
+from sweeps.json_log import JsonLog
 from sweeps.ledger import Ledger, Row, now
 from sweeps.plan import Cohort, Member, Plan, group
 from sweeps.progress import Progress
@@ -40,7 +41,7 @@ class Driver:
         self._queue: deque[Cohort] = deque()
         self._slots: int = 1
         self._pack: int | None = None
-        self._listeners: list[Tracker | Progress] = []
+        self._listeners: list[Tracker | Progress | JsonLog] = []
         self._max_failures = max_failures
         self.trained = 0
         """Members that ended in this run."""
@@ -81,7 +82,7 @@ class Driver:
                 taken |= set(keys)
         return cohorts
 
-    def listen(self, *listeners: Tracker | Progress) -> None:
+    def listen(self, *listeners: Tracker | Progress | JsonLog) -> None:
         """Adds those that want to hear of progress."""
         self._listeners += listeners
 

@@ -1,23 +1,25 @@
 """One run of a sweep, from the plan to the exit code."""
 
 import contextlib
+import dataclasses
 import logging
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweeps import folder, sessions, space
+from sweeps import folder, sessions, space, summary
 from sweeps.cli import INTERRUPTED, OK, SOME_FAILED
 from sweeps.driver import Driver
 from sweeps.errors import UserError
+from sweeps.json_log import JsonLog
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
-from sweeps.progress import Progress, describe
+from sweeps.progress import Progress
 from sweeps.redact import redact
-from sweeps.report import tables
 from sweeps.status import run_command
 from sweeps.storage import Storage, joined
 from sweeps.tracking import Tracker
@@ -41,6 +43,8 @@ class Options:
     workers: int
     max_concurrent: int | None
     address: str | None
+    log_json: bool = False
+    """Whether standard output has a JSON object a line, for programs; what people read goes to standard error then."""
 
 
 def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> int:
@@ -66,7 +70,11 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     report = folder.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
     tracker.publish_report()
     _summarize(driver, tracker, storage, report, console)
-    return _conclude(driver, storage, console, interrupted=not finished)
+    code = _conclude(driver, storage, console, interrupted=not finished)
+    if options.log_json:
+        found = summary.summary(driver.plan, driver.members(), driver.current(), driver.trained)
+        JsonLog(sys.stdout).write("summary", report=report, exit_code=code, **dataclasses.asdict(found))
+    return code
 
 
 def _ray(storage: Storage, options: Options, console: Console) -> contextlib.AbstractContextManager["Resources"]:
@@ -92,7 +100,7 @@ def _run(
 ) -> bool:
     """Trains what is left, if there are resources to do it with; returns False where that was interrupted."""
     progress.found(driver.members(), driver.settled())
-    driver.listen(progress, tracker)
+    driver.listen(progress, tracker, *([JsonLog(sys.stdout)] if options.log_json else []))
     tracker.start(driver.members(), driver.settled())
     status = "FAILED"
     try:
@@ -126,23 +134,8 @@ def _check_data(plan: Plan, options: Options) -> None:
             raise UserError(f"data set {name!r}: {error}") from None
 
 
-def _best(driver: Driver) -> list[str]:
-    """The best configuration of every study, by the mean over seeds, a line each."""
-    lines = []
-    for study in driver.plan.studies:
-        for cell in tables.ranked(study, tables.cells(study, driver.members(), driver.current()))[:1]:
-            value = cell.mean[study.metric]
-            lines.append(f"{study.name}: best {study.metric} {value:.4g} ({describe(cell.labels)}; n = {cell.n})")
-    return lines
-
-
 def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, console: Console) -> None:
-    rows = driver.current().values()
-    failed = sum(row.status == "failed" for row in rows)
-    lines = [
-        f"{len(rows) - failed} of {driver.plan.total()} members done, {failed} failed, {driver.trained} trained now.",
-        *_best(driver),
-    ]
+    lines = summary.summary(driver.plan, driver.members(), driver.current(), driver.trained).lines()
     if tracker.problem:
         lines.append(f"MLflow is behind ({tracker.problem}); the next run of this command completes it.")
     lines.append(f"Report: {report}")

@@ -18,6 +18,10 @@ from sweeps.ledger import Row
 from sweeps.plan import Member, Plan
 
 LINE_EVERY_S = 10.0
+FAILURES_TOLD = 20
+"""Of which a run says a line each; more would push everything else from the screen."""
+_BARS, _SPARKS = "▁▂▃▄▅▆▇█", 16
+_ENDED = ("finished", "failed", "stopped")
 
 
 def describe(labels: Mapping[str, Any]) -> str:
@@ -26,6 +30,17 @@ def describe(labels: Mapping[str, Any]) -> str:
         f"{path.rpartition('.')[2]} {value:.4g}" if isinstance(value, float) else str(value)
         for path, value in labels.items()
     )
+
+
+def sparkline(values: Sequence[float], width: int = _SPARKS) -> str:
+    """Numbers as a row of bars, at most `width`, the highest for the largest."""
+    shown = np.asarray(values, float)
+    shown = shown[np.isfinite(shown)]
+    if len(shown) < 2:
+        return ""
+    shown = shown[np.linspace(0, len(shown) - 1, min(width, len(shown))).round().astype(int)]
+    low, span = shown.min(), np.ptp(shown) or 1.0
+    return "".join(_BARS[round((len(_BARS) - 1) * (value - low) / span)] for value in shown)
 
 
 class Progress:
@@ -37,6 +52,9 @@ class Progress:
         self._totals = {study.name: plan.size(study) for study in plan.studies}
         self._status: dict[tuple[str, str], str] = {}
         self._best: dict[str, tuple[float, Member]] = {}
+        self._curves: dict[str, dict[int, float]] = defaultdict(dict)
+        """Of each study the best value of its metric after each epoch, among members trained now."""
+        self._failures = 0
         self._epochs: dict[str, int] = {}
         self._trained_epochs = 0
         self._started = time.monotonic()
@@ -70,13 +88,38 @@ class Progress:
         epochs = len(next(iter(history.values()), ()))
         for member in members:
             self._trained(member, since + epochs)
+        self._follow(members, since, history)
         self._line()
 
     def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
         for member in members:
             self._take(member, rows[member.key])
             self._trained(member, rows[member.key].epochs)
+            if rows[member.key].status == "failed":
+                self._tell_failure(member, rows[member.key])
         self._line()
+
+    def _tell_failure(self, member: Member, row: Row) -> None:
+        self._failures += 1
+        if self._failures <= FAILURES_TOLD:
+            what = f"{member.study}: {describe(member.labels)}, seed {member.config.seed}"
+            text = f"Failed: {what}: {row.reason} in epoch {row.epochs}"
+            self._console.print(text, style="red", highlight=False, soft_wrap=True)
+        elif self._failures == FAILURES_TOLD + 1:
+            self._console.print("More failures; the report lists them.", style="red", highlight=False)
+
+    def _follow(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
+        for name in dict.fromkeys(member.study for member in members):
+            study = self._studies[name]
+            if study.metric not in history:
+                continue
+            lanes = [lane for lane, member in enumerate(members) if member.study == name]
+            sign = 1 if study.mode == "min" else -1
+            for epoch, values in enumerate(history[study.metric][:, lanes], start=since + 1):
+                finite = values[np.isfinite(values)].tolist()
+                if finite:
+                    known = self._curves[name].get(epoch, sign * math.inf)
+                    self._curves[name][epoch] = sign * min(sign * value for value in (*finite, known))
 
     def _trained(self, member: Member, epoch: int) -> None:
         before = self._epochs.get(member.key, 0)
@@ -103,7 +146,7 @@ class Progress:
     def _eta_s(self) -> float | None:
         """Seconds left: members left times the mean epochs of a member, at the rate so far."""
         elapsed = time.monotonic() - self._started
-        ended = sum(status in ("finished", "failed", "stopped") for status in self._status.values())
+        ended = sum(status in _ENDED for status in self._status.values())
         left = sum(self._totals.values()) - ended
         if not self._trained_epochs or not self._epochs:
             return None
@@ -112,11 +155,14 @@ class Progress:
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("study", "", "done", "running", "failed", "best so far"):
+        for heading in ("study", "", "done", "running", "failed", "by epoch", "best so far"):
             table.add_column(heading, justify="right" if heading in ("done", "running", "failed") else "left")
         counts = self.counts()
-        for name, study in self._studies.items():
-            own, total = counts[name], self._totals[name]
+        # What is at work comes first, in case not all fits on the screen.
+        names = sorted(self._studies, key=lambda name: not counts[name]["running"])
+        room = max(1, self._console.height - 6)
+        for name in names[:room]:
+            study, own, total = self._studies[name], counts[name], self._totals[name]
             done = own["finished"] + own["stopped"]
             table.add_row(
                 name,
@@ -124,9 +170,11 @@ class Progress:
                 f"{done}/{total}",
                 str(own["running"] or ""),
                 str(own["failed"] or ""),
+                sparkline([value for _, value in sorted(self._curves[name].items())]),
                 self._best_text(study),
             )
-        return Group(table, Text(self._rate_text(), style="dim"))
+        more = f"{len(names) - room} more studies. " if len(names) > room else ""
+        return Group(table, Text(more + self._rate_text(), style="dim"))
 
     def _best_text(self, study: Study) -> str:
         if study.name not in self._best:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _WIDE = 160
 """Columns of a table that is not for a terminal, which would have its own."""
 DEVICES = ("auto", "cpu", "cuda")
+LOG_FORMATS = ("text", "json")
 
 
 def run(
@@ -58,6 +59,9 @@ def run(
     workers: Annotated[int, typer.Option(min=1, help="Ray Train workers a cohort is spread over.")] = 1,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most cohorts trained at the same time.")] = None,
     address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="A Ray cluster to join.")] = None,
+    log_format: Annotated[
+        str, typer.Option(metavar="text|json", help="json: an object a line, for programs.")
+    ] = "text",
 ) -> int:
     """Trains whatever of a sweep has not been trained, and writes results, MLflow runs and the report.
 
@@ -74,6 +78,8 @@ def run(
         base, _, derived = name.partition("-")
         raise UserError(f"{name!r} is a folder's name; run {base!r} with --scale or --search, as in --scale {derived}")
     check_device(device)
+    if log_format not in LOG_FORMATS:
+        raise UserError(f"--log-format is one of {', '.join(LOG_FORMATS)}, got {log_format!r}")
     largest = _pack(pack)
 
     # Only now what takes seconds to import.
@@ -96,7 +102,7 @@ def run(
     if not download:
         planned = _with_stand_ins(planned, data_dir.absolute())
     place = Storage(storage, planned.sweep.name)
-    console = Console()
+    console = Console(stderr=log_format == "json")
     if plan:
         _print_plan(console, planned, place, device, largest, data_dir.absolute())
         return OK
@@ -121,6 +127,7 @@ def run(
         workers=workers,
         max_concurrent=max_concurrent,
         address=address,
+        log_json=log_format == "json",
     )
     with Lock(place):
         return launch.launch(planned, place, options, console)
