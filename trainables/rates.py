@@ -19,7 +19,7 @@ from trainables.models.base import ImageShape
 DIAGNOSTIC_STEPS = {"gradient_variance": 100, "gradient_gap": 100, "gradient_error": 1024, "iw_bound": 100}
 """A measurement is counted as so many steps: as often as it draws."""
 _NOT_IN_A_STEP = ("epochs", "data.name", "data.limit")
-_FEW, _MORE = 2, 6
+_FEW, _MORE = 1, 3
 
 
 class Rate(BaseModel):
