@@ -1,0 +1,89 @@
+"""The report as a browser shows it: nothing missing, tables that sort, dark and narrow screens, readable by all."""
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+
+
+@pytest.fixture
+def report(page, quickstart):
+    """The page, opened without a network; whatever it complains about is in `page.complaints`."""
+    page.complaints = []
+    page.on("console", lambda message: page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on(
+        "request", lambda request: request.url.startswith(("file:", "data:")) or page.complaints.append(request.url)
+    )
+    page.context.set_offline(True)
+    page.goto((quickstart / "quickstart" / "report" / "index.html").as_uri())
+    return page
+
+
+def column(report, heading: str) -> list[float]:
+    """The numbers under a heading of the table of estimators, as they stand."""
+    table = report.get_by_role("region", name="Table: estimators")
+    index = table.locator("thead th").all_inner_texts()
+    place = next(i for i, text in enumerate(index) if text.startswith(heading))
+    cells = table.locator(f"tbody tr > :nth-child({place + 1})").all_inner_texts()
+    return [float(re.match(r"-?[\d.]+", cell).group()) for cell in cells]
+
+
+def clean(page) -> None:
+    """Asserts that axe finds nothing that keeps somebody out."""
+    found = Axe().run(page, options=RULES).response
+    assert found["passes"]
+    assert [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in found["violations"]] == []
+
+
+def test_it_opens_without_complaints_and_all_images_load(report):
+    images = report.locator("img")
+    assert images.count() >= 8  # the heatmap, and Optuna's plots
+    report.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    report.wait_for_function("[...document.images].every(image => image.complete)")
+    assert report.evaluate("[...document.images].every(image => image.naturalWidth > 200)")
+    assert all(image.get_attribute("alt") for image in images.all())
+    assert report.complaints == []
+
+
+def test_tables_sort_by_the_heading_that_is_clicked_and_back(report):
+    heading = report.get_by_role("region", name="Table: estimators").get_by_role("button", name=re.compile("^bits/dim"))
+    before = column(report, "bits/dim")
+    heading.click()
+    assert column(report, "bits/dim") == sorted(before)
+    assert heading.locator("..").get_attribute("aria-sort") == "ascending"
+    heading.press("Enter")
+    assert column(report, "bits/dim") == sorted(before, reverse=True)
+    assert heading.locator("..").get_attribute("aria-sort") == "descending"
+
+
+def test_what_was_changed_for_the_run_is_told_at_the_top(report):
+    header = report.locator("header").inner_text()
+    assert "NOT COMPARABLE WITH THE PAPER" in header
+    assert "epochs = 3" in header
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_colour_schemes_are_readable_by_all(report, scheme):
+    report.emulate_media(color_scheme=scheme)
+    background = report.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) == (scheme == "dark")
+    report.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    clean(report)
+
+
+def test_a_narrow_screen_scrolls_tables_and_not_the_page(report):
+    report.set_viewport_size({"width": 360, "height": 700})
+    assert report.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    wide = report.get_by_role("region", name="Table: temperatures")
+    assert wide.evaluate("region => region.scrollWidth > region.clientWidth")
+    clean(report)
+
+
+def test_in_print_nothing_is_cut_off(report, tmp_path):
+    report.emulate_media(media="print")
+    assert not report.locator("nav").is_visible()
+    assert report.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True).startswith(b"%PDF")

@@ -1,0 +1,81 @@
+"""Results as frames, and the questions that docs/analysis.md asks of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from scripted import row
+
+import sweeps
+from search_spaces import get_sweep
+from sweeps import folder
+from sweeps.errors import UserError
+from sweeps.ledger import Ledger
+from sweeps.plan import Overrides, Plan
+from sweeps.storage import Storage
+
+PAGE = Path(__file__).parents[2] / "docs" / "analysis.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+OFFSETS = {"silent": 0.0, "reparameterization": 0.1, "gumbel_softmax": 0.2, "reinforce": 3.0, "decoupled_st_gs": 0.0}
+
+
+def made_up(member):
+    """A row whose answers are known: the best pair of temperatures is (0.3, 1), by half a nat and seed by seed."""
+    config = member.config
+    bits = 8.0 + OFFSETS[config.estimator.name] + abs(config.optim.lr - 3e-3)
+    metrics = {"bits_per_dim": bits, "elbo": -bits}
+    if member.study == "temperatures":
+        pair = (config.estimator.temperature_forward, config.estimator.temperature_backward)
+        gain = 1.5 if pair == (0.3, 1.0) else 1.0 if pair == (0.5, 0.5) else 0.0
+        metrics["elbo"] = -20 + gain + 0.3 * config.seed + 0.01 * config.seed * (pair == (0.3, 1.0))
+    history = {"bits_per_dim": [bits + 1, bits], "elbo": [metrics["elbo"] - 1, metrics["elbo"]]}
+    return row(member, metrics=metrics, history=history)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> Path:
+    """A storage in which quickstart, with three seeds and without its search, has been run all but for one failure."""
+    place = Storage(str(tmp_path / "runs"), "quickstart")
+    place.prepare()
+    overrides = Overrides(only="[et]*", seeds=3)
+    plan = Plan(get_sweep("quickstart"), overrides)
+    folder.save_plan(place, overrides)
+    members = [member for study in plan.studies for member in plan.members[study.name]]
+    rows = [made_up(member) for member in members[:-1]]
+    rows.append(row(members[-1], status="failed", reason="diverged", metrics={}, history={}))
+    Ledger(place).append(rows)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def test_frames_have_a_row_a_training_and_a_row_an_epoch(runs):
+    found = sweeps.results("quickstart", storage=str(runs))
+    assert len(found.results) == 3 * (20 + 16)
+    assert len(found.history) == 2 * (3 * (20 + 16) - 1)
+    assert set(found.results["status"]) == {"finished", "failed"}
+
+
+def test_a_sweep_that_was_not_run_says_how_to_run_it(tmp_path):
+    with pytest.raises(UserError, match=r"python -m sweeps\.run quickstart"):
+        sweeps.results("quickstart", storage=str(tmp_path))
+
+
+def test_the_five_questions_of_the_page_are_answered(runs, capsys):
+    answers, names = [], {}
+    for code in BLOCKS:
+        exec(compile(code, PAGE.name, "exec"), names)
+        answers.append(capsys.readouterr().out)
+    load, estimators, pair, test, epochs, failures = answers
+    assert load == ""
+    assert [line.split()[1] for line in estimators.splitlines()[1:]][-1] == "reinforce"
+    assert estimators.splitlines()[1].split()[2] == "0.003"
+    # 0.5 between the pairs, and the mean of 0, 0.01 and 0.02 by seed.
+    assert pair == "0.3 forward and 1.0 back: 0.51 nats above 0.5 both ways\n"
+    p_value, seeds = re.fullmatch(r"p = (\d\.\d{3}) with (\d) seeds\n", test).groups()
+    assert float(p_value) < 0.01
+    assert seeds == "3"
+    # The made-up histories end one bit lower than they begin: 8 and 8.1 and 8.2 are reached in the second epoch.
+    assert re.findall(r"(\w+) +(\d)$", epochs, flags=re.MULTILINE) == [
+        ("gumbel_softmax", "2"), ("silent", "2"), ("reparameterization", "2"), ("silent", "2")
+    ]  # fmt: skip
+    assert re.search(r"temperatures +failed +diverged +1", failures)
