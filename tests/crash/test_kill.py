@@ -156,7 +156,7 @@ def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path
     for _ in range(2):
         victim = command.wait_for(lambda: command.trials(cpu_s=4))[0]
         victim.kill()
-        assert gone([victim], 10)
+        assert gone([victim], 30)
     code, output = command.end()
     assert code == 0, output
     assert output.count("they go on from their last checkpoint") == 2
