@@ -4,9 +4,13 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -311,3 +315,57 @@ def test_after_a_move_the_next_run_makes_the_models_loadable(copy, trained, tmp_
         f"print(mlflow.pyfunc.load_model('models:/{NAME}@best').unwrap_python_model().vae.config.key())",
     ]
     assert in_a_fresh_process(tmp_path, *lines) == [best_key(trained[1])]
+
+
+# --- a server --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address of an MLflow server that keeps artifacts itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", of_database(tmp_path / "server.db")]
+    command += ["--serve-artifacts", "--artifacts-destination", str(tmp_path / "kept")]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+@pytest.mark.slow
+def test_a_server_has_the_runs_and_gives_the_models_back(place, trained, server, tmp_path):
+    storage, _ = place
+    t = track(storage, server, trained[1])
+    storage.write("report/index.html", b"<h1>Report</h1>")
+    storage.write("report/figures/one.png", b"png")
+    t.publish_report()
+    assert t.problem is None
+    assert versions(server) == ([(1, best_key(trained[1]))], 1)
+    track(storage, server, trained[1])
+    assert versions(server) == ([(1, best_key(trained[1]))], 1)
+    client = MlflowClient(server)
+    (sweep,) = client.search_runs(["1"], 'tags.kind = "sweep"')
+    (figure,) = client.list_artifacts(sweep.info.run_id, "report/figures")
+    assert figure.path == "report/figures/one.png"
+    lines = [
+        "import mlflow",
+        f"mlflow.set_tracking_uri({server!r})",
+        f"print(mlflow.pyfunc.load_model('models:/{NAME}@best').unwrap_python_model().vae.config.key())",
+    ]
+    assert in_a_fresh_process(tmp_path, *lines)[-1:] == [best_key(trained[1])]
