@@ -76,7 +76,12 @@ class Storage:
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"cannot read --storage {self.uri!r}: {first_line(error)}") from None
+            raise self._unusable("read", error) from None
+
+    def _unusable(self, do: str, error: Exception) -> UserError:
+        asked = "is the bucket there, and do the credentials in the environment, or the machine's role, still hold?"
+        advice = "" if self.local else f"; {asked}"
+        return UserError(f"cannot {do} --storage {self.uri!r}: {first_line(error)}{advice}")
 
     def prepare(self) -> None:
         """Makes the folder and proves that it can be written.
@@ -109,7 +114,7 @@ class Storage:
             else:
                 self._put(path, content)
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"cannot write to --storage {self.uri!r}: {first_line(error)}") from None
+            raise self._unusable("write to", error) from None
 
     def create(self, path: str, content: bytes) -> bool:
         """Writes a file where there is none, and says whether it did; exclusive where the file system is local.
@@ -128,7 +133,7 @@ class Storage:
         except FileExistsError:
             return False
         except OSError as error:
-            raise UserError(f"cannot write to --storage {self.uri!r}: {first_line(error)}") from None
+            raise self._unusable("write to", error) from None
         return True
 
     def written_s(self, path: str) -> float:
