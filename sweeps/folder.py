@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
@@ -69,18 +70,26 @@ def write_outputs(
     members: Sequence[Member],
     rows: Mapping[str, Row],
     run_ids: Mapping[tuple[str, str], str],
+    data_dir: Path = Path("data"),
 ) -> str:
-    """Writes results.parquet, history.parquet and the report; returns the report's place."""
+    """Writes results.parquet, history.parquet and the report; returns the report's place.
+
+    data_dir: where the images lie of which the report shows some.
+    """
     frames.write(storage, frames.RESULTS, frames.results_table(members, rows, run_ids))
     frames.write(storage, frames.HISTORY, frames.history_table(members, rows))
-    return write_report(storage, plan, members, rows)
+    return write_report(storage, plan, members, rows, data_dir)
 
 
-def write_report(storage: Storage, plan: Plan, members: Sequence[Member], rows: Mapping[str, Row]) -> str:
+def write_report(
+    storage: Storage, plan: Plan, members: Sequence[Member], rows: Mapping[str, Row], data_dir: Path
+) -> str:
     """Writes the report with its files, deletes those of an earlier one, and returns the report's place."""
     from sweeps.report.html import report  # what draws takes a second to import
+    from sweeps.report.reconstructions import Sources
 
-    files = {f"{REPORT_FOLDER}/{path}": content for path, content in report(plan, members, rows).items()}
+    found = report(plan, members, rows, sources=Sources(storage, data_dir))
+    files = {f"{REPORT_FOLDER}/{path}": content for path, content in found.items()}
     for path, content in files.items():
         storage.write(path, content)
     for path in storage.list(REPORT_FOLDER, "", recursive=True):

@@ -67,7 +67,7 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
         finished = _run(driver, tracker, Progress(console, plan), resources, storage, options)
     if not finished:
         console.print("Interrupted; what is done is recorded.", highlight=False)
-    report = folder.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
+    report = folder.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids, options.data_dir)
     tracker.publish_report()
     _summarize(driver, tracker, storage, report, console)
     code = _conclude(driver, storage, console, interrupted=not finished)

@@ -35,6 +35,10 @@ class Likelihood(Component):
         """E[x|z] [..., B, D]."""
         return output[..., 0, :]
 
+    def deviation(self, output: Tensor) -> Tensor | None:
+        """The standard deviation [..., B, D] of each pixel given z; None where the decoder does not learn one."""
+        return None
+
 
 def _normal(residual: Tensor, log_scale: Tensor) -> Tensor:
     standardized = residual * (-log_scale).exp()
@@ -65,6 +69,9 @@ class GaussianLogScale(Likelihood):
     def log_prob(self, x: Tensor, output: Tensor, knobs: Knobs) -> Tensor:
         return _normal(x - output[..., 0, :], output[..., 1, :])
 
+    def deviation(self, output: Tensor) -> Tensor:
+        return output[..., 1, :].exp()
+
 
 @registered(LIKELIHOODS)
 class GaussianPrecision(Likelihood):
@@ -79,6 +86,9 @@ class GaussianPrecision(Likelihood):
         squared = ((x - mean) * alpha).square()
         # log alpha^2, not log alpha: the sign of alpha carries no meaning.
         return 0.5 * (alpha.square().log() - squared - math.log(2 * math.pi)).sum(-1)
+
+    def deviation(self, output: Tensor) -> Tensor:
+        return 1 / output[..., 1, :].abs()
 
 
 @registered(LIKELIHOODS)

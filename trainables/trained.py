@@ -133,11 +133,13 @@ class TrainedVAE:
 
     def reconstruct(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> Tensor:
         """E[x|z] [N, C, H, W] at one code z ~ q(z|x) an image. Arguments and errors as of `encode`."""
+        return self.decode(self.codes(images, seed=seed))
+
+    def codes(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> Tensor:
+        """One code z ~ q(z|x) an image, [N, *z_shape]. Arguments and errors as of `encode`."""
         streams = self._streams(seed)
-        parts = []
-        for step, x in enumerate(self._seen(images, streams)):
-            parts.append(self.decode(self._posterior(x).sample(self._noise(len(x), streams, step))))
-        return torch.cat(parts)
+        seen = enumerate(self._seen(images, streams))
+        return torch.cat([self._posterior(x).sample(self._noise(len(x), streams, step)) for step, x in seen])
 
     def sample(self, n: int, *, seed: int | None = None) -> Tensor:
         """E[x|z] [n, C, H, W] at codes z ~ p(z), the prior."""
@@ -148,6 +150,11 @@ class TrainedVAE:
     def decode(self, z: Tensor) -> Tensor:
         """E[x|z] [N, C, H, W] at codes [N, *z_shape]."""
         return self.config.likelihood.mean(self.output(z)).unflatten(-1, self.image_shape)
+
+    def deviation(self, z: Tensor) -> Tensor | None:
+        """The standard deviation [N, C, H, W] of each pixel at codes; None where the decoder does not learn one."""
+        found = self.config.likelihood.deviation(self.output(z))
+        return None if found is None else found.unflatten(-1, self.image_shape)
 
     def output(self, z: Tensor) -> Tensor:
         """The decoder's output [N, outputs, C*H*W] at codes [N, *z_shape]; its likelihood says what it means."""

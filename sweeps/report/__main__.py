@@ -1,5 +1,6 @@
 """python -m sweeps.report NAME: writes the report anew from the ledger."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from sweeps.cli import run_app, single
 def report(
     name: Annotated[str, typer.Argument(help="The sweep.")],
     storage: Annotated[str, typer.Option(help="Where it was run: a folder or a URI.")] = "./runs",
+    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
 ) -> None:
     """Writes results.parquet, history.parquet and the report of a sweep from its ledger."""
     from sweeps import folder
@@ -21,7 +23,8 @@ def report(
     plan = folder.last_plan(place)
     ledger = Ledger(place)
     members = folder.known_members(plan, ledger)
-    print(folder.write_outputs(place, plan, members, ledger.read(), folder.known_run_ids(place)))
+    run_ids = folder.known_run_ids(place)
+    print(folder.write_outputs(place, plan, members, ledger.read(), run_ids, data_dir))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from sweeps.report.figures import figures
 from sweeps.report.layout import Table
 from sweeps.report.marks import marks, short
 from sweeps.report.metrics import metric, number, readable, signed
+from sweeps.report.reconstructions import Sources, image_figures
 from sweeps.report.search_plots import search_plots
 from sweeps.report.statistics import ENOUGH
 
@@ -48,7 +49,13 @@ class Section:
     failures: list[str]
 
 
-def report(plan: Plan, members: Sequence[Member], rows: Mapping[str, Row], drawn: bool = True) -> dict[str, bytes]:
+def report(
+    plan: Plan,
+    members: Sequence[Member],
+    rows: Mapping[str, Row],
+    drawn: bool = True,
+    sources: Sources | None = None,
+) -> dict[str, bytes]:
     """The files of a report by their path in its folder, the page among them.
 
     Args:
@@ -56,10 +63,12 @@ def report(plan: Plan, members: Sequence[Member], rows: Mapping[str, Row], drawn
         members: those that are known.
         rows: the ledger's.
         drawn: False leaves all figures out.
+        sources: of the figures made of images; None leaves those out.
     """
     with style():
         sections = [
-            _section(plan, study, [m for m in members if m.study == study.name], rows, drawn) for study in plan.studies
+            _section(plan, study, [m for m in members if m.study == study.name], rows, drawn, sources)
+            for study in plan.studies
         ]
     files = {PAGE: _page(plan, sections)}
     for section in sections:
@@ -88,11 +97,19 @@ def _page(plan: Plan, sections: Sequence[Section]) -> bytes:
     return page.encode()
 
 
-def _section(plan: Plan, study: Study, members: Sequence[Member], rows: Mapping[str, Row], drawn: bool) -> Section:
+def _section(
+    plan: Plan,
+    study: Study,
+    members: Sequence[Member],
+    rows: Mapping[str, Row],
+    drawn: bool,
+    sources: Sources | None,
+) -> Section:
     found = tables.cells(study, members, rows)
     mark = short(marks(plan, study))
     drawings, extra = figures(study, found, mark) if drawn else ([], [])
     search, notes = search_plots(study, found, mark) if drawn and study.search else ([], [])
+    images, missing = image_figures(study, found, mark, sources) if drawn and sources else ([], [])
     verdicts = claims.tested(study, found)
     if absent := layout.unmatched(study, found):
         notes.append(f"{len(absent)} of {len(layout.printed(study))} published numbers have no row or column here.")
@@ -107,9 +124,9 @@ def _section(plan: Plan, study: Study, members: Sequence[Member], rows: Mapping[
             *([layout.claims_table(study, verdicts, mark)] if verdicts else []),
             *extra,
         ],
-        drawings=drawings,
+        drawings=[*drawings, *images],
         search=search,
-        notes=notes,
+        notes=[*notes, *missing],
         verdicts=verdicts,
         failures=_failures(members, rows),
     )

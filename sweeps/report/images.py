@@ -9,7 +9,14 @@ from matplotlib.figure import Figure
 
 
 def contact_sheet(rows: Mapping[str, np.ndarray]) -> bytes:
-    """A PNG with a labelled row each of images [n, C, H, W] on the scale [0, 1]; what lies outside is cut."""
+    """A PNG of a `sheet`."""
+    sink = io.BytesIO()
+    FigureCanvasAgg(sheet(rows)).print_png(sink, metadata={"Software": None})
+    return sink.getvalue()
+
+
+def sheet(rows: Mapping[str, np.ndarray]) -> Figure:
+    """A labelled row each of images [n, C, H, W] on the scale [0, 1]; what lies outside is cut."""
     count = max(map(len, rows.values()))
     figure = Figure(figsize=(0.7 * count, 0.95 * len(rows)), dpi=150, layout="constrained")
     for axes, (label, images) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows.items(), strict=True):
@@ -17,6 +24,4 @@ def contact_sheet(rows: Mapping[str, np.ndarray]) -> bytes:
         axes.imshow(strip.transpose(1, 2, 0).clip(0, 1).squeeze(), cmap="gray", vmin=0, vmax=1)
         axes.set_title(label, loc="left", fontsize=8)
         axes.set_axis_off()
-    sink = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(sink, metadata={"Software": None})
-    return sink.getvalue()
+    return figure

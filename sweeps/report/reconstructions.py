@@ -1,0 +1,98 @@
+"""Reconstructions and samples by the best members, from their checkpoints (as Silent Gradients, Figures 2 to 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search_spaces.figures import Images
+from search_spaces.space import Study
+from sweeps.plan import Member
+from sweeps.report.drawing import Drawing, draw
+from sweeps.report.images import sheet
+from sweeps.report.layout import stem
+from sweeps.report.metrics import label, readable
+from sweeps.report.tables import Cell, groups, ranked
+from sweeps.storage import Storage
+from trainables.data import DataError, load
+
+SHOWN = 10
+"""Images a row."""
+_RECONSTRUCTIONS = (
+    "validation images and their reconstructions, mean and, where it is learned, standard deviation (of each image on "
+    "a scale of its own)"
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where members' checkpoints and the images that they were trained on lie."""
+
+    storage: Storage
+    data_dir: Path
+
+
+def image_figures(study: Study, found: Sequence[Cell], mark: str, sources: Sources) -> tuple[list[Drawing], list[str]]:
+    """The image figures of a study, and why rows of them are missing."""
+    drawings, reasons = [], []
+    done = [cell for cell in found if study.metric in cell.mean]
+    for index, figure in enumerate(study.figures, start=1):
+        if not isinstance(figure, Images):
+            continue
+        for panel, group in enumerate(groups((figure.panels,) if figure.panels else (), done), start=1):
+            name = stem(study, f"figure{index}" + (f"-{panel}" if figure.panels else ""))
+            title = f" ({readable(figure.panels)} {label(group[0].labels.get(figure.panels))})" if figure.panels else ""
+            rows, missing = _rows(study, figure, group, sources)
+            reasons += [f"{study.title}{title}: no images of {reason}" for reason in missing]
+            if rows:
+                what = "samples from the prior" if figure.samples else _RECONSTRUCTIONS
+                caption = f"{study.title}{title}: {what}, by the best member of each {readable(figure.series)}."
+                alt = f"Rows of images: {', '.join(rows)}. {caption}"
+                drawings.append(draw(sheet(rows), name, caption, alt, mark))
+    return drawings, reasons
+
+
+def _rows(
+    study: Study, figure: Images, found: Sequence[Cell], sources: Sources
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Images [n, C, H, W] by what they are, and what is missing."""
+    from sweeps.models import NoModelError, trained_model  # takes seconds to import
+
+    rows: dict[str, np.ndarray] = {}
+    missing = []
+    for same in groups((figure.series,), found):
+        who = label(same[0].labels.get(figure.series)) or readable(figure.series)
+        cell = ranked(study, same)[0]
+        member = _best_member(study, cell)
+        try:
+            data = member.config.data
+            shown = load(data.name, sources.data_dir).limited(data.limit).validation[:SHOWN]
+            row = cell.finished[member.config.seed]
+            vae = trained_model(sources.storage, member, row, shown.shape[1:])
+        except (NoModelError, DataError) as error:
+            missing.append(f"{who}: {error}")
+            continue
+        if figure.samples:
+            rows[who] = vae.sample(SHOWN).numpy()
+            continue
+        rows.setdefault("validation images", shown / 255)
+        codes = vae.codes(shown)
+        rows[who] = vae.decode(codes).numpy()
+        deviation = vae.deviation(codes)
+        if deviation is not None:
+            rows[f"{who}, standard deviation"] = normalized(deviation.numpy())
+    return rows, missing
+
+
+def _best_member(study: Study, cell: Cell) -> Member:
+    values = cell.values(study.metric)
+    seed = (min if study.mode == "min" else max)(values, key=lambda seed: values[seed])
+    return next(member for member in cell.members if member.config.seed == seed)
+
+
+def normalized(images: np.ndarray) -> np.ndarray:
+    """Images [n, C, H, W], each stretched to [0, 1]; one without contrast is black."""
+    low = images.min(axis=(1, 2, 3), keepdims=True)
+    span = images.max(axis=(1, 2, 3), keepdims=True) - low
+    return (images - low) / np.where(span == 0, 1, span)
