@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 T = TypeVar("T")
 RUN = ("-m", "sweeps.run")
+INSTRUMENTED = (str(Path(__file__).with_name("instrumented.py")),)
 
 
 class Command:

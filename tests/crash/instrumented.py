@@ -1,6 +1,6 @@
-"""`python -m sweeps.run` that saves a checkpoint after every epoch, and notes every epoch it trains in a file.
+"""`python -m sweeps.run` that saves checkpoints as often as it is told, and notes every epoch it trains in a file.
 
-EPOCHS=file python instrumented.py NAME …
+EPOCHS=file CHECKPOINT_EVERY_S=0 python instrumented.py NAME …
 """
 
 import functools
@@ -33,7 +33,7 @@ def trial(config: dict[str, str]) -> None:
 
 
 execute.trial = trial
-execute.Places = functools.partial(execute.Places, checkpoint_every_s=0.0)
+execute.Places = functools.partial(execute.Places, checkpoint_every_s=float(os.environ["CHECKPOINT_EVERY_S"]))
 
 if __name__ == "__main__":
     run_app(single(run), "instrumented")

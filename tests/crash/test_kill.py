@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import Command, gone, keys, ledger
+from commands import INSTRUMENTED, Command, gone, keys, ledger
 from outcome import Metrics, check, database, mlflow_runs, recorded, results, undisturbed
 
 from trainables.ray_train import CheckpointFile
@@ -17,7 +17,6 @@ from trainables.training import read_checkpoint
 
 pytestmark = pytest.mark.timeout(1200)
 MEMBERS, EPOCHS = 20, 12
-INSTRUMENTED = (str(Path(__file__).with_name("instrumented.py")),)
 
 
 def begun(storage: Path) -> list[str]:
@@ -41,6 +40,7 @@ class Noted:
         self._notes = storage.with_name("epochs")
         self._notes.touch()
         monkeypatch.setenv("EPOCHS", str(self._notes))
+        monkeypatch.setenv("CHECKPOINT_EVERY_S", "0")
         self._arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", *arguments)
         self._started: list[psutil.Process] = []
 
