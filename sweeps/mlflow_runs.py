@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from search_spaces import Sweep
 from search_spaces.space import Study
 from sweeps import datasets, models, sessions
-from sweeps.ledger import Row
+from sweeps.ledger import Row, now
 from sweeps.plan import Member
 from sweeps.storage import Storage
 from sweeps.tracking_uri import artifacts, relocate
@@ -74,6 +75,8 @@ class Runs:
         self._logged: dict[str, int] = {}
         """The last epoch of each run that was touched."""
         self._open: set[str] = set()
+        self._made: set[str] = set()
+        """Runs that have no earlier writer."""
         self._monitor: SystemMetricsMonitor | None = None
         parents = self._adopt()
         self._sweep_run = self._parent(parents, "sweep", sweep.name, {"mlflow.note.content": sweep.title}, None)
@@ -126,13 +129,16 @@ class Runs:
 
     # --- members -----------------------------------------------------------------------------------------------------
 
-    def _member_run(self, member: Member, started_ms: int | None = None) -> str:
+    def _member_run(self, member: Member, row: Row | None = None) -> str:
         name = (member.study, member.key)
         run_id, made = self.run_ids.get(name), False
         if run_id is None:
-            study_run, made = self._study_runs[member.study], True
-            run_id = self._create(_run_name(member), study_run, _member_tags(member), started_ms)
+            made, ended_ms = True, _milliseconds(row.ended) if row else 0
+            started_ms = ended_ms - round(row.wall_s * 1000) if row else None
+            tags = _member_tags(member) | self._origin(row.ended if row else now())
+            run_id = self._create(_run_name(member), self._study_runs[member.study], tags, started_ms)
             self.run_ids[name] = run_id
+            self._made.add(run_id)
             self._open.add(run_id)
         if run_id not in self._logged:
             # A run that an earlier writer made may lack anything; a parameter may be logged twice, a step may not.
@@ -188,16 +194,20 @@ class Runs:
             name, end = (member.study, member.key), (_STATUS[row.status], row.reason)
             if self._ends.get(name) == end:
                 continue
-            ended_ms = round(row.ended.timestamp() * 1000)
-            run_id = self._member_run(member, started_ms=ended_ms - round(row.wall_s * 1000))
+            run_id = self._member_run(member, row)
             self._log(run_id, 0, row.history)
-            told = sessions.environment_at(self._sessions, row.ended)
-            tags = {name: told[name] for name in ("mlflow.source.git.commit", "mlflow.user") if name in told}
+            tags = {} if run_id in self._made else self._origin(row.ended)
             tags |= {"reason": row.reason} if row.reason is not None else {}
-            self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
-            self._client.set_terminated(run_id, _STATUS[row.status], ended_ms)
+            if tags:
+                self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
+            self._client.set_terminated(run_id, _STATUS[row.status], _milliseconds(row.ended))
             self._open.discard(run_id)
             self._ends[name] = end
+
+    def _origin(self, time: datetime) -> dict[str, str]:
+        """Tags that say with which commit, and by whom, something was trained that ended at a time."""
+        told = sessions.environment_at(self._sessions, time)
+        return {name: told[name] for name in ("mlflow.source.git.commit", "mlflow.user") if name in told}
 
     # --- the sweep and its studies -----------------------------------------------------------------------------------
 
@@ -237,6 +247,10 @@ class Runs:
         for run_id in self._open:
             self._client.set_terminated(run_id, status if run_id in parents else "KILLED")
         self._open.clear()
+
+
+def _milliseconds(time: datetime) -> int:
+    return round(time.timestamp() * 1000)
 
 
 def _study_tags(study: Study) -> dict[str, str]:
