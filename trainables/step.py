@@ -94,12 +94,12 @@ class Step:
         running = state.running
         knobs = knobs | {"running_loss": running["sum"] / running["weight"].clamp(min=1e-12)}
         tensors, leaves = dict(state.buffers), {}
-        for name, weights in state.weights.items():
-            flat = weights.parameters
-            if name in self.moving:
-                flat = leaves[name] = flat.detach().requires_grad_()
-            tensors |= self.groups[name].named(flat)
         with torch.enable_grad():
+            for name, weights in state.weights.items():
+                flat = weights.parameters
+                if name in self.moving:
+                    flat = leaves[name] = flat.detach().requires_grad_()
+                tensors |= self.groups[name].named(flat)
             result = lift(objective.training_loss, self.config, self.model)(tensors, x, noise, knobs)
             gradients = torch.autograd.grad(result.loss.sum(), list(leaves.values()))
         if self.config.estimator.uses_running_loss:

@@ -1,0 +1,42 @@
+"""Every benchmark runs, in small, and writes what it says; figures are not looked at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SMALL = {
+    "silent": ["--latents", "4", "--encoder", "mlp", "--rounds", "2", "--steps", "1"],
+    "packing": ["--models", "mlp-4x8", "--steps", "1", "--rounds", "1", "--largest", "1", "--seconds", "0"],
+    "loop": ["--images", "200", "--epochs", "1", "--workers", "0", "--data-dir", "nowhere"],
+    "sweep_overhead": ["--epochs", "1", "--ordinary-members", "1"],
+}
+
+
+def run(name: str, tmp_path: Path) -> dict[str, Any]:
+    """The JSON that a benchmark writes."""
+    file = tmp_path / "report.json"
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *SMALL[name], "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent)
+    assert done.returncode == 0, done.stderr
+    return json.loads(file.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_benchmark(name, tmp_path):
+    report = run(name, tmp_path)
+    assert report["machine"]["torch"]
+    assert report["rows"]
+    for row in report["rows"]:
+        assert all(value > 0 for value in row.values() if isinstance(value, float))
+
+
+def test_every_benchmark_is_listed():
+    listed = (FOLDER / "README.md").read_text()
+    assert all(f"benchmarks/{name}.py" in listed for name in SMALL)
