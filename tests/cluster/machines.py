@@ -99,7 +99,7 @@ class Machine:
         os.kill(self.pid, signal.SIGKILL)
 
     def run(
-        self, line: str, environment: Mapping[str, str] = {}, timeout_s: float = 300
+        self, line: str, environment: Mapping[str, str] = {}, timeout_s: float = 500
     ) -> subprocess.CompletedProcess[str]:
         """Runs a line of bash to its end, with its output and errors in `stdout`."""
         return subprocess.run(

@@ -17,7 +17,7 @@ from machines import ROOT, SHARED, VENV, Lab, Machine, missing, until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1000),
     pytest.mark.skipif(missing() is not None, reason=f"no machines here: {missing()}"),
 ]
 
