@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 VENV = Path(sys.prefix)
 SHARED, HOME = Path("/mnt"), Path("/srv")
 GATEWAY = "192.0.2.1"
-_TOOLS = ("unshare", "nsenter", "ip", "ssh", "ssh-keygen", "/usr/sbin/sshd", "rsync")
+_TOOLS = ("setpriv", "unshare", "nsenter", "ip", "ssh", "ssh-keygen", "/usr/sbin/sshd", "rsync")
 _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 _START = """
@@ -181,7 +181,19 @@ def _machine(
         HOME=HOME,
     )
     with (folder / "log").open("w") as log:
-        unshare = ["unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child", "sh", "-c", script]
+        unshare = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            *_NAMESPACES,
+            "--mount-proc",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            script,
+        ]
         process_ = subprocess.Popen(unshare, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     try:
         yield Machine(name, address, home, _first(process_, folder))
