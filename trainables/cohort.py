@@ -208,6 +208,7 @@ class Cohort:
     def _program(self, turn: Turn, moving: tuple[str, ...], rows: int) -> Callable[[], None]:
         """A step of a turn's members on a batch of some images."""
         if rows not in turn.programs:
+            assert turn.feed is not None  # given at the beginning of the epoch
             step = Step(self.config, self._model, self.groups, moving, rows, self.dtype)
             key = (self.config.shape_key(), moving, rows, self.dtype)
             turn.programs[rows] = (
