@@ -50,12 +50,8 @@ class Scale:
         if self.images is not None:
             reduced["data"] = config.get("data", {}) | {"limit": self.images}
         if "diagnostics" in config:
-            reduced["diagnostics"] = {
-                name: tuple(sorted({_epoch(epoch, share) for epoch in due}))
-                for name, due in config["diagnostics"].items()
-            }
-            if self.draws is not None:
-                reduced["diagnostics"]["draws"] = self.draws
+            due = {name: tuple(sorted({_epoch(e, share) for e in at})) for name, at in config["diagnostics"].items()}
+            reduced["diagnostics"] = due if self.draws is None else {**due, "draws": self.draws}
         if config.get("guide"):
             reduced["guide"] = _guide(config["guide"], share)
         return reduced

@@ -35,6 +35,8 @@ class Driver:
         self._retry = {key for key, row in self.rows.items() if retry_failed and row.status == "failed"}
         if not any(self._needs(key) for key in self._by_key):
             self._unfold()  # so that it is known whether anything is left
+        self._news = True
+        """Whether members have ended since it was last asked which others have become known."""
         self._running: dict[str, Cohort] = {}
         self._fixed: deque[Cohort] = deque()
         """Waiting cohorts that stay as they are; they come first."""
@@ -119,7 +121,9 @@ class Driver:
             self._fixed.clear()
             self._queue.clear()
             return None
-        self._enqueue(self._unfold())
+        if self._news:
+            self._news = False
+            self._enqueue(self._unfold())
         if not self._fixed and not self._queue:
             return None
         cohort = (self._fixed or self._queue).popleft()
@@ -189,6 +193,7 @@ class Driver:
         if rows:
             self._ledger.append(rows)
         self._ledger.end_cohort(cohort.key)
+        self._news = True
         for row in rows:
             self.rows[row.key] = row
             self._retry.discard(row.key)

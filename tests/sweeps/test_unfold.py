@@ -74,9 +74,11 @@ def test_winners_that_coincide_are_one_member(ledger, drain):
         merged, grid=(Variants("method", {"silent": {"optim": {"lr": 0.5}}, "sampled": {"optim": {"lr": 0.6}}}),)
     )
     d = driver(ledger, Sweep("staged", "", (RATES, both)))
-    assert d.plan.size(both) == 2 and d.plan.total() == 14
+    assert d.plan.size(both) == 2
+    assert d.plan.total() == 14
     drain(d, outcome({"silent": 1e-3, "sampled": 1e-3}))
-    assert d.plan.size(both) == 1 and d.plan.total() == 12, "which is one of the rates' own"
+    assert d.plan.size(both) == 1
+    assert d.plan.total() == 12, "which is one of the rates' own"
 
 
 def test_the_choice_and_its_evidence_are_recorded(ledger, storage, drain):

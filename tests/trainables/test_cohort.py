@@ -44,6 +44,8 @@ class Plain:
             self.decoder = nn.Linear(code, PIXELS)
         else:
             self.decoder = nn.Sequential(nn.Linear(code, 10), nn.ReLU(), nn.Linear(10, outputs * PIXELS))
+            for parameter in self.decoder[-1].parameters():
+                nn.init.zeros_(parameter[PIXELS:])  # the log-scale, where there is one
         self.encoder, self.decoder = self.encoder.double(), self.decoder.double()
         self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.optimizer = optimizer(self.parameters)
