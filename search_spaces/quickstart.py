@@ -10,8 +10,8 @@ on a high learning rate and a variance below 0.02.
 Smaller than the papers throughout: 8x8 images, one hidden layer in place of three convolutions, 40 to 60 epochs.
 """
 
-from search_spaces.figures import Heatmap
-from search_spaces.space import Axis, LogUniform, Search, Study, Sweep, Variants
+from search_spaces.figures import Curves, Heatmap, Images
+from search_spaces.space import Axis, Claim, LogUniform, Relation, Search, Study, Sweep, Variants
 
 _LINEAR = {
     "data": {"name": "digits"},
@@ -44,6 +44,7 @@ ESTIMATORS = Study(
         Axis("optim.lr", (3e-4, 1e-3, 3e-3, 1e-2)),
     ),
     compare=("method",),
+    figures=(Curves("method"), Images("method")),
     expectation="Silent gradients are no worse than the estimators they replace.",
 )
 
@@ -57,6 +58,7 @@ _CATEGORICAL = {
     "epochs": 60,
     "batch_size": 100,
 }
+_FORWARD, _BACKWARD = "estimator.temperature_forward", "estimator.temperature_backward"
 _TEMPERATURES = (0.3, 0.5, 1.0, 2.0)
 
 TEMPERATURES = Study(
@@ -64,15 +66,19 @@ TEMPERATURES = Study(
     title="Forward and backward temperature of a 4x8 categorical VAE",
     source="Decoupled ST-GS, Figure 3, in miniature",
     base=_CATEGORICAL | {"estimator": {"name": "decoupled_st_gs"}},
-    grid=(
-        Axis("estimator.temperature_forward", _TEMPERATURES),
-        Axis("estimator.temperature_backward", _TEMPERATURES),
-    ),
+    grid=(Axis(_FORWARD, _TEMPERATURES), Axis(_BACKWARD, _TEMPERATURES)),
     seeds=(0, 1),
     metric="elbo",
     mode="max",
-    compare=("estimator.temperature_forward", "estimator.temperature_backward"),
-    figures=(Heatmap("estimator.temperature_forward", "estimator.temperature_backward"),),
+    compare=(_FORWARD, _BACKWARD),
+    figures=(Heatmap(_FORWARD, _BACKWARD),),
+    claims=(
+        Claim(
+            "The best pair of two temperatures is ahead of the best single one",
+            {_FORWARD: Relation("<", _BACKWARD)},
+            {_FORWARD: Relation("=", _BACKWARD)},
+        ),
+    ),
     expectation="The best pair lies off the diagonal.",
 )
 
