@@ -168,7 +168,7 @@ def test_a_member_freezes_in_company_as_it_does_alone():
     for _ in range(4):
         metrics = together.train_epoch()
         for member, cohort in enumerate(alone):
-            assert metrics["elbo"][member] == pytest.approx(cohort.train_epoch()["elbo"][0], rel=1e-9)
+            assert metrics["elbo"][member] == pytest.approx(cohort.train_epoch()["elbo"][0], rel=1e-7)
     for member, cohort in enumerate(alone):
         assert_close(together.member_state(member), cohort.member_state(0), rtol=1e-4, atol=1e-6)
 
