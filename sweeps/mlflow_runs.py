@@ -93,11 +93,17 @@ class Runs:
         parents: dict[str, str] = {}
         token = None
         while True:
-            page = self._client.search_runs([self._experiment], "", max_results=5000, page_token=token)
+            page = self._client.search_runs(
+                [self._experiment], "", max_results=5000, order_by=["attributes.start_time DESC"], page_token=token
+            )
             for run in page:
                 tags, run_id = run.data.tags, run.info.run_id
                 if tags.get("kind") == "member" and "key" in tags:
                     name = (tags.get("study", ""), tags["key"])
+                    if name in self.run_ids:
+                        # One that was deleted by hand, and came back with its experiment. The newest was found first.
+                        self._client.delete_run(run_id)
+                        continue
                     self.run_ids[name] = run_id
                     self._ends[name] = (run.info.status, tags.get("reason"))
                     if run.info.status == "RUNNING":  # its driver was killed, or its writer gave up

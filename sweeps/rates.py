@@ -3,6 +3,7 @@
 What was measured is kept beside the runs, `rates-DEVICE.json`; those of a reference machine come with the program.
 """
 
+import contextlib
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -52,12 +53,14 @@ def known(device: str, folder: Path | None) -> Rates | None:
     Raises:
         UserError: a file with rates is damaged.
     """
-    own = None if folder is None else file_of(device, folder)
-    if own is not None and own.is_file():
-        try:
-            return Rates.model_validate_json(own.read_bytes())
-        except ValidationError:
-            raise UserError(f"{own} is damaged; delete it and run python -m sweeps.rates again") from None
+    if folder is not None:
+        own = file_of(device, folder)
+        with contextlib.suppress(OSError):  # there is none
+            content = own.read_bytes()
+            try:
+                return Rates.model_validate_json(content)
+            except ValidationError:
+                raise UserError(f"{own} is damaged; delete it and run python -m sweeps.rates again") from None
     along = resources.files("sweeps").joinpath("measured", f"{device}.json")
     return Rates.model_validate_json(along.read_bytes()) if along.is_file() else None
 

@@ -54,6 +54,8 @@ def relocate(uri: str) -> None:
     if path is None or here is None or not path.is_file():
         return
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+            return  # new, and still empty
         known = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
         for (old,) in known:
             if old and old.startswith("file:") and old.endswith(f"/{ARTIFACTS}") and old != here:
