@@ -62,7 +62,8 @@ def results_table(
         record |= {f"config.{path}": value for path, value in member.config.flat().items()}
         record |= {f"metrics.{name}": value for name, value in (row.metrics.items() if row else ())}
         records.append(record)
-    return pd.DataFrame.from_records(records)
+    table = pd.DataFrame.from_records(records)
+    return pd.DataFrame({name: _of_one_type(table[name]) for name in table})
 
 
 def history_table(members: Iterable[Member], rows: Mapping[str, Row]) -> pd.DataFrame:
@@ -82,6 +83,23 @@ def history_table(members: Iterable[Member], rows: Mapping[str, Row]) -> pd.Data
             for value in history.get(name, [math.nan] * count)
         ]
     return table
+
+
+def _of_one_type(column: pd.Series) -> pd.Series:
+    """A column of fields of one name but several kinds: numbers among lists become lists, anything else text."""
+    if column.dtype != object:
+        return column
+    present = [value for value in column if not _absent(value)]
+    types = {type(value) for value in present}
+    if len(types) < 2 or types == {int, float}:
+        return column
+    if list in types:
+        return column.map(lambda value: value if isinstance(value, list) else None if _absent(value) else [value])
+    return column.map(lambda value: None if _absent(value) else str(value))
+
+
+def _absent(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def write(storage: Storage, path: str, table: pd.DataFrame) -> None:

@@ -8,7 +8,7 @@ from scripted import row
 
 import sweeps
 from search_spaces import get_sweep
-from sweeps import folder
+from sweeps import folder, frames
 from sweeps.errors import UserError
 from sweeps.ledger import Ledger
 from sweeps.plan import Overrides, Plan
@@ -71,11 +71,25 @@ def test_the_five_questions_of_the_page_are_answered(runs, capsys):
     assert estimators.splitlines()[1].split()[2] == "0.003"
     # 0.5 between the pairs, and the mean of 0, 0.01 and 0.02 by seed.
     assert pair == "0.3 forward and 1.0 back: 0.51 nats above 0.5 both ways\n"
-    p_value, seeds = re.fullmatch(r"p = (\d\.\d{3}) with (\d) seeds\n", test).groups()
-    assert float(p_value) < 0.01
-    assert seeds == "3"
+    said = re.fullmatch(r"p = (\d\.\d{3}) with (\d) seeds\n", test)
+    assert said is not None
+    assert float(said[1]) < 0.01
+    assert said[2] == "3"
     # The made-up histories end one bit lower than they begin: 8 and 8.1 and 8.2 are reached in the second epoch.
     assert re.findall(r"(\w+) +(\d)$", epochs, flags=re.MULTILINE) == [
         ("gumbel_softmax", "2"), ("silent", "2"), ("reparameterization", "2"), ("silent", "2")
     ]  # fmt: skip
     assert re.search(r"temperatures +failed +diverged +1", failures)
+
+
+def test_every_sweep_makes_one_table(tmp_path):
+    """Fields of one name but several kinds, as a number of channels and a list of them, are of one kind in it."""
+    place = Storage(str(tmp_path / "runs"), "paper_grid")
+    place.prepare()
+    plan = Plan(get_sweep("paper_grid"), Overrides(seeds=1))
+    members = [member for study in plan.studies for member in plan.expected(study)]
+    frames.write(place, frames.RESULTS, frames.results_table(members, {}, {}))
+    table = frames.read(place, frames.RESULTS)
+    assert len(table) == len(members)
+    channels = {tuple(value) for value in table["config.encoder.channels"] if value is not None}
+    assert channels == {(32,), (32, 64, 128, 256), (64,)}
