@@ -63,7 +63,7 @@ def results_table(
         record |= {f"metrics.{name}": value for name, value in (row.metrics.items() if row else ())}
         records.append(record)
     table = pd.DataFrame.from_records(records)
-    return pd.DataFrame({name: _of_one_type(table[name]) for name in table})
+    return pd.DataFrame({name: _of_one_type(column) for name, column in table.items()})
 
 
 def history_table(members: Iterable[Member], rows: Mapping[str, Row]) -> pd.DataFrame:
