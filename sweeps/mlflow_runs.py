@@ -6,8 +6,10 @@ as tags its key, study, estimator, seed and the commit it was trained with. The 
 system metrics of the driver's machine and the report.
 """
 
+import contextlib
 import logging
 import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +32,9 @@ from search_spaces.space import Study
 from sweeps import datasets, models, sessions
 from sweeps.ledger import Row, now
 from sweeps.plan import Member
+from sweeps.scratch import scratch_folder
 from sweeps.storage import Storage
-from sweeps.tracking_uri import artifacts, relocate
+from sweeps.tracking_uri import artifacts, database, of_database, relocate
 from trainables.data import DataError
 
 _METRICS_PER_CALL = 1000
@@ -59,6 +62,7 @@ class Runs:
         logging.getLogger("alembic").setLevel(logging.CRITICAL)
         self._uri, self._sweep, self._storage, self._data_dir = uri, sweep, storage, data_dir
         self._sessions = sessions.read(storage)
+        create_database(uri)
         self._client = MlflowClient(uri)
         experiment = self._client.get_experiment_by_name(sweep.name)
         if experiment is None:
@@ -253,6 +257,31 @@ class Runs:
         for run_id in self._open:
             self._client.set_terminated(run_id, status if run_id in parents else "KILLED")
         self._open.clear()
+
+
+def create_database(uri: str) -> None:
+    """Makes MLflow's SQLite database where there is none: whole, or not at all.
+
+    MLflow makes its tables in some sixty steps. Killed between them it leaves a database that it can neither use nor
+    finish, so they are made elsewhere.
+    """
+    path = database(uri)
+    if path is None or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with scratch_folder() as folder:
+        MlflowClient(of_database(folder / path.name)).search_experiments(max_results=1)
+        with (
+            contextlib.closing(sqlite3.connect(folder / path.name)) as made,
+            contextlib.closing(sqlite3.connect(partial)) as copy,
+        ):
+            made.backup(copy)
+    try:
+        with contextlib.suppress(FileExistsError):  # another sweep's driver was faster
+            path.hardlink_to(partial)
+    finally:
+        partial.unlink()
 
 
 def _milliseconds(time: datetime) -> int:

@@ -12,6 +12,7 @@ from search_spaces import Sweep
 from sweeps import mlflow_runs, sessions, tracking
 from sweeps.plan import Overrides, Plan
 from sweeps.tracking import Tracker
+from sweeps.tracking_uri import of_database
 
 ONLY = Overrides(only="grid")
 MEMBERS = Plan(SMALL, ONLY).members["grid"][:3]
@@ -326,3 +327,36 @@ def watched(tracker):
     (run,) = by_kind(tracker.runs())["sweep"]
     found = tracker.client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
     return [metric.step for metric in found]
+
+
+def test_a_database_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "runs" / "mlflow.db"
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow_runs.Path, "hardlink_to", killed)
+        with pytest.raises(KeyboardInterrupt):
+            mlflow_runs.create_database(of_database(path))
+    assert list(path.parent.iterdir()) == []
+    mlflow_runs.create_database(of_database(path))
+    assert list(path.parent.iterdir()) == [path]
+    made = path.read_bytes()
+    mlflow_runs.create_database(of_database(path))
+    assert path.read_bytes() == made, "one that is there stays as it is"
+    assert [e.name for e in MlflowClient(of_database(path)).search_experiments()] == ["Default"]
+
+
+def test_of_two_that_make_the_database_at_once_one_counts(tmp_path, monkeypatch):
+    path = tmp_path / "mlflow.db"
+    link = mlflow_runs.Path.hardlink_to
+
+    def late(self, target):
+        path.write_bytes(b"the other's")
+        link(self, target)
+
+    monkeypatch.setattr(mlflow_runs.Path, "hardlink_to", late)
+    mlflow_runs.create_database(of_database(path))
+    assert path.read_bytes() == b"the other's"
+    assert list(tmp_path.iterdir()) == [path]
