@@ -169,7 +169,8 @@ class TrainedVAE:
 
     def _seen(self, images: np.ndarray | Tensor, streams: Streams) -> Iterator[Tensor]:
         """What the model sees of images, some at a time: each [B, C, H, W]."""
-        images = torch.as_tensor(images)
+        # A copy of an array: it may be mapped from a file, and PyTorch knows no read-only tensors.
+        images = torch.tensor(images) if isinstance(images, np.ndarray) else images
         if images.dtype != torch.uint8 or images.shape[1:] != self.image_shape or len(images) == 0:
             raise ValueError(
                 f"images must be uint8 {['N', *self.image_shape]}, got {images.dtype} {list(images.shape)}"
