@@ -82,7 +82,8 @@ def test_nodes_that_are_lost_one_after_the_other_cost_no_member(cluster, tmp_pat
         cluster.add(1)
     code, output = command.end()
     assert code == 0, output
-    assert output.count("they go on from their last checkpoint") == LOSSES + 1
+    # Of a process that dies while it starts Ray tells nobody: it starts it again itself.
+    assert LOSSES <= output.count("they go on from their last checkpoint") <= LOSSES + 1
     assert "Traceback" not in output
     check(storage, undisturbed(EPOCHS))
 
