@@ -78,7 +78,7 @@ def test_both_colour_schemes_are_readable_by_all(report, scheme):
 def test_a_narrow_screen_scrolls_tables_and_not_the_page(report):
     report.set_viewport_size({"width": 360, "height": 700})
     assert report.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    wide = report.get_by_role("region", name="Table: temperatures")
+    wide = report.get_by_role("region", name="Table: temperatures", exact=True)
     assert wide.evaluate("region => region.scrollWidth > region.clientWidth")
     clean(report)
 
