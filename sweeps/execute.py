@@ -28,7 +28,7 @@ import logging
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
-from ray.train import WorkerGroupError
+from ray.train import TrainingFailedError
 from ray.tune import TuneError
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
@@ -41,10 +41,10 @@ from sweeps.losses import Losses
 from sweeps.plan import Cohort
 from sweeps.scratch import scratch_folder
 from sweeps.storage import joined
-from trainables.ray_train import Task, failures, last_saved_ns, trial
+from trainables.ray_train import Task, WorkerError, failures, last_saved_ns, trial
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # results are small; the default takes a third of the machine's memory
-_LOST = (RayActorError, WorkerGroupError)
+_LOST = (RayActorError, TrainingFailedError)
 """What a trial whose process or node was lost is said to have raised; `trial` itself raises nothing."""
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 _COUNT_EVERY_S = 5.0  # how often nodes are counted
@@ -330,7 +330,16 @@ class _Listener(tune.Callback):
         # Not `trial.get_pickled_error()`: it looks where these files are copied to, which takes a while.
         pickled = trial.pickled_error_file
         error = pickle.loads(Path(pickled).read_bytes()) if pickled else Path(trial.error_file).read_text()
-        if isinstance(getattr(error, "cause", error), _LOST):
+        cause = getattr(error, "cause", error)
+        if (told := _worker_error(cause)) is not None:
+            self._dispatcher.gone(trial.trial_id, told.reason, told.detail)
+        elif isinstance(cause, _LOST):
             self._dispatcher.lost(trial.trial_id, str(error))
         else:
             self._dispatcher.gone(trial.trial_id, "error", str(error))
+
+
+def _worker_error(error: Any) -> WorkerError | None:
+    """What a worker of a group raised, if that is why the group failed; Ray wraps it."""
+    raised = [getattr(one, "_base_exc", one) for one in getattr(error, "worker_failures", {}).values()]
+    return next((one for one in raised if isinstance(one, WorkerError)), None)

@@ -21,8 +21,10 @@ from trainables import objective
 from trainables.compiled import compiler_at_hand, program
 from trainables.config import TrainingConfig
 from trainables.data import Images
+from trainables.models.normalization import BatchNorm
 from trainables.objective import VAE, Tensors
 from trainables.optim import Coefficients, Group, coefficients
+from trainables.shards import ALONE, Shards
 from trainables.snapshot import Snapshot
 from trainables.step import Feed, State, Step, lift
 from trainables.streams import Purpose, Streams
@@ -70,9 +72,11 @@ class Cohort:
         dtype: of parameters and arithmetic.
         packed: train all members in one program, or one after the other; None chooses by device and architecture.
         compiled: compile that program (`trainables.compiled`); None chooses by device and the length of the training.
+        shards: the processes that train these members together, each on its share of every batch. Theirs is one member
+            at a time, and is not compiled: what they wait for is the network, and each other.
 
     Raises:
-        ValueError: no members, or members of different shapes.
+        ValueError: no members, or members of different shapes, or several processes that are to pack or compile.
     """
 
     def __init__(
@@ -84,15 +88,21 @@ class Cohort:
         dtype: torch.dtype = torch.float32,
         packed: bool | None = None,
         compiled: bool | None = None,
+        shards: Shards = ALONE,
     ):
         if len({config.shape_key() for config in configs}) != 1:
             raise ValueError(f"a cohort needs one or more members of one shape, got {len(configs)} of different shapes")
-        self.config = configs[0]
+        if shards.count > 1 and (packed or compiled):
+            raise ValueError("members that several processes train together are neither packed nor compiled")
+        self.config, self.shards = configs[0], shards
         self.device, self.dtype = torch.device(device), dtype
         self.epoch = 0
         self._images = {split: _on_device(part, self.device) for split, part in images.splits.items()}
         members = [_initialised(config, images.image_shape) for config in configs]
         self._model = members[0].to(self.device)
+        for layer in self._model.modules():
+            if isinstance(layer, BatchNorm):
+                layer.shards = shards
         states = [member.state_dict() for member in members]
         stacked = {name: torch.stack([s[name].to(self.device) for s in states]) for name in states[0]}
         parameters = [name for name, _ in self._model.named_parameters()]
@@ -113,10 +123,11 @@ class Cohort:
         }
         self._running = {name: torch.zeros(len(configs), dtype=dtype, device=self.device) for name in ("sum", "weight")}
         self._diverged_epoch = torch.zeros(len(configs), dtype=torch.int64, device=self.device)
+        alone = shards.count == 1
         if packed is None:
-            packed = self.device.type != "cpu" or self._packing_pays_on_cpu()
+            packed = alone and (self.device.type != "cpu" or self._packing_pays_on_cpu())
         self._packed, self._seeds = packed, [config.seed for config in configs]
-        self._compiled = self._compiling_pays() if compiled is None else compiled
+        self._compiled = alone and self._compiling_pays() if compiled is None else compiled
         self._turns = self._in_turns()
 
     def __len__(self) -> int:
@@ -209,7 +220,7 @@ class Cohort:
         """A step of a turn's members on a batch of some images."""
         if rows not in turn.programs:
             assert turn.feed is not None  # given at the beginning of the epoch
-            step = Step(self.config, self._model, self.groups, moving, rows, self.dtype)
+            step = Step(self.config, self._model, self.groups, moving, rows, self.dtype, self.shards)
             key = (self.config.shape_key(), moving, rows, self.dtype)
             turn.programs[rows] = (
                 program(step, key, turn.state, turn.feed) if self._compiled else partial(step, turn.state, turn.feed)
@@ -253,9 +264,10 @@ class Cohort:
             sums: Tensors = {}
             for step, x in enumerate(members.batches(EVALUATION_BATCH)):
                 noise = members.noise((x.shape[1], *self.config.latent.z_shape), Purpose.EVALUATION_LATENT, step=step)
-                more = members.lift(objective.evaluation_sums)(members.tensors, x, noise, members.knobs)
+                own = self.shards.of(x.shape[1])
+                more = members.lift(objective.evaluation_sums)(members.tensors, x[:, own], noise[:, own], members.knobs)
                 sums = {name: sums.get(name, 0) + value for name, value in more.items()}
-            parts.append(sums)
+            parts.append({name: self.shards.total(value) for name, value in sums.items()})
         total = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         images = self._images[split]
         return objective.metrics_of(self.config, total, len(images), images[0].numel())

@@ -92,7 +92,7 @@ class Reconstruction:
 
 
 class StepLoss(NamedTuple):
-    """What a training step differentiates and what the cohort keeps of it, each a scalar in nats per image."""
+    """What a training step differentiates and what the cohort keeps of it, each a scalar: nats, summed over images."""
 
     loss: Tensor
     reconstruction: Tensor
@@ -150,7 +150,7 @@ def training_loss(
     sampled = config.estimator.sampled(q, sub_knobs(knobs, "estimator"))
     trained = sampled if config.objective.kl_temperature == "forward" else q
     total = total + knobs["objective.kl_weight"] * trained.kl()
-    return StepLoss(total.mean(), surrogate.detach().mean())
+    return StepLoss(total.sum(), surrogate.detach().sum())
 
 
 def reconstruction_losses(

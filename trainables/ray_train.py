@@ -1,8 +1,9 @@
 """The adapter: a Tune trial that trains one cohort in a Ray Train TorchTrainer.
 
 With one worker the trainer runs in local mode, inside the trial's own process, which Tune reuses for the next cohort.
-With more, a worker group is started and each worker trains its share of the members; rank 0 gathers and reports, since
-Tune hears rank 0 alone. Either way the loop is `train_cohort`, given a function that reports.
+With more, a worker group is started. Each worker trains its share of the members; where there are fewer members than
+workers, all of them train every member, each on its share of the images of a batch (`trainables.shards`). Tune hears
+rank 0 alone. In any case the loop is `train_cohort`, given a function that reports.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyarrow import fs
 
 from trainables.config import TrainingConfig
 from trainables.halving import Halving
+from trainables.shards import ALONE, Shards
 from trainables.training import CohortTraining, TrainingResult, resolve_device
 
 REPORT_EVERY_S = 1.0
@@ -52,6 +54,14 @@ class Task:
     @classmethod
     def from_json(cls, text: str) -> "Task":
         return cls(**json.loads(text))
+
+
+class WorkerError(Exception):
+    """What went wrong in a worker whose group cannot go on without it: the reason of the failure, and its traceback."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
 
 
 class StorageError(Exception):
@@ -104,42 +114,58 @@ def last_saved_ns(folder: str) -> int:
     return 0
 
 
-def train_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, name: str, every_s: float) -> None:
+def train_cohort(
+    task: Task, configs: list[TrainingConfig], report: Report, *, name: str, every_s: float, shards: Shards = ALONE
+) -> None:
     """Trains members to their end, going on from their checkpoint if there is one.
 
     Reports {"since": epoch, "history": metrics [epochs, M] since then} at most every `every_s` seconds, and at the end
     the same with {"results": [...]}, from the first epoch on, so that nothing depends on a report that was lost.
+
+    Of several processes that train these members together, all report at the same times, and the first one reads and
+    writes the checkpoint.
     """
     halving = Halving(**task.halving) if task.halving else None
     training = CohortTraining(
-        configs, device=resolve_device(task.device), data_dir=Path(task.data_dir), halving=halving
+        configs, device=resolve_device(task.device), data_dir=Path(task.data_dir), halving=halving, shards=shards
     )
     file = CheckpointFile(task.checkpoints, name)
-    if (saved := file.read()) is not None:
+    if (saved := shards.from_first(file.read)) is not None:
         with contextlib.suppress(ValueError):  # a damaged checkpoint costs the epochs it held, not the training
             training.restore(saved)
-    reported, last_report = 0, time.monotonic()
-    last_checkpoint = time.monotonic()
+    reported = 0
+    report_due, checkpoint_due = _Timer(every_s), _Timer(task.checkpoint_every_s)
     for epoch in training:
-        now = time.monotonic()
-        if now - last_report >= every_s and epoch < training.epochs:
+        to_report, to_save = shards.from_first(lambda: (report_due(), checkpoint_due()))
+        if to_report and epoch < training.epochs:
             report({"since": reported, "history": training.history(reported)})
-            reported, last_report = epoch, now
-        if now - last_checkpoint >= task.checkpoint_every_s:
-            file.write(training.checkpoint())
-            last_checkpoint = now
-    file.write(training.checkpoint())
+            reported = epoch
+        if to_save:
+            shards.from_first(lambda: file.write(training.checkpoint()))
+    shards.from_first(lambda: file.write(training.checkpoint()))
     report({"since": 0, "history": training.history(), "results": [_plain(result) for result in training.results()]})
+
+
+class _Timer:
+    """Whether so many seconds have passed since it last said that they have."""
+
+    def __init__(self, every_s: float):
+        self._every_s, self._since = every_s, time.monotonic()
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        due = now - self._since >= self._every_s
+        if due:
+            self._since = now
+        return due
 
 
 def try_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, name: str, every_s: float) -> None:
     """`train_cohort`; an exception is reported, as the failure of all members. Raised, it would be tried again."""
     try:
         train_cohort(task, configs, report, name=name, every_s=every_s)
-    except StorageError as error:
-        report({"results": failures([config.key() for config in configs], "storage", str(error))})
     except Exception as error:
-        report({"results": failures([config.key() for config in configs], _reason(error), traceback.format_exc())})
+        report({"results": failures([config.key() for config in configs], *_told(error))})
 
 
 def failures(keys: Iterable[str], reason: str, detail: str) -> list[dict[str, Any]]:
@@ -159,10 +185,13 @@ def failures(keys: Iterable[str], reason: str, detail: str) -> list[dict[str, An
     ]
 
 
-def _reason(error: Exception) -> str:
+def _told(error: Exception) -> tuple[str, str]:
+    """Reason and detail of a failure."""
+    if isinstance(error, StorageError):
+        return "storage", str(error)
     # On a CPU PyTorch raises a plain RuntimeError.
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-    return "out_of_memory" if out_of_memory else "error"
+    return "out_of_memory" if out_of_memory else "error", traceback.format_exc()
 
 
 def _plain(result: TrainingResult) -> dict[str, Any]:
@@ -203,20 +232,29 @@ def _local_loop(config: dict[str, str]) -> None:
 def _worker_loop(config: dict[str, str]) -> None:
     import torch.distributed as dist
     from ray import train
+    from ray.train.torch import get_device
 
     task = Task.from_json(config["task"])
     context = train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
+    shards = Shards(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(task.threads)
+    if task.device == "cuda":
+        # A node's workers see all of its GPUs; this one's is that which messages of the group go through.
+        device = get_device()
+        torch.cuda.set_device(device)
+        task = replace(task, device=str(device))
     configs = [TrainingConfig.model_validate(member) for member in task.configs]
-    share = range(len(configs))[rank::workers]
+    if len(configs) < shards.count:
+        try:
+            train_cohort(task, configs, train.report, name="members", every_s=REPORT_EVERY_S, shards=shards)
+        except Exception as error:
+            raise WorkerError(*_told(error)) from None  # the others wait for this one, until Ray Train ends them
+        return
+    own = configs[shards.rank :: shards.count]
     final: list[dict[str, Any]] = []
-    if share:
-        try_cohort(
-            task, [configs[index] for index in share], final.append, name=f"members-{rank}-of-{workers}", every_s=np.inf
-        )
-    gathered: list[Any] = [None] * workers
-    dist.all_gather_object(gathered, final[-1]["results"] if final else [])
+    try_cohort(task, own, final.append, name=f"members-{shards.rank}-of-{shards.count}", every_s=np.inf)
+    gathered: list[Any] = [None] * shards.count
+    dist.all_gather_object(gathered, final[-1]["results"])
     # All ranks report, as Ray Train demands; Tune hears the first.
     by_key = {result["key"]: result for results in gathered for result in results}
     train.report({"since": 0, "history": {}, "results": [by_key[c.key()] for c in configs]})

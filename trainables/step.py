@@ -20,6 +20,7 @@ from trainables.config import TrainingConfig
 from trainables.objective import Tensors
 from trainables.optim import Coefficients, Group, Weights
 from trainables.pixels import observed
+from trainables.shards import ALONE, Shards
 from trainables.streams import Purpose, Streams
 
 
@@ -63,6 +64,7 @@ class Step:
 
     config: any member of the cohort; only its shape fields are read.
     moving: the groups that are trained; the others cost no backward pass.
+    shards: of each batch this process's share is taken, and sums are over all processes.
     """
 
     config: TrainingConfig
@@ -71,6 +73,7 @@ class Step:
     moving: tuple[str, ...]
     rows: int
     dtype: torch.dtype
+    shards: Shards = ALONE
 
     def __call__(self, state: State, feed: Feed) -> None:
         streams = Streams(feed.keys, dtype=self.dtype)
@@ -80,8 +83,8 @@ class Step:
         x = observed(self.config.data.pixels, images, streams, Purpose.PIXELS, **at)
         shape = self.config.estimator.noise_shape((self.rows, *self.config.latent.z_shape))
         draw: Callable[..., Tensor] = getattr(streams, self.config.latent.noise)
-        noise = draw(shape, Purpose.LATENT, **at)
-        loss, gradients = self.gradients(state, x, noise, feed.knobs)
+        noise = self._own(draw(shape, Purpose.LATENT, **at))
+        loss, gradients = self.gradients(state, x[:, self.shards.of(self.rows)], noise, feed.knobs)
         for name, gradient in gradients.items():
             if feed.frozen is not None and name == "encoder":
                 gradient.masked_fill_(feed.frozen[:, None], 0.0)  # a rate of 0 does not stop a gradient of infinity
@@ -89,8 +92,23 @@ class Step:
         state.loss.add_(loss, alpha=self.rows)
         state.step.add_(1)
 
+    def _own(self, noise: Tensor) -> Tensor:
+        """Of the estimator's noise [m, ...] for the batch this process's part, wherever the axis of images is."""
+        share = self.shards.of(self.rows)
+        z_shape, shape = self.config.latent.z_shape, self.config.estimator.noise_shape
+        own = shape((share.stop - share.start, *z_shape))
+        for axis, (whole, part) in enumerate(zip(noise.shape[1:], own, strict=True), start=1):
+            if whole != part:
+                noise = noise.narrow(axis, share.start, part)
+        return noise
+
     def gradients(self, state: State, x: Tensor, noise: Tensor, knobs: Tensors) -> tuple[Tensor, Tensors]:
-        """Loss [m] of images x [m, B, C, H, W] and its gradient [m, P] for every moving group."""
+        """The batch's mean loss [m] and its gradient [m, P] for every moving group.
+
+        Args:
+            x: this process's images of the batch, [m, B, C, H, W].
+            noise: of its images, as the estimator wants it.
+        """
         running = state.running
         knobs = knobs | {"running_loss": running["sum"] / running["weight"].clamp(min=1e-12)}
         tensors, leaves = dict(state.buffers), {}
@@ -100,13 +118,16 @@ class Step:
                 if name in self.moving:
                     flat = leaves[name] = flat.detach().requires_grad_()
                 tensors |= self.groups[name].named(flat)
-            result = lift(objective.training_loss, self.config, self.model)(tensors, x, noise, knobs)
-            gradients = torch.autograd.grad(result.loss.sum(), list(leaves.values()))
+            sums = lift(objective.training_loss, self.config, self.model)(tensors, x, noise, knobs)
+            loss = sums.loss / self.rows
+            gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
         if self.config.estimator.uses_running_loss:
             momentum = knobs["estimator.baseline_momentum"]
-            running["sum"].lerp_(result.reconstruction, 1 - momentum)
+            reconstruction = self.shards.total(sums.reconstruction) / self.rows
+            running["sum"].lerp_(reconstruction, 1 - momentum)
             running["weight"].lerp_(torch.ones_like(momentum), 1 - momentum)
-        return result.loss.detach(), dict(zip(leaves, gradients, strict=True))
+        totals = map(self.shards.total, gradients)
+        return self.shards.total(loss.detach()), dict(zip(leaves, totals, strict=True))
 
 
 def lift(function: Callable[..., Any], config: TrainingConfig, model: nn.Module) -> Callable[..., Any]:

@@ -70,7 +70,8 @@ class Step:
             self.knobs["guide.weight"] = torch.tensor(guide_weight, dtype=torch.float64)
 
     def loss(self):
-        return objective.training_loss(self.config, self.model, self.tensors, self.x, self.noise, self.knobs).loss
+        sums = objective.training_loss(self.config, self.model, self.tensors, self.x, self.noise, self.knobs)
+        return sums.loss / B
 
     def gradient(self, value):
         """The gradient of a scalar by parameter, zero where there is none."""

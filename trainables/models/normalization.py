@@ -6,6 +6,8 @@ Shapes. N images, C channels, H x W positions.
 import torch
 from torch import Tensor, nn
 
+from trainables.shards import ALONE, Shards
+
 MOMENTUM = 0.1
 EPSILON = 1e-5
 
@@ -16,11 +18,13 @@ class BatchNorm(nn.Module):
     In training it normalizes with the mean and variance of the batch and moves the running ones towards them, in place,
     by a tenth; in evaluation it uses the running ones and moves nothing. While the buffer `frozen` is true, training
     does as evaluation does. `frozen` is a tensor, not an attribute, because members of one cohort freeze in different
-    epochs: under `torch.func.vmap` each has its own value of it.
+    epochs: under `torch.func.vmap` each has its own value of it. `shards` says over which processes a batch is spread:
+    its statistics are those of all of it.
     """
 
     def __init__(self, channels: int):
         super().__init__()
+        self.shards: Shards = ALONE
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.running_mean: Tensor
@@ -39,19 +43,27 @@ class BatchNorm(nn.Module):
         x = x.to(self.weight.dtype)  # statistics are not kept in the lower precision that layers may compute in
         if not self.training:
             return self._scaled(x - _by_channel(self.running_mean), self.running_var)
-        n = x.shape[0] * x.shape[2] * x.shape[3]
-        if n == 1:
-            raise ValueError(f"batch normalization needs more than one value a channel, got images {tuple(x.shape)}")
-        mean = x.mean((0, 2, 3))
+        n = self._values(x)
+        mean = self.shards.total(x.sum((0, 2, 3))) / n
         # What a frozen member normalizes with is chosen before any statistic moves; `where` makes a copy of it.
         centred = x - _by_channel(torch.where(self.frozen, self.running_mean, mean))
-        observed = centred.square().mean((0, 2, 3))  # the batch's variance; of a frozen member nothing, and not used
+        # The batch's variance; of a frozen member nothing, and not used.
+        observed = self.shards.total(centred.square().sum((0, 2, 3))) / n
         variance = torch.where(self.frozen, self.running_var, observed)
         with torch.no_grad():
             self._move(self.running_mean, mean)
             # The batch is normalized with its biased variance, but the running one averages the unbiased.
             self._move(self.running_var, observed * (n / (n - 1)))
         return self._scaled(centred, variance)
+
+    def _values(self, x: Tensor) -> int | Tensor:
+        """How many values each channel has in the batch; of one that is spread it is no number that Python knows."""
+        own = x.shape[0] * x.shape[2] * x.shape[3]
+        if self.shards.count > 1:
+            return self.shards.total(x.new_full((), own))
+        if own == 1:
+            raise ValueError(f"batch normalization needs more than one value a channel, got images {tuple(x.shape)}")
+        return own
 
     def _scaled(self, centred: Tensor, variance: Tensor) -> Tensor:
         return centred * _by_channel(self.weight * (variance + EPSILON).rsqrt()) + _by_channel(self.bias)
