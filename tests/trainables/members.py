@@ -2,8 +2,16 @@
 
 from typing import Any
 
+import pytest
+from torch import Tensor
+
+from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
+from trainables.data import Images
 from trainables.estimators import ESTIMATORS
+
+Trained = tuple[dict[str, float], dict[str, Tensor]]
+"""Metrics of a member's last epoch, and its `state_dict`."""
 
 LATENTS: dict[str, dict[str, Any]] = {
     "gaussian": {"family": "gaussian", "size": 3},
@@ -27,3 +35,20 @@ def member(family: str = "categorical", estimator: str | dict = "decoupled_st_gs
         "batch_size": 200,
     }
     return TrainingConfig.model_validate(parts | changes)
+
+
+def trained(configs: list[TrainingConfig], epochs: int, images: Images, **options: Any) -> list[Trained]:
+    """Every member of a cohort after some epochs."""
+    cohort = Cohort(configs, images, **options)
+    for _ in range(epochs):
+        metrics = cohort.train_epoch()
+    return [({k: float(v[i]) for k, v in metrics.items()}, cohort.member_state(i)) for i in range(len(configs))]
+
+
+def assert_alike(got: Trained, want: Trained, tolerance: float) -> None:
+    """Metrics agree up to the tolerance, tensors up to that share of their largest element."""
+    assert got[0] == pytest.approx(want[0], rel=tolerance, abs=tolerance, nan_ok=True)
+    assert got[1].keys() == want[1].keys()
+    for name in want[1]:
+        value, exact = (one[1][name].double() for one in (got, want))  # some are bits
+        assert (value - exact).abs().max() <= tolerance * exact.abs().max(), name
