@@ -3,8 +3,10 @@
 It implements `sweeps.execute.Work` and knows nothing of Ray. All of it runs on one thread.
 """
 
+import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
+from itertools import pairwise
 from typing import Any
 
 from sweeps.errors import UserError
@@ -30,10 +32,12 @@ class Driver:
         self.rows: dict[str, Row] = ledger.read()
         self._unfoldings = unfold(plan, ledger)
         self._by_key: dict[str, list[Member]] = defaultdict(list)
-        self._add(self.members())
         # Not only those that are known already: others may become known in this run.
         self._retry = {key for key, row in self.rows.items() if retry_failed and row.status == "failed"}
-        if not any(self._needs(key) for key in self._by_key):
+        self._settled: set[str] = set()
+        """The keys of members that this run does not train, or has trained; kept, since looking at all takes long."""
+        self._add(self.members())
+        if not self._unsettled:
             self._unfold()  # so that it is known whether anything is left
         self._news = True
         """Whether members have ended since it was last asked which others have become known."""
@@ -53,7 +57,11 @@ class Driver:
     @property
     def todo(self) -> bool:
         """Whether anything is left to train."""
-        return any(u.unmade() for u in self._unfoldings.values()) or any(self._needs(key) for key in self._by_key)
+        return self._unsettled or any(u.unmade() for u in self._unfoldings.values())
+
+    @property
+    def _unsettled(self) -> bool:
+        return len(self._settled) < len(self._by_key)
 
     @property
     def blocked(self) -> list[str]:
@@ -140,14 +148,20 @@ class Driver:
         row = self.rows.get(key)
         if row is None or key in self._retry:
             return True
-        return not all(member.settled_by(row.status) for member in self._by_key[key])
+        return not all(member.settled_by(row.status) for member in self._by_key.get(key, ()))
 
     def _add(self, members: Iterable[Member]) -> None:
         for member in members:
             if all(member.study != other.study for other in self._by_key[member.key]):
                 self._by_key[member.key].append(member)
+                self._settle(member.key)
 
-    def _enqueue(self, members: Iterable[Member]) -> None:
+    def _settle(self, key: str) -> None:
+        (self._settled.discard if self._needs(key) else self._settled.add)(key)
+
+    def _enqueue(self, members: Sequence[Member]) -> None:
+        if not members:
+            return
         cohorts = (*self._running.values(), *self._fixed, *self._queue)
         taken = {member.key for cohort in cohorts for member in cohort.members}
         needed = (self._strictest(m) for m in members if self._needs(m.key) and m.key not in taken)
@@ -163,10 +177,9 @@ class Driver:
         changed = True
         while changed:  # a new member may have been trained already, and be what others wait for
             changed = False
-            settled = {key for key in self._by_key if not self._needs(key)}
             for unfolding in self._unfoldings.values():
                 if unfolding.unmade():
-                    new = unfolding.more(self.rows, settled)
+                    new = unfolding.more(self.rows, self._settled)
                     self._add(new)
                     found += new
                     changed = changed or bool(new)
@@ -181,29 +194,36 @@ class Driver:
     def ended(self, cohort: Cohort, results: list[dict[str, Any]]) -> None:
         self._running.pop(cohort.key, None)
         for result in results:
+            # Nothing is recorded: when the storage or the data are well again, the next run trains these members.
             if result["reason"] == "storage":
-                # Nothing is recorded: when the storage is well again, the next run trains these members.
                 raise UserError(f"a checkpoint cannot be written or read: {' '.join(result['detail'].split())}")
+            if result["reason"] == "data":
+                raise UserError(f"images cannot be read {' '.join(result['detail'].split())}")
         configs = {member.key: member.config for member in cohort.members}
         if len(cohort.members) > 1:
-            too_big = {result["key"] for result in results if result["reason"] == "out_of_memory"}
+            too_big = {r["key"]: r.get("fit") for r in results if r["reason"] == "out_of_memory"}
             results = [result for result in results if result["key"] not in too_big]
-            self._halve([member for member in cohort.members if member.key in too_big])
+            self._split([member for member in cohort.members if member.key in too_big], set(too_big.values()))
         rows = [Row(**result, ended=now(), config=configs[result["key"]].model_dump(mode="json")) for result in results]
         if rows:
-            self._ledger.append(rows)
+            rows = self._ledger.append(rows)
         self._ledger.end_cohort(cohort.key)
         self._news = True
         for row in rows:
             self.rows[row.key] = row
             self._retry.discard(row.key)
+            self._settle(row.key)
         self.trained += len(rows)
         self.failures += sum(row.status == "failed" for row in rows)
         members = [sibling for row in rows for sibling in self._by_key[row.key]]
         for listener in self._listeners:
             listener.ended(members, self.rows)
 
-    def _halve(self, members: Sequence[Member]) -> None:
-        """Half as many may fit into memory."""
-        half = len(members) // 2
-        self._fixed.extendleft(Cohort(tuple(part)) for part in (members[half:], members[:half]) if part)
+    def _split(self, members: Sequence[Member], fit: Set[int | None]) -> None:
+        """Makes smaller cohorts of members that did not fit into memory: as large as was found to fit, or halves."""
+        known = [number for number in fit if number is not None]
+        size = min(known) if known else math.ceil(len(members) / 2)
+        if members:
+            parts = math.ceil(len(members) / size)
+            bounds = [len(members) * part // parts for part in range(parts + 1)]
+            self._fixed.extendleft(Cohort(tuple(members[a:b])) for a, b in reversed(list(pairwise(bounds))))

@@ -86,11 +86,21 @@ class Resources:
     workers: int = 1
     threads: int = 1
     max_concurrent: int | None = None
+    per_gpu: int = 1
+    """How many cohorts, or workers of one, share a GPU."""
 
     def now(self) -> "Resources":
         """The same, with as many slots as there are now that nodes may have come or gone."""
-        units = _units("GPU" if self.device == "cuda" else "CPU")
-        return replace(self, slots=_slots(units, self.workers, self.max_concurrent))
+        places = _units("GPU") * self.per_gpu if self.device == "cuda" else _units("CPU")
+        return replace(self, slots=_slots(places, self.workers, self.max_concurrent))
+
+    @property
+    def memory_share(self) -> float:
+        """The part of a device's memory that one cohort may take."""
+        if self.device == "cuda":
+            return 1 / self.per_gpu
+        most_cpus = max(node["Resources"].get("CPU", 1) for node in ray.nodes())
+        return 1 / max(1, min(self.slots, most_cpus))
 
     @property
     def trial(self) -> dict[str, float]:
@@ -98,16 +108,23 @@ class Resources:
             # Its workers hold the CPUs and GPUs: a trial that held a part of one would wait for them for ever. Tune
             # wants something, so a mebibyte of memory.
             return {"memory": 2**20}
-        return {"CPU": 1, "GPU": 1} if self.device == "cuda" else {"CPU": self.threads}
+        return {"CPU": 1, "GPU": 1 / self.per_gpu} if self.device == "cuda" else {"CPU": self.threads}
 
 
 @contextlib.contextmanager
 def connected(
-    *, address: str | None, device: str, workers: int, max_concurrent: int | None, token_folder: Path | None = None
+    *,
+    address: str | None,
+    device: str,
+    workers: int,
+    max_concurrent: int | None,
+    per_gpu: int = 1,
+    token_folder: Path | None = None,
 ) -> Iterator[Resources]:
     """Starts Ray on this machine, or joins a cluster, for the time of the context, and says what it offers.
 
     Args:
+        per_gpu: how many cohorts, or workers of one, are to share a GPU.
         token_folder: where to keep the token of a Ray that is started here; None for a temporary folder.
 
     Raises:
@@ -116,7 +133,7 @@ def connected(
     with own_token(token_folder) if address is None else contextlib.nullcontext():
         try:
             _start(address)
-            yield _resources(device, workers, max_concurrent)
+            yield _resources(device, workers, max_concurrent, per_gpu)
         finally:
             ray.shutdown()
 
@@ -143,16 +160,19 @@ def _start(address: str | None) -> None:
         signal.signal(signal.SIGTERM, terminate)  # which Ray replaces
 
 
-def _resources(device: str, workers: int, max_concurrent: int | None) -> Resources:
+def _resources(device: str, workers: int, max_concurrent: int | None, per_gpu: int) -> Resources:
     gpus, cpus = _units("GPU"), _units("CPU")
     if device == "auto":
         device = "cuda" if gpus else "cpu"
     if device == "cuda" and not gpus:
         raise UserError("--device cuda: Ray sees no GPU; use --device cpu or join a cluster that has one")
-    units = gpus if device == "cuda" else cpus
-    if workers > units:
-        raise UserError(f"--workers {workers}: Ray has {units} {device} units; ask for at most that many")
-    return Resources(device, _slots(units, workers, max_concurrent), workers, max_concurrent=max_concurrent)
+    if device == "cpu" and per_gpu > 1:
+        raise UserError(f"--per-gpu {per_gpu}: cohorts are trained on CPUs here; leave it out, or give --device cuda")
+    places = gpus * per_gpu if device == "cuda" else cpus
+    if workers > places:
+        raise UserError(f"--workers {workers}: Ray has {places} {device} units; ask for at most that many")
+    slots = _slots(places, workers, max_concurrent)
+    return Resources(device, slots, workers, max_concurrent=max_concurrent, per_gpu=per_gpu)
 
 
 def _units(resource: str) -> int:
@@ -160,8 +180,8 @@ def _units(resource: str) -> int:
     return int(max(ray.cluster_resources().get(resource, 0), largest().get(resource, 0)))
 
 
-def _slots(units: int, workers: int, max_concurrent: int | None) -> int:
-    slots = max(1, units // workers)
+def _slots(places: int, workers: int, max_concurrent: int | None) -> int:
+    slots = max(1, places // workers)
     return min(slots, max_concurrent or slots)
 
 
@@ -174,10 +194,13 @@ class Places:
     checkpoint_every_s: float = 60.0
 
 
-def execute(work: Work, resources: Resources, places: Places) -> None:
-    """Trains everything that `work` hands out; returns when it is exhausted. What `work` raises is raised here."""
+def execute(work: Work, resources: Resources, places: Places, *, probe: bool = False) -> None:
+    """Trains everything that `work` hands out; returns when it is exhausted. What `work` raises is raised here.
+
+    probe: let each cohort find out first whether its members fit into memory together.
+    """
     with scratch_folder() as scratch:
-        dispatcher = _Dispatcher(work, resources, places, str(scratch))
+        dispatcher = _Dispatcher(work, resources, places, str(scratch), probe=probe)
         tuner = tune.Tuner(
             tune.with_resources(trial, resources.trial),
             tune_config=tune.TuneConfig(
@@ -209,9 +232,10 @@ def _dead_nodes() -> int:
 class _Dispatcher(Searcher):
     """Tune asks it for the next trial's configuration: the next cohort."""
 
-    def __init__(self, work: Work, resources: Resources, places: Places, scratch: str):
+    def __init__(self, work: Work, resources: Resources, places: Places, scratch: str, *, probe: bool):
         super().__init__()
         self._work, self._resources, self._places, self._scratch = work, resources, places, scratch
+        self._probe = probe
         self._cohorts: dict[str, Cohort] = {}
         self._lost: deque[Cohort] = deque()
         self._losses, self._dead_nodes = Losses(), _dead_nodes()
@@ -243,6 +267,8 @@ class _Dispatcher(Searcher):
             threads=self._resources.threads,
             scratch=self._scratch,
             halving=asdict(cohort.halving) if cohort.halving else None,
+            per_gpu=self._resources.per_gpu,
+            memory_share=self._resources.memory_share if self._probe else None,
         )
         self._cohorts[trial_id] = cohort
         self._live.add(trial_id)

@@ -41,6 +41,7 @@ class Options:
     device: str
     pack: int | None
     workers: int
+    per_gpu: int
     max_concurrent: int | None
     address: str | None
     log_json: bool = False
@@ -61,6 +62,8 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
         space.check(storage, driver.left(), options.data_dir)
     tracker = Tracker(options.tracking_uri, plan, storage, options.data_dir)
     with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
+        if resources is not None and options.address is not None:
+            _check_nodes(plan, resources, storage, options)
         # Only now is it certain that the run can be done as asked.
         folder.save_plan(storage, plan.overrides)
         sessions.record(storage, plan.overrides)
@@ -86,6 +89,7 @@ def _ray(storage: Storage, options: Options, console: Console) -> contextlib.Abs
         device=options.device,
         workers=options.workers,
         max_concurrent=options.max_concurrent,
+        per_gpu=options.per_gpu,
         token_folder=storage.local_path if storage.local else None,
     )
 
@@ -121,7 +125,7 @@ def _train(driver: Driver, progress: Progress, resources: "Resources", storage: 
     places = execute.Places(checkpoints=joined(storage.full_uri, "checkpoints"), data_dir=options.data_dir)
     with progress:
         try:
-            execute.execute(driver, resources, places)
+            execute.execute(driver, resources, places, probe=options.pack is None)
         except UserError as error:
             raise UserError(f"{error}; what is done is recorded, and the same command goes on") from None
 
@@ -132,6 +136,13 @@ def _check_data(plan: Plan, options: Options) -> None:
             (download if options.download else load)(name, options.data_dir)
         except DataError as error:
             raise UserError(f"data set {name!r}: {error}") from None
+
+
+def _check_nodes(plan: Plan, resources: "Resources", storage: Storage, options: Options) -> None:
+    from sweeps import reach
+
+    fetch, device = options.download, resources.device
+    reach.check(plan.data_sets, options.data_dir, fetch=fetch, device=device, storage=storage)
 
 
 def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, console: Console) -> None:

@@ -9,6 +9,7 @@ rank 0 alone. In any case the loop is `train_cohort`, given a function that repo
 import contextlib
 import json
 import os
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -20,7 +21,10 @@ import numpy as np
 import torch
 from pyarrow import fs
 
+from trainables.capacity import footprint, free_bytes
 from trainables.config import TrainingConfig
+from trainables.data import DataError
+from trainables.data.sizes import size_of
 from trainables.halving import Halving
 from trainables.shards import ALONE, Shards
 from trainables.training import CohortTraining, TrainingResult, resolve_device
@@ -47,6 +51,10 @@ class Task:
     """Folder for Ray Train's own files."""
     halving: dict[str, Any] | None = None
     """The rule by which members are stopped early, if there is one; the workers of a group each apply it to theirs."""
+    per_gpu: int = 1
+    """How many trials or workers share a GPU."""
+    memory_share: float | None = None
+    """The part of the device's free memory that the members may take together; None does not ask how much they need."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -62,6 +70,14 @@ class WorkerError(Exception):
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
+
+
+class TooManyError(Exception):
+    """More members than fit into memory together."""
+
+    def __init__(self, fit: int, members: int):
+        super().__init__(f"{fit} of {members} members fit into memory")
+        self.fit = fit
 
 
 class StorageError(Exception):
@@ -124,11 +140,15 @@ def train_cohort(
 
     Of several processes that train these members together, all report at the same times, and the first one reads and
     writes the checkpoint.
+
+    Raises:
+        TooManyError: the members would not fit into memory; nothing was trained.
     """
+    device, data_dir = resolve_device(task.device), Path(task.data_dir)
+    if len(configs) > 1 and task.memory_share is not None:
+        _check_memory(configs, device, data_dir, task.memory_share)
     halving = Halving(**task.halving) if task.halving else None
-    training = CohortTraining(
-        configs, device=resolve_device(task.device), data_dir=Path(task.data_dir), halving=halving, shards=shards
-    )
+    training = CohortTraining(configs, device=device, data_dir=data_dir, halving=halving, shards=shards)
     file = CheckpointFile(task.checkpoints, name)
     if (saved := shards.from_first(file.read)) is not None:
         with contextlib.suppress(ValueError):  # a damaged checkpoint costs the epochs it held, not the training
@@ -144,6 +164,12 @@ def train_cohort(
             shards.from_first(lambda: file.write(training.checkpoint()))
     shards.from_first(lambda: file.write(training.checkpoint()))
     report({"since": 0, "history": training.history(), "results": [_plain(result) for result in training.results()]})
+
+
+def _check_memory(configs: list[TrainingConfig], device: torch.device, data_dir: Path, share: float) -> None:
+    needed = footprint(configs[0], size_of(configs[0].data.name, data_dir), device)
+    if (fit := needed.largest(round(share * free_bytes(device)))) < len(configs):
+        raise TooManyError(fit, len(configs))
 
 
 class _Timer:
@@ -164,6 +190,9 @@ def try_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, nam
     """`train_cohort`; an exception is reported, as the failure of all members. Raised, it would be tried again."""
     try:
         train_cohort(task, configs, report, name=name, every_s=every_s)
+    except TooManyError as error:
+        keys = [config.key() for config in configs]
+        report({"results": [one | {"fit": error.fit} for one in failures(keys, *_told(error))]})
     except Exception as error:
         report({"results": failures([config.key() for config in configs], *_told(error))})
 
@@ -189,6 +218,10 @@ def _told(error: Exception) -> tuple[str, str]:
     """Reason and detail of a failure."""
     if isinstance(error, StorageError):
         return "storage", str(error)
+    if isinstance(error, DataError):
+        return "data", f"on {platform.node()}: {error}"
+    if isinstance(error, TooManyError):
+        return "out_of_memory", str(error)
     # On a CPU PyTorch raises a plain RuntimeError.
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
     return "out_of_memory" if out_of_memory else "error", traceback.format_exc()
@@ -214,9 +247,9 @@ def trial(config: dict[str, str]) -> None:
         from ray.tune.integration.ray_train import TuneReportCallback  # works inside a trial only
 
         loop = _worker_loop
-        scaling = train.ScalingConfig(
-            num_workers=task.workers, use_gpu=task.device == "cuda", resources_per_worker={"CPU": 1}
-        )
+        on_gpu = task.device == "cuda"
+        resources = {"CPU": 1, "GPU": 1 / task.per_gpu} if on_gpu else {"CPU": task.threads}
+        scaling = train.ScalingConfig(num_workers=task.workers, use_gpu=on_gpu, resources_per_worker=resources)
         run_config.callbacks = [TuneReportCallback()]
     TorchTrainer(loop, train_loop_config={"task": config["task"]}, scaling_config=scaling, run_config=run_config).fit()
 

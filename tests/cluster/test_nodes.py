@@ -160,6 +160,33 @@ def test_slurms_symmetric_run_trains_and_ends_on_all_nodes(lab):
     assert "raylet" not in "".join(machine.run("ps ax").stdout for machine in machines)
 
 
+IMAGES = """
+import numpy as np, sys
+from pathlib import Path
+from sklearn.datasets import load_digits
+Path(sys.argv[1]).mkdir()
+np.savez(sys.argv[1] + "/own.npz", train_images=load_digits().images.astype(np.uint8))
+"""
+
+
+def test_a_node_without_the_images_or_the_storage_is_named_before_anything_is_trained(lab):
+    driver = head(lab)
+    one, two = join(lab, "one", "192.0.2.11"), join(lab, "two", "192.0.2.12")
+    for machine in (driver, one):
+        do(machine, f"python -c {shlex.quote(IMAGES)} ~/data")
+    line = run("cluster", "--address", "auto", "--data-dir", "~/data", "--set", "data.name=npz:own.npz", epochs=2)
+    lacking = driver.run(f"cd {ROOT} && {line}", TOKEN)
+    assert lacking.returncode == 2
+    assert f"node {two.address} lacks data set 'npz:own.npz': " in lacking.stdout
+    apart = driver.run(f"cd {ROOT} && {line.replace(str(SHARED), '~/own')}", TOKEN)
+    assert apart.returncode == 2
+    assert f"node {one.address} does not see --storage" in apart.stdout
+    assert "Traceback" not in lacking.stdout + apart.stdout
+    assert not (lab.shared / "cluster" / "quickstart" / "ledger").exists()
+    do(two, f"python -c {shlex.quote(IMAGES)} ~/data")
+    assert "20 of 20 members done, 0 failed" in do(driver, line)
+
+
 def test_runs_that_the_cluster_cannot_do_are_refused_before_anything_is_trained(lab):
     driver = head(lab)
     stranger = TOKEN | {"RAY_AUTH_TOKEN": "f" * 64}

@@ -100,6 +100,31 @@ def test_what_does_not_fit_into_memory_is_halved_until_it_does(ledger, drain):
     assert ledger.begun_cohorts(lambda key: True) == []
 
 
+def test_members_are_trained_as_many_at_a_time_as_were_found_to_fit(ledger, drain):
+    def one_fits(d, cohort):
+        keys = [member.key for member in cohort.members]
+        if len(keys) > 1:
+            d.ended(cohort, [one | {"fit": 1} for one in failures(keys, "out_of_memory", "1 of 4 members fit")])
+        else:
+            d.ended(cohort, [result(member) for member in cohort.members])
+
+    d = driver(ledger, Plan(SMALL, Overrides(only="grid")))
+    cohorts = drain(d, one_fits)
+    assert [len(cohort.members) for cohort in cohorts] == [4, 1, 1, 1, 1, 4, 1, 1, 1, 1]
+    assert [member.key for cohort in cohorts[1:5] for member in cohort.members] == [m.key for m in cohorts[0].members]
+    assert {row.status for row in ledger.read().values()} == {"finished"}
+
+
+def test_images_that_a_node_cannot_read_stop_the_run_and_fail_no_member(ledger):
+    d = driver(ledger, Plan(SMALL, Overrides(only="grid")))
+    d.begin(slots=1, pack=None)
+    cohort = d.next()
+    keys = [member.key for member in cohort.members]
+    with pytest.raises(UserError, match="images cannot be read on node7: mnist is missing"):
+        d.ended(cohort, failures(keys, "data", "on node7: mnist is missing"))
+    assert ledger.read() == {}
+
+
 def test_a_member_that_does_not_fit_alone_fails_and_the_others_of_its_cohort_do_not(ledger, drain):
     def too_big(d, cohort):
         keys = [member.key for member in cohort.members]

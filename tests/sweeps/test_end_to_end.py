@@ -202,6 +202,19 @@ def test_a_worker_group_gives_the_same_numbers(done, tmp_path):
     np.testing.assert_allclose(spread, alone.loc[spread.index], rtol=1e-4)
 
 
+def test_workers_that_share_the_batches_of_one_member_give_the_same_numbers(tmp_path):
+    one = ["--only", "temperatures", "--seeds", "1", "--set", "epochs=4"]
+    one += [f"--set=estimator.temperature_{way}=0.5" for way in ("forward", "backward")]
+    for workers in ("1", "2"):
+        code, output = run(tmp_path / workers, *one, "--workers", workers)
+        assert code == 0, output
+        assert "1 of 1 members done, 0 failed, 1 trained now" in output
+    alone, shared = (pd.read_parquet(tmp_path / workers / "quickstart" / "history.parquet") for workers in ("1", "2"))
+    pd.testing.assert_frame_equal(shared, alone, rtol=1e-4)
+    (checkpoint,) = (tmp_path / "2").glob("quickstart/checkpoints/*/*")
+    assert checkpoint.name == "members.safetensors"  # that of one process, which may go on from it
+
+
 def commands() -> list[str]:
     """The `python -m` lines of the README, without comments."""
     lines = [line.split("#")[0].strip() for line in README.read_text().splitlines()]

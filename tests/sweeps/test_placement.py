@@ -1,0 +1,140 @@
+"""What cohorts take of a machine: parts of a GPU, and memory."""
+
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from scripted import SMALL
+
+from sweeps import execute
+from sweeps.errors import UserError
+from sweeps.plan import Cohort, Plan, group
+from trainables import ray_train
+from trainables.capacity import USABLE, Footprint, footprint
+from trainables.config import TrainingConfig
+from trainables.data.sizes import size_of
+
+MEMBERS = Plan(SMALL).members["grid"]
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    """A Ray that believes in one GPU; nobody uses it."""
+    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+    yield
+    ray.shutdown()
+
+
+class Work:
+    """Hands out two cohorts and keeps what comes back."""
+
+    def __init__(self):
+        self.queue = deque(group(MEMBERS, slots=2))
+        self.running = 0
+        self.results: list[dict] = []
+
+    def next(self) -> Cohort | None:
+        self.running += bool(self.queue)
+        return self.queue.popleft() if self.queue else None
+
+    def exhausted(self) -> bool:
+        return not self.queue and not self.running
+
+    def resize(self, slots: int) -> None:
+        pass
+
+    def progressed(self, cohort, since, history) -> None:
+        pass
+
+    def ended(self, cohort: Cohort, results: list[dict[str, Any]]) -> None:
+        self.running -= 1
+        self.results += results
+
+
+def meeting(folder: Path, patience_s: float):
+    """A trial that says which GPU it has, and whether another one was there at the same time."""
+
+    def trial(config: dict[str, str]) -> None:
+        from ray import tune
+
+        own = folder / str(time.monotonic_ns())
+        own.touch()
+        deadline = time.monotonic() + patience_s
+        while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        tune.report({"results": [{"gpus": ray.get_gpu_ids(), "met": len(list(folder.iterdir()))}]})
+        time.sleep(0.5)
+        own.unlink()
+
+    return trial
+
+
+@pytest.mark.parametrize(("per_gpu", "met"), [(2, 2), (1, 1)])
+def test_cohorts_share_a_gpu_where_that_is_asked_for(gpu, monkeypatch, tmp_path, per_gpu, met):
+    folder = tmp_path / "there"
+    folder.mkdir()
+    monkeypatch.setattr(execute, "trial", meeting(folder, patience_s=60 if met == 2 else 2))
+    resources = execute._resources("auto", 1, None, per_gpu)
+    assert (resources.device, resources.slots, resources.memory_share) == ("cuda", per_gpu, 1 / per_gpu)
+    work = Work()
+    execute.execute(work, resources, execute.Places(str(tmp_path), tmp_path))
+    assert [(result["gpus"], result["met"]) for result in work.results] == [([0], met)] * 2
+
+
+def test_workers_of_a_cohort_share_gpus_too(gpu):
+    resources = execute._resources("cuda", 2, None, 4)
+    assert resources.slots == 2
+    with pytest.raises(UserError, match="--workers 3: Ray has 2 cuda units"):
+        execute._resources("cuda", 3, None, 2)
+
+
+def test_cpus_are_not_shared(gpu):
+    with pytest.raises(UserError, match="--per-gpu 2: cohorts are trained on CPUs here"):
+        execute._resources("cpu", 1, None, 2)
+    assert execute._resources("cpu", 1, None, 1).memory_share == 1 / 2
+    assert execute._resources("cpu", 1, 1, 1).memory_share == 1
+
+
+# --- how many members fit --------------------------------------------------------------------------------------------
+
+
+def task(folder: Path, **changes: Any) -> ray_train.Task:
+    configs = [member.config.model_dump(mode="json") for member in MEMBERS]
+    parts = {"device": "cpu", "data_dir": "nowhere", "checkpoint_every_s": 60.0, "workers": 1, "threads": 1}
+    return ray_train.Task(key="k", configs=configs, checkpoints=str(folder), scratch=str(folder), **(parts | changes))
+
+
+def reported(task: ray_train.Task) -> list[dict[str, Any]]:
+    """The results that a cohort reports."""
+    configs = [TrainingConfig.model_validate(config) for config in task.configs]
+    reports: list[dict[str, Any]] = []
+    ray_train.try_cohort(task, configs, reports.append, name="members", every_s=np.inf)
+    return reports[-1]["results"]
+
+
+def test_a_cohort_that_would_not_fit_says_how_many_would_and_trains_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_train, "footprint", lambda *_: Footprint(fixed=100, member=10))
+    monkeypatch.setattr(ray_train, "free_bytes", lambda device: 400)
+    results = reported(task(tmp_path, memory_share=0.5))  # 0.8 * 200 - 100 leave room for six
+    assert [result["fit"] for result in results] == [6] * len(MEMBERS)
+    assert {(result["status"], result["reason"]) for result in results} == {("failed", "out_of_memory")}
+    assert list(tmp_path.iterdir()) == []
+    assert {result["status"] for result in reported(task(tmp_path, memory_share=1.0))} == {"finished"}
+
+
+def test_a_cohort_of_a_given_size_is_not_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_train, "footprint", lambda *_: pytest.fail("asked"))
+    assert {result["status"] for result in reported(task(tmp_path))} == {"finished"}
+
+
+def test_what_a_cohort_needs_is_measured_as_it_is_trained(tmp_path, monkeypatch):
+    needed = footprint(MEMBERS[0].config, size_of("digits", Path("nowhere")), torch.device("cpu"))
+    for count in (2, 5):
+        free = (needed.fixed + (count + 0.5) * needed.member) / USABLE
+        monkeypatch.setattr(ray_train, "free_bytes", lambda device, free=free: free)
+        assert {result["fit"] for result in reported(task(tmp_path, memory_share=1.0))} == {count}
