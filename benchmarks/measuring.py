@@ -65,6 +65,13 @@ def ceilings(device: torch.device, *, size: int | None = None, rounds: int = 5) 
     return best
 
 
+def peak_mib() -> float:
+    """The most memory that this process has had so far."""
+    # Not `getrusage`: on Linux a process begins with the peak of the one that started it.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def show(about: Report) -> None:
     """Prints the machine in one line."""
     print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)

@@ -10,10 +10,12 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,12 +41,16 @@ _SCHEMA = pa.schema(
     ],
     metadata={"vae_sweeps_ledger": str(FORMAT)},
 )
+_LARGE = ("config", "history")
+_READERS = 16
+"""Files that are read at the same time: where the storage is an object store, each is a request that mostly waits."""
+V = TypeVar("V")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The end of one member."""
+    """The end of one member. Rows that were read decode configuration and history anew whenever they are asked."""
 
     key: str
     status: str
@@ -56,10 +62,10 @@ class Row:
     epochs: int
     wall_s: float
     ended: datetime
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     """The complete configuration, nested."""
-    metrics: dict[str, float]
-    history: dict[str, list[float]]
+    metrics: Mapping[str, float]
+    history: Mapping[str, Sequence[float]]
     """Metrics by name, one number an epoch from the first."""
 
 
@@ -72,10 +78,71 @@ def _name(content: bytes) -> str:
     return f"{hashlib.sha256(content).hexdigest()[:32]}.parquet"
 
 
-def _row(record: dict[str, Any]) -> Row:
-    record["config"] = json.loads(record["config"])
-    record["metrics"], record["history"] = dict(record["metrics"]), dict(record["history"])
-    return Row(**record)
+@lru_cache(maxsize=64)
+def _decoded(decode: Callable[[int], Mapping[str, Any]], index: int) -> Mapping[str, Any]:
+    """The last ones are kept: who looks into one looks into it more than once."""
+    return decode(index)
+
+
+class _Late(Mapping[str, V]):
+    """One row of a column as a mapping that is decoded when it is looked into."""
+
+    __slots__ = ("_decode", "_index")
+
+    def __init__(self, decode: Callable[[int], Mapping[str, V]], index: int):
+        self._decode, self._index = decode, index
+
+    def __getitem__(self, name: str) -> V:
+        return _decoded(self._decode, self._index)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_decoded(self._decode, self._index))
+
+    def __len__(self) -> int:
+        return len(_decoded(self._decode, self._index))
+
+
+class _File:
+    """A file of the ledger. What is large in it stays as it is stored until it is asked for: a sweep that goes on has
+    no use for the histories of all that is done, which take more memory than everything else together.
+
+    Raises:
+        ValueError: it is no ledger file, or not what was written under this name.
+        UserError: it is of a newer format.
+    """
+
+    def __init__(self, path: str, content: bytes):
+        self._content = content
+        schema = self._parquet.schema_arrow
+        written = int((schema.metadata or {}).get(b"vae_sweeps_ledger", b"0"))
+        if written > FORMAT:
+            raise UserError(f"{path} has ledger format {written}, this program reads {FORMAT}: update the program")
+        if not schema.equals(_SCHEMA):
+            raise ValueError("it is no ledger file")
+        if path != f"{_FOLDER}/{_name(content)}":
+            raise ValueError("it is not what was written under this name")
+
+    @property
+    def _parquet(self) -> pq.ParquetFile:
+        return pq.ParquetFile(pa.BufferReader(self._content))
+
+    @cached_property
+    def _large(self) -> pa.Table:
+        return self._parquet.read(columns=list(_LARGE), use_threads=False)
+
+    def rows(self) -> Iterator[Row]:
+        """Its rows; of what only a newer program knows the meaning, none."""
+        small = [name for name in _SCHEMA.names if name not in _LARGE]
+        for index, record in enumerate(self._parquet.read(columns=small, use_threads=False).to_pylist()):
+            if record["status"] in _RANK:
+                record["metrics"] = dict(record["metrics"])
+                yield Row(**record, config=_Late(self._config, index), history=_Late(self._history, index))
+
+    def _config(self, index: int) -> dict[str, Any]:
+        return json.loads(self._large["config"][index].as_py())
+
+    def _history(self, index: int) -> dict[str, list[float]]:
+        return dict(self._large["history"][index].as_py())
 
 
 class Ledger:
@@ -88,38 +155,37 @@ class Ledger:
     def __init__(self, storage: Storage):
         self._storage = storage
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Records rows, atomically: all or none."""
+    def append(self, rows: Sequence[Row]) -> list[Row]:
+        """Records rows, atomically: all or none. Returns them as `read` would, which take a fraction of the memory."""
         table = pa.Table.from_pylist(
-            [{**vars(row), "config": json.dumps(row.config, sort_keys=True)} for row in rows], schema=_SCHEMA
+            [
+                {**vars(row), "config": json.dumps(dict(row.config), sort_keys=True), "history": dict(row.history)}
+                for row in rows
+            ],
+            schema=_SCHEMA,
         )
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue()
-        self._storage.write(f"{_FOLDER}/{_name(content)}", content)
+        path = f"{_FOLDER}/{_name(content)}"
+        self._storage.write(path, content)
+        return list(_File(path, content).rows())
 
     def read(self) -> dict[str, Row]:
         """The row that counts, by key. Unreadable files are named in the log, set aside and ignored."""
         best: dict[str, Row] = {}
-        for path in self._storage.list(_FOLDER, ".parquet"):
-            for row in self._rows(path):
-                old = best.get(row.key)
-                if old is None or (_RANK[row.status], row.ended) > (_RANK[old.status], old.ended):
-                    best[row.key] = row
+        paths = self._storage.list(_FOLDER, ".parquet")
+        with ThreadPoolExecutor(_READERS) as readers:
+            for path, content in zip(paths, readers.map(self._storage.read, paths), strict=True):
+                for row in self._rows(path, content):
+                    old = best.get(row.key)
+                    if old is None or (_RANK[row.status], row.ended) > (_RANK[old.status], old.ended):
+                        best[row.key] = row
         return best
 
-    def _rows(self, path: str) -> list[Row]:
-        content = self._storage.read(path)  # an error here is the storage's, and says nothing about the file
+    def _rows(self, path: str, content: bytes) -> list[Row]:
         try:
-            file = pq.ParquetFile(io.BytesIO(content))
-            written = int((file.schema_arrow.metadata or {}).get(b"vae_sweeps_ledger", b"0"))
-            if written > FORMAT:
-                raise UserError(f"{path} has ledger format {written}, this program reads {FORMAT}: update the program")
-            if not file.schema_arrow.equals(_SCHEMA):
-                raise ValueError("it is no ledger file")
-            if path != f"{_FOLDER}/{_name(content)}":
-                raise ValueError("it is not what was written under this name")
-            return [_row(record) for record in file.read().to_pylist() if record["status"] in _RANK]
+            return list(_File(path, content).rows())
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
             self._set_aside(path, error)
             return []

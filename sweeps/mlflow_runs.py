@@ -205,7 +205,7 @@ class Runs:
             if self._ends.get(name) == end:
                 continue
             run_id = self._member_run(member, row)
-            self._log(run_id, 0, row.history)
+            self._log(run_id, 0, dict(row.history))
             tags = {} if run_id in self._made else self._origin(row.ended)
             tags |= {"reason": row.reason} if row.reason is not None else {}
             if tags:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,11 +51,13 @@ class Progress:
         self._studies = {study.name: study for study in plan.studies}
         self._totals = {study.name: plan.size(study) for study in plan.studies}
         self._status: dict[tuple[str, str], str] = {}
+        self._counts: dict[str, Counter[str]] = {study.name: Counter() for study in plan.studies}
         self._best: dict[str, tuple[float, Member]] = {}
         self._curves: dict[str, dict[int, float]] = defaultdict(dict)
         """Of each study the best value of its metric after each epoch, among members trained now."""
         self._failures = 0
         self._epochs: dict[str, int] = {}
+        """Of each member that has trained in this run; `_trained_epochs` is their sum."""
         self._trained_epochs = 0
         self._started = time.monotonic()
         self._last_line = -math.inf
@@ -82,7 +84,7 @@ class Progress:
     def started(self, members: Sequence[Member]) -> None:
         """A cohort begins."""
         for member in members:
-            self._status[member.study, member.key] = "running"
+            self._set_status(member, "running")
 
     def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
         epochs = len(next(iter(history.values()), ()))
@@ -126,8 +128,15 @@ class Progress:
         self._trained_epochs += max(0, epoch - before)
         self._epochs[member.key] = max(before, epoch)
 
+    def _set_status(self, member: Member, status: str) -> None:
+        counts, name = self._counts[member.study], (member.study, member.key)
+        if name in self._status:
+            counts[self._status[name]] -= 1
+        self._status[name] = status
+        counts[status] += 1
+
     def _take(self, member: Member, row: Row) -> None:
-        self._status[member.study, member.key] = row.status
+        self._set_status(member, row.status)
         study = self._studies[member.study]
         value = row.metrics.get(study.metric)
         if value is None or row.status == "failed":
@@ -136,21 +145,18 @@ class Progress:
         if study.name not in self._best or sign * value < sign * self._best[study.name][0]:
             self._best[study.name] = (value, member)
 
-    def counts(self) -> dict[str, dict[str, int]]:
+    def counts(self) -> dict[str, Counter[str]]:
         """Members by study and status."""
-        counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        for (study, _), status in self._status.items():
-            counts[study][status] += 1
-        return counts
+        return self._counts
 
     def _eta_s(self) -> float | None:
-        """Seconds left: members left times the mean epochs of a member, at the rate so far."""
+        """Seconds left: members left times the mean epochs of one that has trained, at the rate so far."""
         elapsed = time.monotonic() - self._started
-        ended = sum(status in _ENDED for status in self._status.values())
+        ended = sum(own[status] for own in self._counts.values() for status in _ENDED)
         left = sum(self._totals.values()) - ended
         if not self._trained_epochs or not self._epochs:
             return None
-        mean = sum(self._epochs.values()) / len(self._epochs)
+        mean = self._trained_epochs / len(self._epochs)
         return left * mean * elapsed / self._trained_epochs
 
     def _render(self) -> Group:

@@ -40,12 +40,14 @@ class Tracker:
 
     def __init__(self, uri: str, plan: Plan, storage: Storage, data_dir: Path):
         self._uri, self._plan, self._storage, self._data_dir = uri, plan, storage, data_dir
+        self._studies = {study.name: study for study in plan.studies}
         self._jobs: queue.Queue[Callable[[Runs], None] | None] = queue.Queue()
         self.problem: str | None = None
         """Why MLflow lacks something, in one line; None when it lacks nothing."""
         self.run_ids: dict[Name, str] = {}
         """MLflow's run of each member; complete once the tracker is closed."""
-        self._ended: dict[Name, tuple[Member, Row]] = {}
+        self._ended: dict[str, dict[str, tuple[Member, Row]]] = {name: {} for name in self._studies}
+        """By study and key."""
         self._status = "FAILED"
         self._runs: Runs | None = None
         self._retry_at = -np.inf
@@ -56,7 +58,9 @@ class Tracker:
 
     def start(self, members: Iterable[Member], rows: Mapping[str, Row]) -> None:
         """Opens the runs of the sweep and its studies, and completes those of members that the ledger says are done."""
-        self._ended = {(m.study, m.key): (m, rows[m.key]) for m in members if m.key in rows}
+        for member in members:
+            if member.key in rows:
+                self._ended[member.study][member.key] = (member, rows[member.key])
         self._jobs.put(lambda runs: None)  # taking up what there is is all there is to do
 
     def started(self, members: Sequence[Member]) -> None:
@@ -69,9 +73,10 @@ class Tracker:
 
     def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
         """Completes the runs of members that have ended, and registers the best of studies that are complete by it."""
-        ended = {(member.study, member.key): (member, rows[member.key]) for member in members}
-        self._ended |= ended
-        self._jobs.put(lambda runs: runs.complete(ended.values()))
+        ended = [(member, rows[member.key]) for member in members]
+        for member, row in ended:
+            self._ended[member.study][member.key] = (member, row)
+        self._jobs.put(lambda runs: runs.complete(ended))
         for name in {member.study for member in members}:
             self._jobs.put(self._register(name))
 
@@ -107,9 +112,9 @@ class Tracker:
                 plan = self._plan
                 self._runs = Runs(self._uri, plan.sweep, plan.studies, self._storage, self._data_dir)
                 self.run_ids = self._runs.run_ids
-                self._runs.complete(list(self._ended.values()))
-                for study in plan.studies:
-                    self._register(study.name)(self._runs)
+                for study, ended in self._ended.items():
+                    self._runs.complete(list(ended.values()))
+                    self._register(study)(self._runs)
                 self.problem = None
             job(self._runs)
         except Exception as error:  # whatever MLflow, its database or the network may raise
@@ -121,11 +126,11 @@ class Tracker:
 
     def _register(self, name: str) -> "Callable[[Runs], None]":
         """A job that registers the best of a study, if all of its members have ended."""
-        study = next(study for study in self._plan.studies if study.name == name)
-        ended = [pair for (of, _), pair in list(self._ended.items()) if of == name]
+        study, ended = self._studies[name], self._ended[name]
+        count = len(ended)
 
         def register(runs: "Runs") -> None:
-            if len(ended) == self._plan.size(study):
-                runs.register_best(study, ended)
+            if count == self._plan.size(study):
+                runs.register_best(study, list(ended.values()))
 
         return register

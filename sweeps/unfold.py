@@ -32,6 +32,8 @@ class Unfolding:
         self.study = study
         self._plan, self._ledger, self._before = plan, ledger, before
         self._cells = [_Cell(cell) for cell in plan.cells(study)]
+        self._open = self._cells
+        """Those that have members still to come."""
         for cell in self._cells:
             self._recall(cell)
         self._resolve()
@@ -43,12 +45,12 @@ class Unfolding:
     def unmade(self) -> int:
         """How many members are still to come; those that never can are not among them."""
         seeds = len(self._plan.seeds(self.study))
-        return seeds * sum(cell.unmade(self.study) for cell in self._cells if not cell.blocked)
+        return seeds * sum(cell.unmade(self.study) for cell in self._open if not cell.blocked)
 
     @property
     def blocked(self) -> tuple[str, ...]:
         """Why members cannot be made, a line for each cell that lacks what it is to take."""
-        return tuple(cell.blocked for cell in self._cells if cell.blocked)
+        return tuple(cell.blocked for cell in self._open if cell.blocked)
 
     def more(self, rows: Mapping[str, Row], settled: set[str]) -> tuple[Member, ...]:
         """New members to train; none as long as what they depend on is in training.
@@ -58,17 +60,20 @@ class Unfolding:
             settled: the keys of members that have ended and are not trained again.
         """
         new: list[Member] = []
-        for cell in self._cells:
+        for cell in self._open:
+            if cell.waits_for is not None and cell.waits_for not in settled:
+                continue
             if not cell.ready:
                 self._take(cell, rows, settled)
                 new += cell.members() if cell.ready else ()
-            if cell.ready and cell.search and all(member.key in settled for member in cell.search.members()):
+            if cell.ready and cell.search and not cell.waits(cell.search.members(), settled):
                 new += cell.search.next_batch(rows)
         self._resolve()
         return tuple(new)
 
     def _resolve(self) -> None:
-        if not any(cell.unmade(self.study) for cell in self._cells):
+        self._open = [cell for cell in self._open if cell.unmade(self.study)]
+        if not self._open:
             self._plan.resolve(self.study, self.members())
 
     def group(self, match: Mapping[str, Any]) -> tuple[Member, ...] | None:
@@ -94,7 +99,7 @@ class Unfolding:
         for winner in _winners(cell.cell):
             match, before = _match(winner, cell.cell), self._before[winner.study]
             group = before.group(match)
-            if group is None or any(member.key not in settled for member in group):
+            if group is None or cell.waits(group, settled):
                 return
             name = _name(self.study, winner, cell.cell, group)
             choice = self._ledger.choice(name) or choose(before.study, winner, match, group, rows)
@@ -127,6 +132,14 @@ class _Cell:
     search: CellSearch | None = None
     blocked: str = ""
     """Why it never will be ready, if that is known."""
+    waits_for: str | None = None
+    """The key of a member that had not ended when it was last looked; until it has, there is no need to look again."""
+
+    def waits(self, members: Sequence[Member], settled: set[str]) -> bool:
+        """Whether any of these members has not ended."""
+        # What was planned last ends about last, so that it is looked for seldom.
+        self.waits_for = next((member.key for member in reversed(members) if member.key not in settled), None)
+        return self.waits_for is not None
 
     def members(self) -> tuple[Member, ...]:
         return self.search.members() if self.search else self.fixed

@@ -1,6 +1,7 @@
 """Aggregates members over seeds: the cells of a study, and which of them is best."""
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ class Cell:
     def mean(self) -> dict[str, float]:
         """The mean of each metric over seeds."""
         names = dict.fromkeys(name for row in self.finished.values() for name in row.metrics)
-        averages = {name: self.average(name) for name in names}
-        return {name: average.value for name, average in averages.items() if average is not None}
+        values = {name: self.values(name).values() for name in names}
+        return {name: statistics.fmean(of_seeds) for name, of_seeds in values.items() if of_seeds}
 
 
 def _first(history: Sequence[float], target: float, mode: Mode) -> int | None:

@@ -1,4 +1,5 @@
 import logging
+import threading
 from datetime import timedelta
 
 import pyarrow as pa
@@ -108,3 +109,50 @@ def test_an_error_of_the_storage_sets_nothing_aside(ledger, storage, monkeypatch
         with pytest.raises(OSError, match="the network is down"):
             ledger.read()
     assert ledger.read().keys() == {MEMBERS[0].key}
+
+
+def test_what_is_appended_is_returned_as_it_is_read(ledger):
+    rows = [row(MEMBERS[0]), row(MEMBERS[1], status="failed", reason="diverged", metrics={}, history={})]
+    assert ledger.append(rows) == rows == list(ledger.read().values())
+
+
+def test_rows_that_were_read_are_recorded_again_as_they_are(ledger, storage):
+    """So that a ledger can be copied into another."""
+    ledger.append([row(MEMBERS[0])])
+    before = files(storage)
+    ledger.append(list(ledger.read().values()))
+    assert files(storage) == before
+
+
+def test_histories_and_configurations_are_decoded_only_for_those_who_ask(ledger, monkeypatch):
+    decoded = []
+    decode = pq.ParquetFile.read
+
+    def spy(self, columns, **options):
+        decoded.extend(columns)
+        return decode(self, columns=columns, **options)
+
+    rows = [row(member) for member in MEMBERS[:3]]
+    ledger.append(rows)
+    monkeypatch.setattr(pq.ParquetFile, "read", spy)
+    read = ledger.read()
+    assert {*decoded} == {"key", "status", "reason", "detail", "epochs", "wall_s", "ended", "metrics"}
+    decoded.clear()
+    for written in rows:
+        assert read[written.key].history == written.history
+        assert read[written.key].config == written.config
+    assert sorted(decoded) == ["config", "history"], "once a file"
+
+
+def test_files_are_requested_at_the_same_time(ledger, storage, monkeypatch):
+    """Where the storage is an object store, a request mostly waits."""
+    for member in MEMBERS[:3]:
+        ledger.append([row(member)])
+    together, read = threading.Barrier(3, timeout=30), storage.read
+
+    def waiting(path):
+        together.wait()
+        return read(path)
+
+    monkeypatch.setattr(storage, "read", waiting)
+    assert ledger.read().keys() == {member.key for member in MEMBERS[:3]}

@@ -1,0 +1,219 @@
+"""What the driver costs a member, in sweeps of 100 to 100,000 members whose training does nothing.
+
+    python benchmarks/driver.py --members 100 10000 100000 --mlflow-members 100 1000 --json driver.json
+
+The code is that of a run; only Ray and training are left out: results of 8 metrics and 20 epochs are made up, and come
+in cohorts of 64. Every size has processes of its own: one plans and trains, the next takes up what the first has
+finished, and two more do so with MLflow in an SQLite database. Processor time is of all threads, so other programs do
+not count. Memory is the most that a process has had up to then, imports of PyTorch and MLflow included. The ratio is
+of the processor time a member to that at the size before: about 1 where the cost is linear. See benchmarks/README.md.
+"""
+
+import argparse
+import contextlib
+import io
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import Report, machine, peak_mib, show, write
+from rich.console import Console
+
+from search_spaces import Sweep
+from search_spaces.space import Axis, Study
+from sweeps import frames
+from sweeps.driver import Driver
+from sweeps.ledger import Ledger
+from sweeps.plan import Cohort, Plan
+from sweeps.progress import Progress
+from sweeps.storage import Storage
+from sweeps.summary import summary
+from sweeps.tracking import Tracker
+from sweeps.tracking_uri import tracking_uri_of
+
+EPOCHS, PACK, SLOTS = 20, 64, 8
+METRICS = ("elbo", "kl", "bits_per_dim", "mse", "train_elbo", "train_kl", "test_elbo", "test_kl")
+SIZES, SEEDS = (4, 8, 16, 32), (0, 1, 2, 3, 4)
+BASE = {
+    "latent": {"family": "gaussian"},
+    "encoder": {"name": "mlp", "hidden": (8,)},
+    "decoder": {"name": "linear"},
+    "likelihood": {"name": "gaussian_fixed"},
+    "estimator": {"name": "silent"},
+    "optim": {"name": "adam"},
+    "epochs": EPOCHS,
+    "batch_size": 500,
+}
+
+
+def sweep_of(members: int) -> Sweep:
+    """A grid of so many members, rounded down to twenties: four shapes, five seeds, the rest learning rates."""
+    count = max(1, members // (len(SIZES) * len(SEEDS)))
+    rates = tuple(1e-5 * 1000 ** (index / count) for index in range(count))
+    grid = (Axis("latent.size", SIZES), Axis("optim.lr", rates))
+    study = Study(name="grid", title="A grid", source="nowhere", base=BASE, grid=grid, seeds=SEEDS)
+    return Sweep("nothing", "Training that does nothing", (study,))
+
+
+def results(cohort: Cohort) -> list[dict[str, Any]]:
+    """What a worker would report of members that were trained."""
+    found = []
+    for member in cohort.members:
+        numbers = np.random.default_rng(int(member.key, 16)).random((len(METRICS), EPOCHS))
+        history = dict(zip(METRICS, numbers.tolist(), strict=True))
+        ended = {"key": member.key, "status": "finished", "reason": None, "epochs": EPOCHS, "wall_s": 1.0}
+        found.append(ended | {"metrics": {name: each[-1] for name, each in history.items()}, "history": history})
+    return found
+
+
+class Parts:
+    """The times of the parts of a process, each a row of the report; a part that comes again adds to its row."""
+
+    def __init__(self):
+        self.rows: dict[str, Report] = {}
+
+    @contextlib.contextmanager
+    def part(self, name: str, clock: Callable[[], float] = time.process_time) -> Iterator[None]:
+        wall, processor = time.perf_counter(), clock()
+        yield
+        row = self.rows.setdefault(name, {"part": name, "wall_s": 0.0, "processor_s": 0.0})
+        row["wall_s"] += time.perf_counter() - wall
+        row["processor_s"] += clock() - processor
+        row["peak_mib"] = peak_mib()
+
+
+def trained(folder: str, members: int) -> Parts:
+    """Plans a sweep and trains all of it."""
+    parts = Parts()
+    with parts.part("plan"):
+        plan = Plan(sweep_of(members))
+    with parts.part("start"):
+        driver, storage = started(folder, plan)
+    train(driver, parts, "member")
+    with parts.part("outputs"):
+        outputs(driver, storage)
+    return parts
+
+
+def resumed(folder: str, members: int) -> Parts:
+    """Takes up a sweep that is finished, from the plan on."""
+    parts = Parts()
+    with parts.part("resume"):
+        driver, _ = started(folder, Plan(sweep_of(members)))
+    assert not driver.todo
+    return parts
+
+
+def tracked(folder: str, members: int) -> Parts:
+    """Trains a sweep with MLflow at its side. `member beside MLflow` is what training waits for."""
+    parts = Parts()
+    plan = Plan(sweep_of(members))
+    driver, storage = started(folder, plan)
+    with parts.part("MLflow"):
+        tracker = Tracker(tracking_uri_of(storage, None), plan, storage, Path("data"))
+        driver.listen(tracker)
+        tracker.start(driver.members(), driver.settled())
+        train(driver, parts, "member beside MLflow", clock=time.thread_time)
+        close(tracker)
+    return parts
+
+
+def tracked_again(folder: str, members: int) -> Parts:
+    """Takes up the runs of a sweep that MLflow has all of."""
+    parts = Parts()
+    plan = Plan(sweep_of(members))
+    driver, storage = started(folder, plan)
+    with parts.part("MLflow resume"):
+        tracker = Tracker(tracking_uri_of(storage, None), plan, storage, Path("data"))
+        tracker.start(driver.members(), driver.settled())
+        close(tracker)
+    return parts
+
+
+def started(folder: str, plan: Plan) -> tuple[Driver, Storage]:
+    """A driver that knows what is done and has formed its cohorts, as `sweeps.launch` starts it."""
+    storage = Storage(folder, plan.sweep.name)
+    storage.prepare()
+    driver = Driver(plan, Ledger(storage), retry_failed=False)
+    progress = Progress(Console(file=io.StringIO()), plan)
+    progress.found(driver.members(), driver.settled())
+    driver.listen(progress)
+    driver.begin(slots=SLOTS, pack=PACK)
+    return driver, storage
+
+
+def train(driver: Driver, parts: Parts, name: str, **options: Any) -> None:
+    """Hands out and takes back every cohort; only the driver's own time counts."""
+    while True:
+        with parts.part(name, **options):
+            cohort = driver.next()
+        if cohort is None:
+            return
+        made_up = results(cohort)
+        with parts.part(name, **options):
+            driver.ended(cohort, made_up)
+
+
+def outputs(driver: Driver, storage: Storage) -> None:
+    """The tables that a run leaves, and its summary; not the report, whose figures are another matter."""
+    members, rows = driver.members(), driver.current()
+    frames.write(storage, frames.RESULTS, frames.results_table(members, rows, {}))
+    frames.write(storage, frames.HISTORY, frames.history_table(members, rows))
+    summary(driver.plan, members, rows, driver.trained)
+
+
+def close(tracker: Tracker) -> None:
+    """Waits until MLflow has everything; raises RuntimeError where it lacks something."""
+    tracker.close("FINISHED", timeout_s=24 * 3600.0)
+    if tracker.problem:
+        raise RuntimeError(tracker.problem)
+
+
+def measured(members: int, parts: tuple[Callable[[str, int], Parts], ...]) -> list[Report]:
+    """The rows of parts that share a folder, each in a process of its own."""
+    rows: list[Report] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for part in parts:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                rows += process.submit(part, folder, members).result().rows.values()
+    size = Plan(sweep_of(members)).total() if members < 20 else members - members % 20
+    return [row | {"members": size, "member_ms": 1000 * row["processor_s"] / size} for row in rows]
+
+
+def main() -> None:
+    """Measures, prints, and writes what it was asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--members", type=int, nargs="+", default=[100, 10_000, 100_000], metavar="N")
+    parser.add_argument("--mlflow-members", type=int, nargs="*", default=[100, 1000], metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and rows there too")
+    args = parser.parse_args()
+    about = machine(torch.device("cpu"))
+    show(about)
+    print(f"{'part':<22} {'members':>8} {'wall s':>8} {'processor s':>12} {'ms a member':>12} {'ratio':>6} {'MiB':>6}")
+    report: Report = {"machine": about, "rows": []}
+    before: dict[str, float] = {}
+    sizes = [(members, (trained, resumed)) for members in args.members]
+    sizes += [(members, (tracked, tracked_again)) for members in args.mlflow_members]
+    for members, parts in sizes:
+        for row in measured(members, parts):
+            name, cost = row["part"], row["member_ms"]
+            ratio = cost / before[name] if name in before else None
+            before[name] = cost
+            print(
+                f"{name:<22} {row['members']:8} {row['wall_s']:8.2f} {row['processor_s']:12.2f} {cost:12.3f} "
+                f"{ratio or math.nan:6.2f} {row['peak_mib']:6.0f}",
+                flush=True,
+            )
+            report["rows"].append(row | {"ratio": ratio})
+    write(args.json, report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What the driver does for a cohort takes as long in a large sweep as in a small one, counted in calls of functions."""
+
+import cProfile
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from scripted import BASE, GRID, SEARCH, result
+
+from search_spaces.space import Axis, Study, Sweep, Winner
+from sweeps.driver import Driver
+from sweeps.json_log import JsonLog
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
+from sweeps.progress import Progress
+from sweeps.storage import Storage
+from sweeps.tracking import Tracker
+
+PACK = 4
+
+
+def sweep(rates: int) -> Sweep:
+    """Two members for each of so many rates, and studies that wait for them."""
+    many = dataclasses.replace(GRID, grid=(Axis("optim.lr", tuple(0.1 / (1 + index) for index in range(rates))),))
+    tuned = Study(
+        name="tuned",
+        title="Variances at the best rate",
+        source="nowhere",
+        base=BASE,
+        grid=(Axis("likelihood.variance", (0.02, 0.2)),),
+        takes=(Winner("grid", ("optim.lr",)),),
+    )
+    return Sweep("linear", "", (many, tuned, SEARCH))
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """How many functions are called to record a cohort and to hand out the next one, with everybody listening."""
+    monkeypatch.setattr(Tracker, "_work", lambda self: None)
+
+    def count(rates: int) -> int:
+        plan, place = Plan(sweep(rates)), Storage(str(tmp_path / str(rates)), "linear")
+        place.prepare()
+        driver = Driver(plan, Ledger(place), retry_failed=False)
+        tracker = Tracker("http://127.0.0.1:9", plan, place, Path("data"))
+        driver.listen(Progress(Console(file=io.StringIO()), plan), tracker, JsonLog(io.StringIO()))
+        driver.begin(slots=1, pack=PACK)
+        cohort, profile = driver.next(), cProfile.Profile()
+        for _ in range(3):  # who looks at everything once has done so
+            assert cohort is not None
+            assert len(cohort.members) == PACK
+            results = [result(member) for member in cohort.members]
+            profile = cProfile.Profile()
+            profile.runcall(driver.ended, cohort, results)
+            cohort = profile.runcall(driver.next)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    return count
+
+
+def test_a_cohort_costs_the_driver_no_more_in_a_sweep_twenty_times_as_large(calls):
+    assert calls(320) < 1.1 * calls(16)
