@@ -37,13 +37,14 @@ def check(data_sets: Collection[str], data_dir: Path, *, fetch: bool, device: st
     place = str(storage.local_path.parent) if storage.local else storage.uri
     unit = "GPU" if device == "cuda" else "CPU"
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(unit, 0) > 0]
-    ask = ray.remote(_lacking).options(num_cpus=0)
+    ask = ray.remote(_lacking)
     with _mark(storage) as mark:
         answers = {}
-        for node in nodes:
+        for node in sorted(nodes, key=lambda node: node["NodeManagerAddress"]):
             where: Any = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             arguments = (sorted(data_sets), data_dir, fetch, place, storage.name, mark)
-            answers[node["NodeManagerAddress"]] = ask.options(scheduling_strategy=where).remote(*arguments)
+            placed = ask.options(num_cpus=0, scheduling_strategy=where)
+            answers[node["NodeManagerAddress"]] = placed.remote(*arguments)
         for name, answer in answers.items():
             if problem := ray.get(answer, timeout=_ANSWER_S):
                 raise UserError(f"node {name} {problem}")
