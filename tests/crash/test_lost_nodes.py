@@ -115,6 +115,24 @@ def test_a_train_worker_that_is_killed_costs_no_member(tmp_path):
     check(storage, undisturbed(EPOCHS))
 
 
+def test_a_worker_that_shares_the_batches_of_a_member_and_is_killed_costs_no_member(tmp_path):
+    storage = tmp_path / "runs"
+    arguments = ("--seeds", "1", "--set", "optim.lr=0.01", "--set", f"epochs={EPOCHS}", "--workers", "2")
+    command = Command("--storage", storage, *arguments, cwd=tmp_path)
+    group = command.wait_for(lambda: below(command.pid, "ray::RayTrainWorker", cpu_s=4))
+    group[0].kill()
+    assert gone(group, 60)
+    code, output = command.end()
+    assert code == 0, output
+    assert output.count("What trained 1 members was lost") == 1
+    assert "5 of 5 members done, 0 failed, 5 trained now" in output
+    assert "Traceback" not in output
+    expected = undisturbed(EPOCHS)
+    for key, metrics in recorded(storage).items():
+        # Summed in another order for long.
+        assert metrics["bits_per_dim"] == pytest.approx(expected[key]["bits_per_dim"], abs=0.02)
+
+
 def test_a_cohort_whose_process_is_always_killed_fails_as_lost_and_the_others_finish(tmp_path, monkeypatch):
     storage, trained = tmp_path / "runs", Epochs(tmp_path, monkeypatch)
     arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--max-concurrent", "1")

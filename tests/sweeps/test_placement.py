@@ -13,7 +13,7 @@ from scripted import SMALL
 
 from sweeps import execute
 from sweeps.errors import UserError
-from sweeps.plan import Cohort, Plan, group
+from sweeps.plan import Cohort, Plan
 from trainables import ray_train
 from trainables.capacity import USABLE, Footprint, footprint
 from trainables.config import TrainingConfig
@@ -34,7 +34,7 @@ class Work:
     """Hands out two cohorts and keeps what comes back."""
 
     def __init__(self):
-        self.queue = deque(group(MEMBERS, slots=2))
+        self.queue = deque((Cohort(MEMBERS[:4]), Cohort(MEMBERS[4:])))
         self.running = 0
         self.results: list[dict] = []
 
@@ -98,6 +98,38 @@ def test_cpus_are_not_shared(gpu):
         execute._resources("cpu", 1, None, 2)
     assert execute._resources("cpu", 1, None, 1).memory_share == 1 / 2
     assert execute._resources("cpu", 1, 1, 1).memory_share == 1
+
+
+def failing_in_one_worker():
+    """A trial of two workers, one of which fails while the other waits for it."""
+
+    def loop() -> None:
+        import torch.distributed as dist
+        from ray import train
+
+        if train.get_context().get_world_rank() == 1:
+            raise ray_train.WorkerError("out_of_memory", "CUDA out of memory, and where")
+        dist.barrier()
+
+    def trial(config: dict[str, str]) -> None:
+        from ray import train
+        from ray.train.torch import TorchTrainer
+
+        scratch = ray_train.Task.from_json(config["task"]).scratch
+        run_config = train.RunConfig(name="group", storage_path=scratch)
+        TorchTrainer(loop, scaling_config=train.ScalingConfig(num_workers=2), run_config=run_config).fit()
+
+    return trial
+
+
+@pytest.mark.slow
+def test_the_reason_why_one_worker_failed_is_that_of_its_members(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(execute, "trial", failing_in_one_worker())
+    work, resources = Work(), execute.Resources("cpu", slots=1, workers=2)
+    execute.execute(work, resources, execute.Places(str(tmp_path), tmp_path))
+    found = {(result["status"], result["reason"], result["detail"]) for result in work.results}
+    assert found == {("failed", "out_of_memory", "CUDA out of memory, and where")}
+    assert len(work.results) == len(MEMBERS)
 
 
 # --- how many members fit --------------------------------------------------------------------------------------------
