@@ -20,6 +20,7 @@ from search_spaces.scale import SCALES, reduced
 from search_spaces.searched import searched
 from search_spaces.space import Config, Sampler, Study, merge, nested
 from sweeps.errors import UserError
+from sweeps.precision import complete
 from trainables.config import TrainingConfig, explain
 from trainables.data import DATASETS
 from trainables.halving import Halving
@@ -257,7 +258,7 @@ class Plan:
 
     def _validated(self, study: Study, config: Config) -> TrainingConfig:
         try:
-            resolved = TrainingConfig.model_validate(config)
+            resolved = complete(config)
             DATASETS[resolved.data.name]
         except ValidationError as error:
             raise UserError(f"study {study.name!r}: {explain(error)}") from None
@@ -309,7 +310,7 @@ def _known_from_start(study: Study) -> bool:
 def _fields(config: Config) -> set[str]:
     """The dotted paths that a configuration has once its defaults are filled in."""
     try:
-        return set(TrainingConfig.model_validate(config).flat())
+        return set(complete(config).flat())
     except ValidationError:
         return set()  # told later, with the study's name
 
