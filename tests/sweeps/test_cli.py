@@ -27,6 +27,9 @@ MISTAKES = [
     (["quickstart", "--seeds", "0"], "--seeds"),
     (["quickstart", "--pack", "many"], "--pack"),
     (["quickstart", "--device", "tpu"], "--device"),
+    (["quickstart", "--precision", "fp16"], "--precision is one of auto, float32, bf16.*'fp16'"),
+    (["quickstart", "--precision", "bf16", "--set", "precision=bf16"], "--precision and --set precision"),
+    (["quickstart", "--set", "precision=fp16"], "precision.*fp16"),
     (["quickstart", "--no-such-option"], "no-such-option"),
 ]
 
