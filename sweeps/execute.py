@@ -63,6 +63,10 @@ class Work(Protocol):
         """Whether there never will be another one."""
         ...
 
+    def waiting(self) -> int:
+        """How many cohorts wait to be handed out."""
+        ...
+
     def resize(self, slots: int) -> None:
         """From now on so many cohorts can be trained at the same time."""
         ...
@@ -84,7 +88,6 @@ class Resources:
     slots: int
     """How many cohorts run at the same time."""
     workers: int = 1
-    threads: int = 1
     max_concurrent: int | None = None
     per_gpu: int = 1
     """How many cohorts, or workers of one, share a GPU."""
@@ -93,6 +96,15 @@ class Resources:
         """The same, with as many slots as there are now that nodes may have come or gone."""
         places = _units("GPU") * self.per_gpu if self.device == "cuda" else _units("CPU")
         return replace(self, slots=_slots(places, self.workers, self.max_concurrent))
+
+    def threads(self, cohorts: int) -> int:
+        """How many threads one of so many cohorts computes with: where there are fewer than CPUs, the rest is shared out.
+
+        On several nodes it is one, since Ray decides which cohorts meet on a node.
+        """
+        if self.device == "cuda" or self.workers > 1 or sum(node["Alive"] for node in ray.nodes()) > 1:
+            return 1
+        return max(1, self.slots // cohorts)
 
     @property
     def memory_share(self) -> float:
@@ -108,7 +120,7 @@ class Resources:
             # Its workers hold the CPUs and GPUs: a trial that held a part of one would wait for them for ever. Tune
             # wants something, so a mebibyte of memory.
             return {"memory": 2**20}
-        return {"CPU": 1, "GPU": 1 / self.per_gpu} if self.device == "cuda" else {"CPU": self.threads}
+        return {"CPU": 1, "GPU": 1 / self.per_gpu} if self.device == "cuda" else {"CPU": 1}
 
 
 @contextlib.contextmanager
@@ -264,7 +276,7 @@ class _Dispatcher(Searcher):
             checkpoints=self._checkpoints(cohort),
             checkpoint_every_s=self._places.checkpoint_every_s,
             workers=self._resources.workers,
-            threads=self._resources.threads,
+            threads=self._resources.threads(1 + len(self._live) + self._work.waiting()),
             scratch=self._scratch,
             halving=asdict(cohort.halving) if cohort.halving else None,
             per_gpu=self._resources.per_gpu,

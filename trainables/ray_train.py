@@ -248,7 +248,7 @@ def trial(config: dict[str, str]) -> None:
 
         loop = _worker_loop
         on_gpu = task.device == "cuda"
-        resources = {"CPU": 1, "GPU": 1 / task.per_gpu} if on_gpu else {"CPU": task.threads}
+        resources = {"CPU": 1, "GPU": 1 / task.per_gpu} if on_gpu else {"CPU": 1}
         scaling = train.ScalingConfig(num_workers=task.workers, use_gpu=on_gpu, resources_per_worker=resources)
         run_config.callbacks = [TuneReportCallback()]
     TorchTrainer(loop, train_loop_config={"task": config["task"]}, scaling_config=scaling, run_config=run_config).fit()

@@ -45,6 +45,9 @@ class Work:
     def exhausted(self) -> bool:
         return not self.queue and not self.running
 
+    def waiting(self) -> int:
+        return len(self.queue)
+
     def resize(self, slots: int) -> None:
         pass
 
@@ -130,6 +133,13 @@ def test_the_reason_why_one_worker_failed_is_that_of_its_members(gpu, monkeypatc
     found = {(result["status"], result["reason"], result["detail"]) for result in work.results}
     assert found == {("failed", "out_of_memory", "CUDA out of memory, and where")}
     assert len(work.results) == len(MEMBERS)
+
+
+def test_cohorts_share_out_the_cores_that_nobody_else_needs(gpu):
+    eight = execute.Resources("cpu", slots=8)
+    assert [eight.threads(cohorts) for cohorts in (1, 2, 3, 8, 100)] == [8, 4, 2, 1, 1]
+    assert execute.Resources("cuda", slots=8).threads(1) == 1
+    assert execute.Resources("cpu", slots=8, workers=2).threads(1) == 1
 
 
 # --- how many members fit --------------------------------------------------------------------------------------------
