@@ -21,6 +21,7 @@ from trainables import objective
 from trainables.compiled import compiler_at_hand, program
 from trainables.config import TrainingConfig
 from trainables.data import Images
+from trainables.ieee import ieee_float32
 from trainables.models.normalization import BatchNorm
 from trainables.objective import VAE, Tensors
 from trainables.optim import Coefficients, Group, coefficients
@@ -168,6 +169,7 @@ class Cohort:
 
     # --- training ----------------------------------------------------------------------------------------------------
 
+    @ieee_float32()
     def train_epoch(self) -> dict[str, np.ndarray]:
         """One pass over the training images, then an evaluation on the validation images.
 
@@ -220,7 +222,8 @@ class Cohort:
         """A step of a turn's members on a batch of some images."""
         if rows not in turn.programs:
             assert turn.feed is not None  # given at the beginning of the epoch
-            step = Step(self.config, self._model, self.groups, moving, rows, self.dtype, self.shards)
+            layouts = {name: group.layout for name, group in self.groups.items()}
+            step = Step(self.config, self._model, layouts, moving, rows, self.dtype, self.shards)
             key = (self.config.shape_key(), moving, rows, self.dtype)
             turn.programs[rows] = (
                 program(step, key, turn.state, turn.feed) if self._compiled else partial(step, turn.state, turn.feed)
@@ -246,6 +249,7 @@ class Cohort:
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
+    @ieee_float32()
     def test_metrics(self) -> dict[str, np.ndarray]:
         """Metrics on the test images, each [M] float64, of the members as they stand; none without such images.
 
@@ -283,7 +287,7 @@ class Cohort:
             which = turn.which
             yield Snapshot(
                 config=self.config,
-                parameters={n: v[which] for group in self.groups.values() for n, v in group.named(group.flat).items()},
+                parameters={n: v[which] for group in self.groups.values() for n, v in group.named().items()},
                 buffers={name: value[which] for name, value in self._buffers.items()},
                 knobs={path: value[which].to(self.dtype) for path, value in epoch_knobs.items()},
                 images=self._images[split],
@@ -317,7 +321,7 @@ class Cohort:
         """Parameters and buffers of all members by name in the model, each [M, ...]; views, not copies."""
         named = dict(self._buffers)
         for group in self.groups.values():
-            named |= group.named(group.flat)
+            named |= group.named()
         return named
 
     def member_state(self, member: int) -> Tensors:

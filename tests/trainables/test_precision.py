@@ -8,6 +8,8 @@ from torch import nn
 
 from trainables.cohort import Cohort
 from trainables.data import Images
+from trainables.diagnostics import measure
+from trainables.ieee import ieee_float32
 from trainables.models.normalization import BatchNorm
 from trainables.objective import call
 
@@ -85,3 +87,47 @@ def test_batch_normalization_keeps_its_statistics_in_float32():
     assert layer(x.bfloat16()).dtype == torch.float32
     assert layer.running_mean.dtype == torch.float32
     torch.testing.assert_close(layer.running_mean, 0.1 * x.bfloat16().float().mean((0, 2, 3)))
+
+
+# --- float32 is IEEE float32 -----------------------------------------------------------------------------------------
+
+
+def lowered() -> tuple[bool, str]:
+    """Whether cuDNN may compute float32 in tf32, and what matrix products of float32 are computed in."""
+    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+
+@pytest.fixture
+def told_to_lower():
+    before = lowered()
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("medium")
+    yield lowered()
+    torch.backends.cudnn.allow_tf32 = before[0]
+    torch.set_float32_matmul_precision(before[1])
+
+
+@pytest.mark.parametrize("what", ["train_epoch", "test_metrics", "measure"])
+def test_nothing_is_lowered_unasked(what, told_to_lower, monkeypatch):
+    cohort = Cohort(configs("float32"), Images(DENSE[:50], DENSE[50:], DENSE[50:]))
+    seen = set()
+
+    def look(*args, **options):
+        seen.add(lowered())
+        return call(*args, **options)
+
+    monkeypatch.setattr("trainables.objective.call", look)
+    assert told_to_lower == (True, "medium")
+    measure(cohort, ["iw_bound"], draws=2) if what == "measure" else getattr(cohort, what)()
+    assert seen == {(False, "highest")}
+    assert lowered() == told_to_lower
+
+
+def test_settings_are_put_back_after_an_error(told_to_lower):
+    @ieee_float32()
+    def fails():
+        raise ZeroDivisionError(lowered())
+
+    with pytest.raises(ZeroDivisionError, match="False, 'highest'"):
+        fails()
+    assert lowered() == told_to_lower

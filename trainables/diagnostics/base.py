@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
+from trainables.ieee import ieee_float32
 from trainables.objective import VAE, Tensors, call, reconstruction, sub_knobs
 from trainables.registry import Registry
 from trainables.snapshot import Snapshot
@@ -45,6 +46,7 @@ def diagnostic(*metrics: str) -> Callable[[Callable[..., Tensors]], Callable[...
     return add
 
 
+@ieee_float32()
 def measure(cohort: Cohort, names: Iterable[str], *, draws: int | None = None) -> dict[str, np.ndarray]:
     """Metrics of some diagnostics of a cohort's members as they stand, each [M] float64; NaN for diverged members.
 
