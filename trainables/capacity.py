@@ -4,6 +4,7 @@ A cohort's memory is a fixed part and one that each member adds. On a GPU the al
 a CPU every tensor is followed from its making to its end, which needs no quiet machine.
 """
 
+import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,7 +57,11 @@ def footprint(config: TrainingConfig, size: Size, device: torch.device, **option
 
 def free_bytes(device: torch.device) -> int:
     """Memory of a device that nobody uses."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    gc.collect()
+    torch.cuda.empty_cache()  # what this process used before, and still holds
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def _peak(config: TrainingConfig, size: Size, members: int, device: torch.device, options: dict[str, Any]) -> int:

@@ -95,18 +95,11 @@ class Weights(NamedTuple):
         parameters.mul_(c.keep).addcdiv_(mean * -c.rate, denominator)
 
 
-class Group:
-    """One optimizer's parameters for all members, flat [M, P], with their moments.
+class Layout(NamedTuple):
+    """Which parameters lie where in a flat tensor."""
 
-    Args:
-        stacked: parameters by name, each [M, *shape].
-    """
-
-    def __init__(self, stacked: dict[str, Tensor]):
-        self.names = list(stacked)
-        self.shapes = [value.shape[1:] for value in stacked.values()]
-        self.flat = torch.cat([value.reshape(len(value), -1) for value in stacked.values()], dim=1)
-        self.mean, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+    names: list[str]
+    shapes: list[torch.Size]
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of flat [m, P] by name, each [m, *shape]."""
@@ -115,6 +108,23 @@ class Group:
             name: piece.unflatten(1, shape) if shape else piece[:, 0]
             for name, shape, piece in zip(self.names, self.shapes, pieces, strict=True)
         }
+
+
+class Group:
+    """One optimizer's parameters for all members, flat [M, P], with their moments.
+
+    Args:
+        stacked: parameters by name, each [M, *shape].
+    """
+
+    def __init__(self, stacked: dict[str, Tensor]):
+        self.layout = Layout(list(stacked), [value.shape[1:] for value in stacked.values()])
+        self.flat = torch.cat([value.reshape(len(value), -1) for value in stacked.values()], dim=1)
+        self.mean, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+
+    def named(self) -> dict[str, Tensor]:
+        """Views of the parameters by name, each [M, *shape]."""
+        return self.layout.named(self.flat)
 
     def keep(self, members: Tensor) -> None:
         """Drops all members but those at these positions [m]."""

@@ -167,7 +167,8 @@ def train_cohort(
 
 
 def _check_memory(configs: list[TrainingConfig], device: torch.device, data_dir: Path, share: float) -> None:
-    needed = footprint(configs[0], size_of(configs[0].data.name, data_dir), device)
+    # Not compiled, which would take longer than it is worth for two steps; that only ever needs less.
+    needed = footprint(configs[0], size_of(configs[0].data.name, data_dir), device, compiled=False)
     if (fit := needed.largest(round(share * free_bytes(device)))) < len(configs):
         raise TooManyError(fit, len(configs))
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from trainables import objective
 from trainables.config import TrainingConfig
 from trainables.objective import Tensors
-from trainables.optim import Coefficients, Group, Weights
+from trainables.optim import Coefficients, Layout, Weights
 from trainables.pixels import observed
 from trainables.shards import ALONE, Shards
 from trainables.streams import Purpose, Streams
@@ -62,6 +62,8 @@ class Feed(NamedTuple):
 class Step:
     """A step on a batch of `rows` images; the first one of an epoch finds `state.step` at 0.
 
+    It holds no tensor of a cohort's: what is made of it is kept for other cohorts, and must keep none of them alive.
+
     config: any member of the cohort; only its shape fields are read.
     moving: the groups that are trained; the others cost no backward pass.
     shards: of each batch this process's share is taken, and sums are over all processes.
@@ -69,7 +71,7 @@ class Step:
 
     config: TrainingConfig
     model: nn.Module
-    groups: Mapping[str, Group]
+    layouts: Mapping[str, Layout]
     moving: tuple[str, ...]
     rows: int
     dtype: torch.dtype
@@ -117,7 +119,7 @@ class Step:
                 flat = weights.parameters
                 if name in self.moving:
                     flat = leaves[name] = flat.detach().requires_grad_()
-                tensors |= self.groups[name].named(flat)
+                tensors |= self.layouts[name].named(flat)
             sums = lift(objective.training_loss, self.config, self.model)(tensors, x, noise, knobs)
             loss = sums.loss / self.rows
             gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))

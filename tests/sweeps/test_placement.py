@@ -160,7 +160,7 @@ def reported(task: ray_train.Task) -> list[dict[str, Any]]:
 
 
 def test_a_cohort_that_would_not_fit_says_how_many_would_and_trains_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_train, "footprint", lambda *_: Footprint(fixed=100, member=10))
+    monkeypatch.setattr(ray_train, "footprint", lambda *_, **__: Footprint(fixed=100, member=10))
     monkeypatch.setattr(ray_train, "free_bytes", lambda device: 400)
     results = reported(task(tmp_path, memory_share=0.5))  # 0.8 * 200 - 100 leave room for six
     assert [result["fit"] for result in results] == [6] * len(MEMBERS)
@@ -170,7 +170,7 @@ def test_a_cohort_that_would_not_fit_says_how_many_would_and_trains_nothing(tmp_
 
 
 def test_a_cohort_of_a_given_size_is_not_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_train, "footprint", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(ray_train, "footprint", lambda *_, **__: pytest.fail("asked"))
     assert {result["status"] for result in reported(task(tmp_path))} == {"finished"}
 
 

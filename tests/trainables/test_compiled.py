@@ -1,5 +1,8 @@
 """Compiled steps against eager ones, and that a step looks at no value."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +32,20 @@ def images(train: int = 25, colours: int = 1, size: int = 8) -> Images:
 def members(count: int, *args, **changes) -> list[TrainingConfig]:
     common = {"batch_size": 10, "epochs": 3, "optim": {"name": "radam", "lr": 1e-3}} | changes
     return [member(*args, seed=seed, **common) for seed in range(count)]
+
+
+def test_what_was_compiled_for_a_cohort_does_not_keep_it_in_memory(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)  # what is recorded runs as it is
+    kept: dict = {}
+    monkeypatch.setattr(compiled, "_programs", kept)
+    cohort = Cohort(members(2), images(), compiled=True)
+    cohort.train_epoch()
+    tensors = [weakref.ref(value) for group in cohort.groups.values() for value in (group.flat, group.mean)]
+    assert kept
+    assert all(reference() is not None for reference in tensors)
+    del cohort
+    gc.collect()
+    assert [reference() for reference in tensors] == [None] * len(tensors)
 
 
 # --- no value is looked at -------------------------------------------------------------------------------------------

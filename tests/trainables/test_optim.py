@@ -152,7 +152,7 @@ def test_update_touches_only_its_members():
 def test_named_views_share_memory_with_the_flat_parameters():
     stacked_parameters = {"weight": torch.randn(2, 3, 4), "bias": torch.randn(2, 3), "scale": torch.randn(2)}
     group = Group(stacked_parameters)
-    views = group.named(group.flat)
+    views = group.named()
     assert list(views) == list(stacked_parameters)
     for name, value in stacked_parameters.items():
         assert torch.equal(views[name], value)
