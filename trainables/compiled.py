@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 Function = Callable[..., None]
-"""Of (nested) tensors, some of which it changes in place."""
+"""Of (nested) tensors; it changes none in place but those of its first argument."""
 
 _programs: dict[Hashable, Function] = {}
 
@@ -83,12 +83,12 @@ class Replayed:
     """A function of fixed tensors, captured as a CUDA graph: one launch for all its kernels.
 
     Args:
-        function: of `args`, which it may change in place; capturing leaves them as they were.
+        function: what is captured; capturing leaves the arguments as they were.
         args: the very tensors that every replay reads and changes.
     """
 
     def __init__(self, function: Function, *args: Any):
-        tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in tree_leaves(args[0]) if isinstance(leaf, Tensor)]
         before = [tensor.clone() for tensor in tensors]
         # Kernels are compiled and libraries initialised on a side stream first, as capturing demands.
         side = torch.cuda.Stream()
