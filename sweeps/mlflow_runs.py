@@ -31,13 +31,15 @@ from search_spaces import Sweep
 from search_spaces.space import Study
 from sweeps import datasets, models, sessions
 from sweeps.ledger import Row, now
+from sweeps.mlflow_known import known_runs
 from sweeps.plan import Member
 from sweeps.scratch import scratch_folder
 from sweeps.storage import Storage
 from sweeps.tracking_uri import artifacts, database, of_database, relocate
 from trainables.data import DataError
 
-_METRICS_PER_CALL = 1000
+_METRICS_PER_CALL = 800
+"""MLflow takes 1,000 metrics, parameters and tags a call, and would divide more of them within an epoch."""
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # what the user interface shows first
 Name = tuple[str, str]
@@ -78,6 +80,8 @@ class Runs:
         """Status and reason of runs that are not open."""
         self._logged: dict[str, int] = {}
         """The last epoch of each run that was touched."""
+        self._without_params: set[str] = set()
+        """Runs that were touched, but whose parameters come with the first metrics: each call takes milliseconds."""
         self._open: set[str] = set()
         self._made: set[str] = set()
         """Runs that have no earlier writer."""
@@ -95,28 +99,20 @@ class Runs:
     def _adopt(self) -> dict[str, str]:
         """Finds the members' runs that earlier writers left; returns the other runs by kind."""
         parents: dict[str, str] = {}
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], "", max_results=5000, order_by=["attributes.start_time DESC"], page_token=token
-            )
-            for run in page:
-                tags, run_id = run.data.tags, run.info.run_id
-                if tags.get("kind") == "member" and "key" in tags:
-                    name = (tags.get("study", ""), tags["key"])
-                    if name in self.run_ids:
-                        # One that was deleted by hand, and came back with its experiment. The newest was found first.
-                        self._client.delete_run(run_id)
-                        continue
-                    self.run_ids[name] = run_id
-                    self._ends[name] = (run.info.status, tags.get("reason"))
-                    if run.info.status == "RUNNING":  # its driver was killed, or its writer gave up
-                        self._client.set_terminated(run_id, "KILLED")
-                elif "kind" in tags:
-                    parents[tags["kind"]] = run_id
-            token = page.token
-            if not token:
-                return parents
+        for run in known_runs(self._client, self._uri, self._experiment):
+            if run.tags.get("kind") == "member" and "key" in run.tags:
+                name = (run.tags.get("study", ""), run.tags["key"])
+                if name in self.run_ids:
+                    # One that was deleted by hand, and came back with its experiment. The newest was found first.
+                    self._client.delete_run(run.run_id)
+                    continue
+                self.run_ids[name] = run.run_id
+                self._ends[name] = (run.status, run.tags.get("reason"))
+                if run.status == "RUNNING":  # its driver was killed, or its writer gave up
+                    self._client.set_terminated(run.run_id, "KILLED")
+            elif "kind" in run.tags:
+                parents[run.tags["kind"]] = run.run_id
+        return parents
 
     def _parent(self, known: Mapping[str, str], kind: str, name: str, tags: dict[str, str], parent: str | None) -> str:
         run_id = known.get(kind)
@@ -152,8 +148,7 @@ class Runs:
             self._open.add(run_id)
         if run_id not in self._logged:
             # A run that an earlier writer made may lack anything; a parameter may be logged twice, a step may not.
-            params = [Param(path, str(value)) for path, value in member.config.flat().items()]
-            self._client.log_batch(run_id, params=params)
+            self._without_params.add(run_id)
             self._log_inputs(run_id, member)
             steps = [] if made else self._client.get_metric_history(run_id, "elbo")
             self._logged[run_id] = max((metric.step for metric in steps), default=0)
@@ -174,15 +169,29 @@ class Runs:
         else:
             self._client.log_inputs(run_id, list(inputs))
 
-    def _log(self, run_id: str, since: int, history: Mapping[str, Sequence[float] | np.ndarray]) -> None:
+    def _log(
+        self,
+        member: Member,
+        run_id: str,
+        since: int,
+        history: Mapping[str, Sequence[float] | np.ndarray],
+        tags: Mapping[str, str] = {},
+    ) -> None:
+        """Adds what a run lacks of the metrics after epoch `since`, its parameters and tags, in as few calls as can be:
+        each takes milliseconds."""
         logged = self._logged[run_id]
         if since > logged:
             return  # reports before this one were lost; the end of the member brings them all
         last = since + max(map(len, history.values()), default=0)
         epochs_per_call = max(1, _METRICS_PER_CALL // max(1, len(history)))
         timestamp = int(time.time() * 1000)
-        # Whole epochs a call: a call is taken whole or not at all, so that what is logged never ends within an epoch.
-        for first in range(logged + 1, last + 1, epochs_per_call):
+        flat = member.config.flat() if run_id in self._without_params else {}
+        params, run_tags = (
+            [Param(path, str(value)) for path, value in flat.items()],
+            [RunTag(*tag) for tag in tags.items()],
+        )
+        # Whole epochs a call: its metrics are taken all or none, so that what is logged never ends within an epoch.
+        for first in range(logged + 1, last + 1, epochs_per_call) or (last + 1,):
             steps = range(first, min(first + epochs_per_call, last + 1))
             metrics = [
                 Metric(name, float(values[step - since - 1]), timestamp, step)
@@ -190,13 +199,16 @@ class Runs:
                 for name, values in history.items()
                 if np.isfinite(values[step - since - 1])
             ]
-            self._client.log_batch(run_id, metrics=metrics)
-            self._logged[run_id] = steps[-1]
+            self._client.log_batch(run_id, metrics=metrics, params=params, tags=run_tags)
+            params, run_tags = [], []
+            self._without_params.discard(run_id)
+            self._logged[run_id] = max(logged, steps.stop - 1)
 
     def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
         """Adds metrics [epochs, M] of the epochs after `since`."""
         for index, member in enumerate(members):
-            self._log(self._member_run(member), since, {name: values[:, index] for name, values in history.items()})
+            of_member = {name: values[:, index] for name, values in history.items()}
+            self._log(member, self._member_run(member), since, of_member)
 
     def complete(self, ended: Iterable[tuple[Member, Row]]) -> None:
         """Brings the runs of members that have ended to what their rows say."""
@@ -205,11 +217,9 @@ class Runs:
             if self._ends.get(name) == end:
                 continue
             run_id = self._member_run(member, row)
-            self._log(run_id, 0, dict(row.history))
             tags = {} if run_id in self._made else self._origin(row.ended)
             tags |= {"reason": row.reason} if row.reason is not None else {}
-            if tags:
-                self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
+            self._log(member, run_id, 0, dict(row.history), tags)
             self._client.set_terminated(run_id, _STATUS[row.status], _milliseconds(row.ended))
             self._open.discard(run_id)
             self._ends[name] = end

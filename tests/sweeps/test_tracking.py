@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from scripted import SMALL, result, row
 
 from search_spaces import Sweep
 from sweeps import mlflow_runs, sessions, tracking
+from sweeps.mlflow_known import known_runs
 from sweeps.plan import Overrides, Plan
 from sweeps.tracking import Tracker
 from sweeps.tracking_uri import of_database
@@ -175,17 +177,17 @@ def test_where_answers_are_lost_nothing_is_missing_or_doubled_in_the_end(tracker
     assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
 
 
-def test_after_a_pause_a_server_that_was_away_gets_everything(tracker, monkeypatch):
+def test_after_a_pause_a_server_that_was_away_gets_everything(tracker, sweep, monkeypatch):
     monkeypatch.setattr(tracking, "RETRY_AFTER_S", 3600.0)
     t = tracker()
     with monkeypatch.context() as away:
-        away.setattr(MlflowClient, "search_runs", lambda *_, **__: 1 / 0)
+        away.setattr(MlflowClient, "get_experiment_by_name", lambda *_, **__: 1 / 0)
         t.start(MEMBERS, {})
         settle(t)
     assert t.problem == "ZeroDivisionError: division by zero"
     t.ended(MEMBERS, {member.key: row(member) for member in MEMBERS})
     settle(t)
-    assert tracker.runs() == []  # the pause is not over
+    assert tracker.client.get_experiment_by_name(sweep.name) is None  # the pause is not over
     t.close("FINISHED")
     assert t.problem is None
     assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
@@ -208,10 +210,75 @@ def test_a_long_history_is_cut_between_epochs(tracker, monkeypatch):
     t = tracker()
     t.start(MEMBERS[:1], {MEMBERS[0].key: row(MEMBERS[0], history=metrics(7))})
     t.close("FINISHED")
-    assert [size for size in sizes if size] == [4, 4, 4, 2]
+    assert sizes == [4, 4, 4, 2]
     (run,) = t.run_ids.values()
     for name in ("elbo", "kl"):
         assert [m.step for m in tracker.client.get_metric_history(run, name)] == list(range(1, 8))
+
+
+def test_a_members_run_takes_four_calls(tracker, monkeypatch):
+    """Each takes milliseconds, and for each the database writes to its disk."""
+    calls = []
+    for name in ("create_run", "log_batch", "log_inputs", "set_terminated", "update_run", "set_tag", "log_param"):
+        working = getattr(MlflowClient, name)
+
+        def spy(self, *arguments, working=working, name=name, **options):
+            calls.append(name)
+            return working(self, *arguments, **options)
+
+        monkeypatch.setattr(MlflowClient, name, spy)
+    t = tracker()
+    t.start([], {})
+    settle(t)
+    calls.clear()
+    failed = row(MEMBERS[0], status="failed", reason="diverged", history=metrics(7))
+    t.ended(MEMBERS[:1], {MEMBERS[0].key: failed})
+    settle(t)
+    assert calls == ["create_run", "log_inputs", "log_batch", "set_terminated"]
+    t.close("FINISHED")
+    (run,) = by_kind(tracker.runs())["member"]
+    assert run.data.tags["reason"] == "diverged"
+    assert run.data.params.keys() == MEMBERS[0].config.flat().keys()
+    assert steps(tracker, t) == [list(range(1, 8))]
+
+
+def test_parameters_tags_and_whole_epochs_fit_into_a_call(tracker, monkeypatch):
+    """MLflow takes 1,000 things a call, and divides more of them wherever they come to 1,000."""
+    taken = []
+    store = SqlAlchemyStore.log_batch
+
+    def spy(self, run_id, metrics, params, tags):
+        taken.append(sorted({metric.step for metric in metrics}))
+        return store(self, run_id, metrics, params, tags)
+
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", spy)
+    t = tracker()
+    history = {f"metric_{index}": list(map(float, range(200))) for index in range(9)}
+    failed = row(MEMBERS[0], status="failed", reason="diverged", epochs=200, history=history)
+    t.start(MEMBERS[:1], {MEMBERS[0].key: failed})
+    t.close("FINISHED")
+    assert t.problem is None
+    assert [step for steps in taken for step in steps] == list(range(1, 201)), "no epoch is in two calls"
+
+
+def test_runs_are_found_alike_in_the_database_and_by_the_client(tracker, database, sweep):
+    t = tracker()
+    rows = {member.key: row(member) for member in MEMBERS}
+    rows[MEMBERS[1].key] = row(MEMBERS[1], status="failed", reason="diverged")
+    t.start(MEMBERS[:2], rows)
+    t.progressed(MEMBERS[2:], 0, history(MEMBERS[2:], 1))
+    stop(t)
+    experiment = tracker.client.get_experiment_by_name(sweep.name).experiment_id
+    tracker.client.delete_run(t.run_ids["grid", MEMBERS[0].key])
+    tracker.client.create_run(experiment)  # somebody else's
+    found = known_runs(tracker.client, database, experiment)
+    assert found == known_runs(tracker.client, "http://127.0.0.1:9", experiment)
+    assert {(run.tags["kind"], run.status, run.tags.get("reason")) for run in found} == {
+        ("sweep", "RUNNING", None),
+        ("study grid", "RUNNING", None),
+        ("member", "FAILED", "diverged"),
+        ("member", "RUNNING", None),
+    }
 
 
 def test_a_failed_member_that_is_trained_again_loses_its_reason(tracker):
