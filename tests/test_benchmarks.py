@@ -12,7 +12,13 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 SMALL = {
     "silent": ["--latents", "4", "--encoder", "mlp", "--rounds", "2", "--steps", "1"],
     "packing": ["--models", "mlp-4x8", "--steps", "1", "--rounds", "1", "--largest", "1", "--seconds", "0"],
+    "convolutions": ["--layers", "residual", "--members", "2", "--rounds", "1"],
+    "precision": [
+        *["--models", "mlp-4x8", "--seeds", "2", "--epochs", "2", "--limit", "200"],
+        *["--stand-in", "mnist=digits28", "--data-dir", "nowhere"],
+    ],
     "loop": ["--images", "200", "--epochs", "1", "--workers", "0", "--data-dir", "nowhere"],
+    "driver": ["--members", "20", "40", "--mlflow-members", "20"],
     "sweep_overhead": ["--epochs", "1", "--ordinary-members", "1"],
 }
 
