@@ -12,7 +12,7 @@ of the processor time a member to that at the size before: about 1 where the cos
 import argparse
 import contextlib
 import io
-import math
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -91,7 +91,7 @@ class Parts:
 
 def trained(folder: str, members: int) -> Parts:
     """Plans a sweep and trains all of it."""
-    parts = Parts()
+    parts = warm()
     with parts.part("plan"):
         plan = Plan(sweep_of(members))
     with parts.part("start"):
@@ -104,7 +104,7 @@ def trained(folder: str, members: int) -> Parts:
 
 def resumed(folder: str, members: int) -> Parts:
     """Takes up a sweep that is finished, from the plan on."""
-    parts = Parts()
+    parts = warm()
     with parts.part("resume"):
         driver, _ = started(folder, Plan(sweep_of(members)))
     assert not driver.todo
@@ -113,11 +113,15 @@ def resumed(folder: str, members: int) -> Parts:
 
 def tracked(folder: str, members: int) -> Parts:
     """Trains a sweep with MLflow at its side. `member beside MLflow` is what training waits for."""
-    parts = Parts()
+    from sweeps.mlflow_runs import create_database
+
+    parts = warm()
     plan = Plan(sweep_of(members))
     driver, storage = started(folder, plan)
+    uri = tracking_uri_of(storage, None)
+    create_database(uri)
     with parts.part("MLflow"):
-        tracker = Tracker(tracking_uri_of(storage, None), plan, storage, Path("data"))
+        tracker = Tracker(uri, plan, storage, Path("data"))
         driver.listen(tracker)
         tracker.start(driver.members(), driver.settled())
         train(driver, parts, "member beside MLflow", clock=time.thread_time)
@@ -127,7 +131,9 @@ def tracked(folder: str, members: int) -> Parts:
 
 def tracked_again(folder: str, members: int) -> Parts:
     """Takes up the runs of a sweep that MLflow has all of."""
-    parts = Parts()
+    import sweeps.mlflow_runs  # noqa: F401  # takes seconds
+
+    parts = warm()
     plan = Plan(sweep_of(members))
     driver, storage = started(folder, plan)
     with parts.part("MLflow resume"):
@@ -135,6 +141,13 @@ def tracked_again(folder: str, members: int) -> Parts:
         tracker.start(driver.members(), driver.settled())
         close(tracker)
     return parts
+
+
+def warm() -> Parts:
+    """What is done once in a process is done, and counts for no part."""
+    logging.getLogger("sweeps").setLevel(logging.ERROR)  # there is no checkpoint to register a model from
+    Plan(sweep_of(1))
+    return Parts()
 
 
 def started(folder: str, plan: Plan) -> tuple[Driver, Storage]:
@@ -183,7 +196,7 @@ def measured(members: int, parts: tuple[Callable[[str, int], Parts], ...]) -> li
         for part in parts:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 rows += process.submit(part, folder, members).result().rows.values()
-    size = Plan(sweep_of(members)).total() if members < 20 else members - members % 20
+    size = Plan(sweep_of(members)).total()
     return [row | {"members": size, "member_ms": 1000 * row["processor_s"] / size} for row in rows]
 
 
@@ -192,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, nargs="+", default=[100, 10_000, 100_000], metavar="N")
     parser.add_argument("--mlflow-members", type=int, nargs="*", default=[100, 1000], metavar="N")
+    parser.add_argument("--seconds", type=float, default=1200.0, help="begin with no other size after so long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and rows there too")
     args = parser.parse_args()
     about = machine(torch.device("cpu"))
@@ -201,14 +215,18 @@ def main() -> None:
     before: dict[str, float] = {}
     sizes = [(members, (trained, resumed)) for members in args.members]
     sizes += [(members, (tracked, tracked_again)) for members in args.mlflow_members]
+    began = time.monotonic()
     for members, parts in sizes:
+        if time.monotonic() - began > args.seconds:
+            print(f"{members} members are left out, after {args.seconds:.0f} s")
+            continue
         for row in measured(members, parts):
             name, cost = row["part"], row["member_ms"]
             ratio = cost / before[name] if name in before else None
             before[name] = cost
             print(
                 f"{name:<22} {row['members']:8} {row['wall_s']:8.2f} {row['processor_s']:12.2f} {cost:12.3f} "
-                f"{ratio or math.nan:6.2f} {row['peak_mib']:6.0f}",
+                f"{f'{ratio:.2f}' if ratio else '':>6} {row['peak_mib']:6.0f}",
                 flush=True,
             )
             report["rows"].append(row | {"ratio": ratio})
