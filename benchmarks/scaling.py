@@ -1,26 +1,39 @@
 """Replays a sweep on simulated GPUs: how long it takes, how busy they are, what it costs, and what holds it up.
 
-    python -m sweeps.rates paper_grid --device cuda       # once, on such a GPU
-    python benchmarks/scaling.py paper_grid --rates runs/rates-cuda.json --gpus 1 8 64 512
+    python benchmarks/scaling.py paper_grid --rates sweeps/measured/cpu.json
+    python benchmarks/scaling.py paper_grid --roofline L4 H200 --gpus 1 8 64 512
+    python benchmarks/scaling.py paper_grid --roofline L4 --slow-share 0.5 --slow-factor 3
 
 The schedule is the real one: the driver of a run forms the cohorts, waits for what members take from others, and
-writes its ledger. Its own time is measured while it does so. Only training is replaced, by rates that were measured: a
-cohort of M members takes as long as M times the rate of one, or as the number that the rate was measured with where M
-is less, for a GPU is no faster with fewer. GPUs come one a node, all at once; any may be taken away at any moment.
+writes its ledger. Its own time is measured while it does so. Only training is replaced, in one of two ways.
+
+--rates: by rates that were measured (python -m sweeps.rates). A cohort of M members takes as long as M times the rate
+of one, or as the number that the rate was measured with where M is less.
+
+--roofline: by what a device could do at most, and an assumption of how much of that is reached. A step of M members
+takes the operations of M steps or the bytes that their optimizer moves, whichever takes longer at a fraction of the
+device's peak; and no step is shorter than a floor. Nothing of it was measured on such a device.
+
+GPUs come one a node, all at once, and may be taken away at any moment. One that has been idle for a while is given back
+and not paid for; when there is work again, one is started.
 """
 
 import argparse
 import heapq
 import json
+import math
 import random
 import sys
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from packing import OPTIMIZER_BYTES
 
 from sweeps.errors import UserError
 from sweeps.folder import find_sweep
@@ -29,9 +42,13 @@ from sweeps.plan import Cohort, Overrides, Plan
 from sweeps.rates import Rates
 from sweeps.storage import Storage
 from trainables.data.sizes import size_of
-from trainables.rates import program_key
+from trainables.operations import operations
+from trainables.rates import batches, program_key
+from trainables.size import parameters
 
 T = TypeVar("T")
+Seconds = Callable[[Cohort], float]
+"""How long a cohort trains."""
 
 
 @dataclass(frozen=True)
@@ -42,49 +59,137 @@ class Costs:
     """From asking for a node to its first process: a machine that boots and installs."""
     process_start_s: float = 12.0
     """Of the process that trains, once a node."""
+    compile_s: float = 20.0
+    """Of a step, in each process once for each shape and number of members."""
+    idle_release_s: float = 600.0
+    """A node without work is given back after this."""
     request_s: float = 0.1
     """Of a storage that is not this machine's, for each time that the driver hands out or records a cohort."""
     checkpoint_s: float = 60.0
     """What was trained since the last checkpoint is lost with a node."""
     preemptions_per_hour: float = 0.05
     """Of each node."""
+    slow_share: float = 0.0
+    """Of the GPUs; they take longer, by this factor:"""
+    slow_factor: float = 3.0
     gpu_price: float = 0.5
     head_price: float = 0.2
 
 
+@dataclass(frozen=True)
+class Roofline:
+    """A device as its maker describes it, and an assumption of how near to that training comes.
+
+    operations_per_s: float32, without tensor cores. step_floor_s: of a cohort's step, however small it is: some hundred
+    kernels of a few microseconds, replayed as one CUDA graph.
+    """
+
+    operations_per_s: float
+    bytes_per_s: float
+    gpu_price: float
+    fraction: float = 0.3
+    step_floor_s: float = 1e-3
+
+    def seconds(self, data_dir: Path) -> Seconds:
+        """How long cohorts train."""
+
+        def of(cohort: Cohort) -> float:
+            config = cohort.members[0].config
+            size = size_of(config.data.name, data_dir)
+            count = operations(config, size.image_shape)
+            moved = OPTIMIZER_BYTES * parameters(config, size.image_shape)
+            steps, evaluations = batches(config, size.limited(config.data.limit))
+            members = len(cohort.members)
+            return steps * self._batch_s(members, count.step, moved) + evaluations * self._batch_s(
+                members, count.evaluation, 0
+            )
+
+        return of
+
+    def _batch_s(self, members: int, count: int, moved: int) -> float:
+        one = max(count / self.operations_per_s, moved / self.bytes_per_s) / self.fraction
+        return max(self.step_floor_s, members * one)
+
+
+FREE = Costs(node_start_s=0, process_start_s=0, compile_s=0, request_s=0, preemptions_per_hour=0)
+"""Nothing but training."""
+
+ROOFLINES = {"L4": Roofline(30.3e12, 300e9, gpu_price=0.5), "H200": Roofline(67e12, 4.8e12, gpu_price=4.0)}
+"""By NVIDIA's data sheets; prices are roughly those of spot instances."""
+
+SPENT = (
+    "training",
+    "training again",
+    "compiling",
+    "starting nodes",
+    "starting processes",
+    "waiting for the driver",
+    "waiting for cohorts",
+    "given back",
+)
+"""What GPU-seconds go to."""
+
+
 @dataclass
 class Replay:
-    """What became of a sweep. GPU-seconds by what they were spent on."""
+    """What became of a sweep. spent: GPU-seconds, by `SPENT`."""
 
     gpus: int
     cohorts: int = 0
     makespan_s: float = 0.0
-    spent: Counter[str] = field(default_factory=Counter)
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SPENT, 0.0))
 
     @property
     def utilization(self) -> float:
+        """Of all GPUs until the last cohort ended."""
         return self.spent["training"] / (self.gpus * self.makespan_s)
+
+    @property
+    def paid_s(self) -> float:
+        """GPU-seconds, without those of nodes that were given back."""
+        return self.gpus * self.makespan_s - self.spent["given back"]
+
+    @property
+    def paid_utilization(self) -> float:
+        return self.spent["training"] / self.paid_s
 
     @property
     def bottleneck(self) -> str:
         """What most GPU-seconds went to; "training" means that more GPUs help."""
-        return max(self.spent, key=lambda what: self.spent[what])
+        return self._most(SPENT)
 
     @property
     def holdup(self) -> str:
         """What most of the rest of them went to."""
-        return max((what for what in self.spent if what != "training"), key=lambda what: self.spent[what])
+        return self._most(SPENT[1:])
+
+    def _most(self, among: Sequence[str]) -> str:
+        # A node is given back for want of cohorts.
+        waited = {
+            "waiting for cohorts": self.spent["waiting for cohorts"] + self.spent["given back"],
+            "given back": 0.0,
+        }
+        spent = self.spent | waited
+        return max(among, key=lambda what: spent[what])
 
     def dollars(self, costs: Costs) -> float:
-        return (self.gpus * costs.gpu_price + costs.head_price) * self.makespan_s / 3600
+        return (self.paid_s * costs.gpu_price + self.makespan_s * costs.head_price) / 3600
 
 
-def replay(plan: Plan, ledger: Ledger, seconds: Callable[[Cohort], float], gpus: int, costs: Costs) -> Replay:
+class Node(NamedTuple):
+    """One with a GPU. slower: by so much its training takes longer. since: when it became free."""
+
+    slower: float
+    since: float
+    programs: set[tuple[str, int]] | None = None
+    """What its process has compiled: shapes, and how many members; None before the process is started."""
+
+
+def replay(plan: Plan, ledger: Ledger, seconds: Seconds, gpus: int, costs: Costs) -> Replay:
     """Runs a sweep in simulated time.
 
     Args:
         ledger: an empty one.
-        seconds: how long a cohort trains.
     """
     from sweeps.driver import Driver
 
@@ -92,17 +197,15 @@ def replay(plan: Plan, ledger: Ledger, seconds: Callable[[Cohort], float], gpus:
     driver = Driver(plan, ledger, retry_failed=False)
     driver.begin(slots=gpus, pack=None)
     found = Replay(gpus)
-    events: list[tuple[float, int, str, Cohort | None]] = []  # when, tie, what happens, to which cohort
-    tie = 0
-    free: deque[tuple[float, bool]] = deque()  # since when, and whether its process must be started yet
-    lost: deque[tuple[Cohort, float]] = deque()  # with the seconds that are left
-    left: dict[str, float] = {}
-    driver_free = 0.0
+    spent = found.spent
+    events: list[tuple[float, int, Callable[[], None]]] = []  # when, tie, what happens then
+    ties = count()
+    now = driver_free = 0.0
+    free: list[Node] = []
+    lost: deque[tuple[Cohort, float]] = deque()  # with the seconds that are left on a GPU that is not slower
 
-    def after(when: float, what: str, cohort: Cohort | None = None) -> None:
-        nonlocal tie
-        tie += 1
-        heapq.heappush(events, (when, tie, what, cohort))
+    def at(when: float, what: Callable[[], None]) -> None:
+        heapq.heappush(events, (when, next(ties), what))
 
     def drive(call: Callable[[], T]) -> T:
         """The driver does one thing at a time, and takes as long as it takes here."""
@@ -112,52 +215,70 @@ def replay(plan: Plan, ledger: Ledger, seconds: Callable[[Cohort], float], gpus:
         driver_free = max(driver_free, now) + time.process_time() - began + costs.request_s
         return result
 
-    for _ in range(gpus):
-        after(costs.node_start_s, "node")
-    found.spent["starting nodes"] += gpus * costs.node_start_s
-    while events:
-        now, _, what, cohort = heapq.heappop(events)
-        found.makespan_s = now
-        if what == "ended":
-            assert cohort is not None
-            results = [_result(plan, member) for member in cohort.members]
-            drive(lambda cohort=cohort, results=results: driver.ended(cohort, results))
-            free.append((now, False))
-        elif what == "preempted":
-            assert cohort is not None
-            lost.append((cohort, left[cohort.key]))
-            found.spent["starting nodes"] += costs.node_start_s
-            after(now + costs.node_start_s, "node")
+    def start(slower: float) -> None:
+        spent["starting nodes"] += costs.node_start_s
+        ready = now + costs.node_start_s
+        at(ready, lambda: free.append(Node(slower, ready)))
+
+    def idle(node: Node) -> bool:
+        """Counts the time in which a node had nothing to do; whether it was given back meanwhile."""
+        waited = now - node.since
+        spent["waiting for cohorts"] += min(waited, costs.idle_release_s)
+        spent["given back"] += max(0.0, waited - costs.idle_release_s)
+        return waited > costs.idle_release_s
+
+    def ended(node: Node, cohort: Cohort) -> None:
+        results = [_result(plan, member) for member in cohort.members]
+        drive(lambda: driver.ended(cohort, results))
+        free.append(node._replace(since=now))
+
+    def preempted(node: Node, cohort: Cohort, left: float) -> None:
+        lost.append((cohort, left))
+        start(node.slower)
+
+    def train(node: Node, cohort: Cohort, left: float) -> None:
+        begins = max(now, driver_free)
+        spent["waiting for the driver"] += begins - now
+        given_back = idle(node)
+        if given_back:
+            spent["starting nodes"] += costs.node_start_s
+            begins += costs.node_start_s
+        if given_back or node.programs is None:
+            spent["starting processes"] += costs.process_start_s
+            begins += costs.process_start_s
+            node = node._replace(programs=set())
+        assert node.programs is not None
+        if (program := (cohort.members[0].shape, len(cohort.members))) not in node.programs:
+            spent["compiling"] += costs.compile_s
+            begins += costs.compile_s
+            node.programs.add(program)
+        duration, hourly = left * node.slower, costs.preemptions_per_hour
+        taken = chance.expovariate(hourly / 3600) if hourly else math.inf
+        if taken >= duration:
+            spent["training"] += duration
+            at(begins + duration, lambda: ended(node, cohort))
         else:
-            free.append((now, True))
+            saved = taken - taken % costs.checkpoint_s
+            spent["training"] += saved
+            spent["training again"] += taken - saved
+            at(begins + taken, lambda: preempted(node, cohort, left - saved / node.slower))
+
+    for index in range(gpus):
+        start(costs.slow_factor if index < costs.slow_share * gpus else 1.0)
+    while events and not (driver.exhausted() and not lost):
+        now, _, happens = heapq.heappop(events)
+        happens()
         while free:
-            again = lost.popleft() if lost else None
-            given = again[0] if again else drive(driver.next)
-            if given is None:
-                break
-            since, fresh = free.popleft()
-            found.cohorts += again is None
-            begins = max(now, driver_free)
-            found.spent["waiting for cohorts"] += now - since
-            found.spent["waiting for the driver"] += begins - now
-            if fresh:
-                found.spent["starting processes"] += costs.process_start_s
-                begins += costs.process_start_s
-            duration = again[1] if again else seconds(given)
-            hourly = costs.preemptions_per_hour
-            taken = chance.expovariate(hourly / 3600) if hourly else float("inf")
-            if taken >= duration:
-                found.spent["training"] += duration
-                after(begins + duration, "ended", given)
+            if lost:
+                train(free.pop(), *lost.popleft())
+            elif (cohort := drive(driver.next)) is not None:
+                found.cohorts += 1
+                train(free.pop(), cohort, seconds(cohort))  # on the node that was free last: others may be given back
             else:
-                saved = taken - taken % costs.checkpoint_s
-                found.spent["training"] += saved
-                found.spent["training again"] += taken - saved
-                left[given.key] = duration - saved
-                after(begins + taken, "preempted", given)
-        if driver.exhausted() and not lost:
-            break
-    found.spent["waiting for cohorts"] += sum(found.makespan_s - since for since, _ in free)
+                break
+    found.makespan_s = now
+    for node in free:
+        idle(node)
     return found
 
 
@@ -176,52 +297,94 @@ def _result(plan: Plan, member: Any) -> dict[str, Any]:
     }
 
 
-def by_rates(rates: Rates, data_dir: Path) -> Callable[[Cohort], float]:
+def by_rates(rates: Rates, data_dir: Path) -> Seconds:
     """How long cohorts train at measured rates; raises UserError for a kind that was not measured."""
+    kinds: dict[str, tuple[float, int]] = {}
 
     def seconds(cohort: Cohort) -> float:
-        config = cohort.members[0].config
-        one = rates.seconds(config, data_dir)
-        if one is None:
-            raise UserError("the rates lack some kind of training; measure them with: python -m sweeps.rates NAME")
-        rate = rates.rates[program_key(config, size_of(config.data.name, data_dir).image_shape)]
-        return one * max(len(cohort.members), rate.members)
+        first = cohort.members[0]
+        if first.shape not in kinds:
+            one = rates.seconds(first.config, data_dir)
+            if one is None:
+                raise UserError("the rates lack some kind of training; measure them with: python -m sweeps.rates NAME")
+            rate = rates.rates[program_key(first.config, size_of(first.config.data.name, data_dir).image_shape)]
+            kinds[first.shape] = one, rate.members
+        one, together = kinds[first.shape]
+        return one * max(len(cohort.members), together)
 
     return seconds
 
 
+def replays(plan: Plan, seconds: Seconds, gpus: Sequence[int], costs: Costs) -> Iterator[Replay]:
+    """One for each number of GPUs, each with a ledger of its own that is thrown away."""
+    for number in gpus:
+        with tempfile.TemporaryDirectory() as folder:
+            place = Storage(folder, plan.sweep.name)
+            place.prepare()
+            yield replay(plan, Ledger(place), seconds, number, costs)
+
+
+def show(found: Iterable[Replay], costs: Costs) -> list[dict[str, Any]]:
+    """Prints a table, a line for each replay, and returns its rows."""
+    print(f"{'GPUs':>5} {'cohorts':>8} {'hours':>9} {'busy':>5} {'paid':>5} {'GPU-h':>8} {'dollars':>8}  bottleneck")
+    rows = []
+    for one in found:
+        what = one.bottleneck if one.bottleneck != "training" else f"GPUs; then {one.holdup}"
+        print(
+            f"{one.gpus:5} {one.cohorts:8} {one.makespan_s / 3600:9.2f} {one.utilization:5.0%} "
+            f"{one.paid_utilization:5.0%} {one.spent['training'] / 3600:8.0f} {one.dollars(costs):8.0f}  {what}",
+            flush=True,
+        )
+        figures = {"utilization": one.utilization, "paid": one.paid_utilization, "dollars": one.dollars(costs)}
+        rows.append(asdict(one) | figures)
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a line for each number of GPUs."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Prints a table for each device."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep")
-    parser.add_argument("--rates", type=Path, required=True, help="a file of python -m sweeps.rates")
+    devices = parser.add_mutually_exclusive_group(required=True)
+    devices.add_argument("--rates", type=Path, nargs="+", default=[], help="files of python -m sweeps.rates")
+    devices.add_argument("--roofline", nargs="+", default=[], choices=list(ROOFLINES), help="devices, not measured")
+    parser.add_argument("--fraction", type=float, default=Roofline.fraction, help="of the peak that is reached")
+    parser.add_argument("--step-floor-s", type=float, default=Roofline.step_floor_s, help="no step is shorter")
     parser.add_argument("--only", help="only the studies whose name matches")
-    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 128, 256, 512])
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64, 512])
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--json", type=Path, help="where to write all of it")
     for name, value in asdict(Costs()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=value, help=f"default {value}")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, help=f"default {value:g}")
     given = parser.parse_args(arguments)
-    costs = Costs(**{name: getattr(given, name) for name in asdict(Costs())})
+    changed = {name: getattr(given, name) for name in asdict(Costs()) if getattr(given, name) is not None}
     plan = Plan(find_sweep(given.sweep), Overrides(only=given.only))
-    rates = Rates.model_validate_json(given.rates.read_bytes())
-    print(f"{given.sweep}, {plan.total()} members, at rates of {rates.machine}")
-    print(f"{'GPUs':>5} {'cohorts':>8} {'hours':>8} {'busy':>6} {'dollars':>8}  bottleneck")
-    found = []
-    for gpus in given.gpus:
-        with tempfile.TemporaryDirectory() as folder:
-            place = Storage(folder, given.sweep)
-            place.prepare()
-            one = replay(plan, Ledger(place), by_rates(rates, given.data_dir), gpus, costs)
-        found.append(asdict(one) | {"utilization": one.utilization, "dollars": one.dollars(costs)})
-        what = one.bottleneck if one.bottleneck != "training" else f"GPUs; then {one.holdup}"
+    found = {}
+    for title, seconds, price in _devices(given):
+        costs = replace(Costs(gpu_price=price), **changed)
+        print(f"{given.sweep}, {plan.total()} members, {title}")
+        alone, everywhere = replays(plan, seconds, [1, 2 * plan.total()], FREE)
+        work, span = alone.spent["training"], everywhere.makespan_s
         print(
-            f"{gpus:5} {one.cohorts:8} {one.makespan_s / 3600:8.2f} {one.utilization:6.0%} {one.dollars(costs):8.0f}  "
-            f"{what}",
-            flush=True,
+            f"work {work / 3600:.0f} GPU-h, longest chain of trainings that wait for each other {span / 3600:.2f} h: "
+            f"at most {work / span:.0f} GPUs can be busy all the time"
         )
+        rows = show(replays(plan, seconds, given.gpus, costs), costs)
+        found[title] = {"costs": asdict(costs), "work_s": work, "span_s": span, "replays": rows}
     if given.json:
-        given.json.write_text(json.dumps({"sweep": given.sweep, "costs": asdict(costs), "replays": found}, indent=1))
+        given.json.write_text(json.dumps({"sweep": given.sweep, "devices": found}, indent=1))
+
+
+def _devices(given: argparse.Namespace) -> Iterator[tuple[str, Seconds, float]]:
+    """What is asked for: a title, how long cohorts train, and the price of a GPU."""
+    for path in given.rates:
+        rates = Rates.model_validate_json(path.read_bytes())
+        yield f"at measured rates of {rates.machine}", by_rates(rates, given.data_dir), Costs.gpu_price
+    for name in given.roofline:
+        roofline = replace(ROOFLINES[name], fraction=given.fraction, step_floor_s=given.step_floor_s)
+        title = (
+            f"assumed: {name} at {roofline.fraction:.0%} of its peak, no step under {1e3 * roofline.step_floor_s:g} ms"
+        )
+        yield title, roofline.seconds(given.data_dir), roofline.gpu_price
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence, Set
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from sweeps.errors import UserError
 from sweeps.json_log import JsonLog
 from sweeps.ledger import Ledger, Row, now
-from sweeps.plan import Cohort, Member, Plan, group
+from sweeps.plan import Cohort, Member, Plan
 from sweeps.progress import Progress
+from sweeps.schedule import Workload, group
 from sweeps.tracking import Tracker
 from sweeps.unfold import unfold
 
@@ -24,9 +26,18 @@ class Driver:
     Args:
         retry_failed: whether members whose row says failed are trained again.
         max_failures: after so many failed members nothing more is handed out; None sets no limit.
+        data_dir: where data sets lie whose size is not known without them.
     """
 
-    def __init__(self, plan: Plan, ledger: Ledger, *, retry_failed: bool, max_failures: int | None = None):
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        *,
+        retry_failed: bool,
+        max_failures: int | None = None,
+        data_dir: Path = Path("data"),
+    ):
         self.plan = plan
         self._ledger = ledger
         self.rows: dict[str, Row] = ledger.read()
@@ -44,7 +55,12 @@ class Driver:
         self._running: dict[str, Cohort] = {}
         self._fixed: deque[Cohort] = deque()
         """Waiting cohorts that stay as they are; they come first."""
+        self._waiting: dict[str, Member] = {}
         self._queue: deque[Cohort] = deque()
+        """What waits, in cohorts, which are formed anew when that changes."""
+        self._grouped = 0
+        """How many cohorts there were when they were formed."""
+        self._workload = Workload(plan, data_dir)
         self._slots: int = 1
         self._pack: int | None = None
         self._listeners: list[Tracker | Progress | JsonLog] = []
@@ -77,9 +93,7 @@ class Driver:
     def resize(self, slots: int) -> None:
         """Forms the waiting cohorts anew: nodes have come or gone."""
         self._slots = slots
-        waiting = [member for cohort in self._queue for member in cohort.members]
-        self._queue.clear()
-        self._enqueue(waiting)
+        self._group()
 
     def _begun(self) -> list[Cohort]:
         """The cohorts that a killed driver left in training, as they were: only so do they find their checkpoints."""
@@ -128,13 +142,18 @@ class Driver:
         if self.gave_up:
             self._fixed.clear()
             self._queue.clear()
+            self._waiting.clear()
             return None
         if self._news:
             self._news = False
             self._enqueue(self._unfold())
         if not self._fixed and not self._queue:
             return None
+        if len(self._queue) < min(self._slots, self._grouped / 2, len(self._waiting)):
+            self._group()  # towards the end in smaller cohorts, so that nobody waits long for the last
         cohort = (self._fixed or self._queue).popleft()
+        for member in cohort.members:
+            self._waiting.pop(member.key, None)
         self._running[cohort.key] = cohort
         self._ledger.begin_cohort(cohort.key, [member.key for member in cohort.members])
         for listener in self._listeners:
@@ -143,6 +162,9 @@ class Driver:
 
     def exhausted(self) -> bool:
         return not self._fixed and not self._queue and not self._running
+
+    def waiting(self) -> int:
+        return len(self._fixed) + len(self._queue)
 
     def _needs(self, key: str) -> bool:
         row = self.rows.get(key)
@@ -162,10 +184,26 @@ class Driver:
     def _enqueue(self, members: Sequence[Member]) -> None:
         if not members:
             return
-        cohorts = (*self._running.values(), *self._fixed, *self._queue)
-        taken = {member.key for cohort in cohorts for member in cohort.members}
-        needed = (self._strictest(m) for m in members if self._needs(m.key) and m.key not in taken)
-        self._queue.extend(group(needed, slots=self._slots, pack=self._pack))
+        taken = {member.key for cohort in (*self._running.values(), *self._fixed) for member in cohort.members}
+        for member in members:
+            if self._needs(member.key) and member.key not in taken:
+                self._waiting[member.key] = self._strictest(member)
+        self._group()
+
+    def _group(self) -> None:
+        """Forms cohorts of all that waits."""
+        unmade = (self.plan.expected(u.study)[: u.unmade()] for u in self._unfoldings.values())
+        self._queue = deque(
+            group(
+                self._waiting.values(),
+                slots=self._slots,
+                pack=self._pack,
+                workload=self._workload,
+                running=sum(self._workload.of(*cohort.members) for cohort in self._running.values()),
+                unmade=sum(self._workload.of(*members) for members in unmade),
+            )
+        )
+        self._grouped = len(self._queue)
 
     def _strictest(self, member: Member) -> Member:
         """Of the members of one key that which may not be stopped early, if there is one."""

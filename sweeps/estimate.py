@@ -10,8 +10,9 @@ import torch
 from search_spaces.space import Study
 from sweeps import space
 from sweeps.ledger import Ledger
-from sweeps.plan import Member, Plan, group
+from sweeps.plan import Member, Plan
 from sweeps.rates import Rates
+from sweeps.schedule import Workload, group
 from sweeps.storage import Storage
 from sweeps.unfold import unfold
 
@@ -46,8 +47,8 @@ def estimate(
     rows = ledger.read() if storage.exists() else {}
     left: dict[str, Member] = {}
     unknown: list[Member] = []
-    found = []
-    for name, unfolding in unfold(plan, ledger).items():
+    studies: list[tuple[Study, list[Member]]] = []
+    for unfolding in unfold(plan, ledger).values():
         known = unfolding.members()
         expected = plan.expected(unfolding.study)[: plan.size(unfolding.study) - len(known)]
         own = [member for member in known if member.key not in rows or not member.settled_by(rows[member.key].status)]
@@ -56,36 +57,28 @@ def estimate(
             unknown += expected  # each will be another one
         else:
             left |= {member.key: member for member in expected}
-        found.append(
-            _of(name, unfolding.study, plan.size(unfolding.study), [*own, *expected], rates, slots, pack, data_dir)
-        )
-    total = _of("in all", None, plan.total(), [*left.values(), *unknown], rates, slots, pack, data_dir)
-    return [*found, total]
-
-
-def _of(
-    name: str,
-    study: Study | None,
-    members: int,
-    left: Sequence[Member],
-    rates: Rates | None,
-    slots: int,
-    pack: int | None,
-    data_dir: Path,
-) -> Estimate:
+        studies.append((unfolding.study, [*own, *expected]))
+    everything = [*left.values(), *unknown]
     # Members of one shape take equally long.
-    of_shape = {member.shape: member.config for member in left}
-    by_shape = {shape: rates.seconds(config, data_dir) if rates else None for shape, config in of_shape.items()}
-    seconds = [by_shape[member.shape] for member in left]
-    known = [value for value in seconds if value is not None]
-    return Estimate(
-        name=name,
-        source=study.source if study else "",
-        data=", ".join(sorted({member.config.data.name for member in left})) if study else "",
-        members=members,
-        done=members - len(left),
-        cohorts=len(group(left, slots=slots, pack=pack)) if left else 0,
-        epochs=sum(member.config.epochs for member in left),
-        hours=sum(known) / 3600 / slots if len(known) == len(left) else None,
-        bytes=space.needed_bytes(left, data_dir) if left else 0,
-    )
+    shapes = {member.shape: member.config for member in everything}
+    seconds = {shape: rates.seconds(config, data_dir) if rates else None for shape, config in shapes.items()}
+    measured = {shape: value for shape, value in seconds.items() if value is not None}
+    # To count operations takes a while, and is needed only where something was not measured.
+    workload = Workload(plan, data_dir, measured if len(measured) == len(seconds) else None)
+
+    def of(name: str, study: Study | None, members: int, left: Sequence[Member]) -> Estimate:
+        took = [measured[member.shape] for member in left if member.shape in measured]
+        return Estimate(
+            name=name,
+            source=study.source if study else "",
+            data=", ".join(sorted({member.config.data.name for member in left})) if study else "",
+            members=members,
+            done=members - len(left),
+            bytes=space.needed_bytes(left, data_dir) if left else 0,  # first, since it says whose network does not fit
+            cohorts=len(group(left, slots=slots, pack=pack, workload=workload)),
+            epochs=sum(member.config.epochs for member in left),
+            hours=sum(took) / 3600 / slots if len(took) == len(left) else None,
+        )
+
+    found = [of(study.name, study, plan.size(study), own) for study, own in studies]
+    return [*found, of("in all", None, plan.total(), everything)]

@@ -56,7 +56,13 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
             failed on the way.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    driver = Driver(plan, Ledger(storage), retry_failed=options.retry_failed, max_failures=options.max_failures)
+    driver = Driver(
+        plan,
+        Ledger(storage),
+        retry_failed=options.retry_failed,
+        max_failures=options.max_failures,
+        data_dir=options.data_dir,
+    )
     if driver.todo:
         _check_data(plan, options)
         space.check(storage, driver.left(), options.data_dir)

@@ -5,12 +5,9 @@ import difflib
 import fnmatch
 import hashlib
 import json
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -63,10 +60,6 @@ class Cohort:
     def key(self) -> str:
         """A hash of its members' keys: the same members find the same checkpoint."""
         return hashlib.sha256("".join(member.key for member in self.members).encode()).hexdigest()[:24]
-
-    @property
-    def member_epochs(self) -> int:
-        return sum(member.config.epochs for member in self.members)
 
     @property
     def halving(self) -> Halving | None:
@@ -313,31 +306,3 @@ def _fields(config: Config) -> set[str]:
         return set(complete(config).flat())
     except ValidationError:
         return set()  # told later, with the study's name
-
-
-def group(members: Iterable[Member], *, slots: int, pack: int | None = None) -> list[Cohort]:
-    """Groups members into cohorts, the longest first.
-
-    Args:
-        members: of any shapes; equal keys are trained once.
-        slots: how many cohorts can be trained at the same time. A shape is split only where it holds more than one
-            slot's share of all epochs: packed members cost less, but an idle slot costs more.
-        pack: the largest number of members in a cohort, if there is a limit.
-    """
-    by_shape: dict[tuple[str, str | None], dict[str, Member]] = defaultdict(dict)
-    for member in members:
-        # Those that are stopped early compete with members of their own study alone.
-        rivals = member.study if member.halving else None
-        by_shape[member.shape, rivals][member.key] = member
-    shapes = [Cohort(tuple(same.values())) for same in by_shape.values()]
-    share = sum(shape.member_epochs for shape in shapes) / slots
-    cohorts = []
-    for shape in shapes:
-        size = len(shape.members)
-        # A batch that competes stays together, unless it is more than can be trained at once.
-        portions = 1 if shape.halving else shape.member_epochs / share
-        parts = min(size, math.ceil(max(portions, size / (pack or size))))
-        # Sizes differ by at most one, and neighbours in the plan stay together.
-        bounds = [size * part // parts for part in range(parts + 1)]
-        cohorts += [Cohort(shape.members[a:b]) for a, b in pairwise(bounds)]
-    return sorted(cohorts, key=lambda cohort: -cohort.member_epochs)

@@ -8,7 +8,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from search_spaces.space import Study, Winner, holds
@@ -102,12 +102,16 @@ class Unfolding:
             if group is None or cell.waits(group, settled):
                 return
             name = _name(self.study, winner, cell.cell, group)
-            choice = self._ledger.choice(name) or choose(before.study, winner, match, group, rows)
+            choice = (
+                cell.choices.get(name) or self._ledger.choice(name) or choose(before.study, winner, match, group, rows)
+            )
             if choice is None:
                 where = " with " + ", ".join(f"{k} {v}" for k, v in match.items()) if match else ""
                 cell.blocked = f"{self.study.name} takes from {winner.study}, of which nothing{where} has finished"
                 return
-            self._ledger.record_choice(name, choice)
+            if name not in cell.choices:
+                self._ledger.record_choice(name, choice)
+                cell.choices[name] = choice
             choices.append(choice)
         cell.blocked = ""
         self._begin(cell, choices)
@@ -132,6 +136,8 @@ class _Cell:
     search: CellSearch | None = None
     blocked: str = ""
     """Why it never will be ready, if that is known."""
+    choices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it takes from those winners that were chosen in this run, by their name; others may be missing yet."""
     waits_for: str | None = None
     """The key of a member that had not ended when it was last looked; until it has, there is no need to look again."""
 

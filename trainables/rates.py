@@ -36,10 +36,16 @@ class Rate(BaseModel):
 
     def seconds(self, config: TrainingConfig, size: Size) -> float:
         """For a whole training, measurements included."""
-        steps, evaluations = (math.ceil(n / config.batch_size) for n in (size.train, size.validation))
-        draws = config.diagnostics.draws
-        measured = sum((draws or DIAGNOSTIC_STEPS[name]) * len(epochs) for name, epochs in config.diagnostics.due())
-        return config.epochs * (steps * self.step_s + evaluations * self.evaluation_s) + measured * self.step_s
+        steps, evaluations = batches(config, size)
+        return steps * self.step_s + evaluations * self.evaluation_s
+
+
+def batches(config: TrainingConfig, size: Size) -> tuple[int, int]:
+    """How many batches a whole training trains on, those of measurements included, and how many it evaluates."""
+    steps, evaluations = (config.epochs * math.ceil(n / config.batch_size) for n in (size.train, size.validation))
+    draws = config.diagnostics.draws
+    measured = sum((draws or DIAGNOSTIC_STEPS[name]) * len(epochs) for name, epochs in config.diagnostics.due())
+    return steps + measured, evaluations
 
 
 def program_key(config: TrainingConfig, image_shape: ImageShape) -> str:

@@ -8,7 +8,7 @@ from scripted import SMALL, result
 
 from sweeps import execute
 from sweeps.losses import LOSSES, NODES, Losses
-from sweeps.plan import Plan, group
+from sweeps.plan import Cohort, Plan
 from trainables.ray_train import CheckpointFile, last_saved_ns
 
 
@@ -63,7 +63,8 @@ class Work:
     """Hands out cohorts of a plan, and remembers what it hears."""
 
     def __init__(self):
-        self.queue = deque(group(Plan(SMALL).members["grid"], slots=2))
+        members = Plan(SMALL).members["grid"]
+        self.queue = deque([Cohort(members[:4]), Cohort(members[4:])])
         self.running = 0
         self.results: list[dict] = []
 
@@ -73,6 +74,9 @@ class Work:
 
     def exhausted(self):
         return not self.queue and not self.running
+
+    def waiting(self):
+        return len(self.queue)
 
     def progressed(self, cohort, since, history):
         pass
@@ -90,8 +94,9 @@ def work():
 @pytest.fixture
 def dispatcher(work, monkeypatch, tmp_path):
     monkeypatch.setattr(execute, "_dead_nodes", lambda: 0)
+    monkeypatch.setattr(execute.ray, "nodes", lambda: [{"Alive": True}])
     return execute._Dispatcher(
-        work, execute.Resources("cpu", 2), execute.Places(str(tmp_path), Path("data")), "scratch"
+        work, execute.Resources("cpu", 2), execute.Places(str(tmp_path), Path("data")), "scratch", probe=False
     )
 
 

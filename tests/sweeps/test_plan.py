@@ -1,13 +1,11 @@
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scripted import BASE, GRID, SEARCH, SMALL
 
-from search_spaces.space import Study, Sweep
+from search_spaces.space import Sweep
 from sweeps.errors import UserError
-from sweeps.plan import Overrides, Plan, group, parse_setting
+from sweeps.plan import Overrides, Plan, parse_setting
 
 
 def plan(*values: tuple, **overrides) -> Plan:
@@ -65,34 +63,3 @@ def test_an_invalid_study_is_refused_with_its_name():
     broken = dataclasses.replace(GRID, base=BASE | {"estimator": {"name": "silnet"}})
     with pytest.raises(UserError, match=r"study 'grid'.*silent"):
         Plan(Sweep("broken", "x", (broken,)))
-
-
-def members_of_shapes(*sizes: int) -> list:
-    studies = tuple(
-        Study(name=f"s{size}_{i}", title="", source="", base=BASE | {"batch_size": 100 + i}, seeds=tuple(range(size)))
-        for i, size in enumerate(sizes)
-    )
-    return [member for own in Plan(Sweep("shapes", "x", studies)).members.values() for member in own]
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 5), st.none() | st.integers(1, 4))
-def test_every_member_is_in_exactly_one_cohort_of_its_shape(sizes, slots, pack):
-    members = members_of_shapes(*sizes)
-    cohorts = group(members, slots=slots, pack=pack)
-    assert sorted(m.key for cohort in cohorts for m in cohort.members) == sorted(m.key for m in members)
-    assert all(len({m.config.shape_key() for m in cohort.members}) == 1 for cohort in cohorts)
-    assert pack is None or max(len(cohort.members) for cohort in cohorts) <= pack
-    assert len(cohorts) >= min(slots, len(members)) or len(sizes) > 1
-
-
-def test_one_shape_is_spread_over_all_slots_and_small_shapes_stay_whole():
-    assert sorted(len(c.members) for c in group(members_of_shapes(9), slots=2)) == [4, 5]
-    sizes = sorted(len(c.members) for c in group(members_of_shapes(8, 2, 2), slots=2))
-    assert sizes == [2, 2, 4, 4]
-
-
-def test_a_cohort_is_named_by_its_members():
-    a, b = group(members_of_shapes(2), slots=2)
-    assert a.key != b.key
-    assert group(members_of_shapes(2), slots=2)[0].key == a.key

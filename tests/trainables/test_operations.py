@@ -1,0 +1,115 @@
+"""The count of operations, against PyTorch's own, which runs a step forward and backward."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainables.config import TrainingConfig
+from trainables.data.sizes import Size
+from trainables.objective import VAE, epoch_knobs, training_loss
+from trainables.operations import Operations, operations
+
+GAUSSIAN = {"family": "gaussian", "size": 16}
+CATEGORICAL = {"family": "categorical", "size": 4, "categories": 8}
+MLP = {
+    "latent": CATEGORICAL,
+    "encoder": {"name": "mlp", "hidden": (32, 16)},
+    "decoder": {"name": "mlp", "hidden": (16, 32)},
+    "likelihood": {"name": "bernoulli"},
+    "data": {"pixels": "unit"},
+    "estimator": {"name": "gumbel_softmax"},
+    "optim": {"name": "adam"},
+    "batch_size": 8,
+    "epochs": 3,
+}
+LINEAR = MLP | {
+    "latent": GAUSSIAN,
+    "decoder": {"name": "linear"},
+    "likelihood": {"name": "gaussian_precision"},
+    "estimator": {"name": "silent"},
+    "data": {"pixels": "dequantize"},
+}
+STRIDED = LINEAR | {
+    "encoder": {"name": "strided"},
+    "decoder": {"name": "strided"},
+    "likelihood": {"name": "gaussian_log_scale"},
+    "estimator": {"name": "reparameterization"},
+}
+RESIDUAL = MLP | {
+    "latent": {"family": "bernoulli", "size": 128},
+    "encoder": {"name": "residual"},
+    "decoder": {"name": "residual"},
+    "estimator": {"name": "straight_through"},
+}
+DUAL = LINEAR | {"encoder": {"name": "conv3"}}
+
+
+def of_estimator(name: str) -> dict:
+    return MLP | {"estimator": {"name": name}}
+
+
+def by_pytorch(config: TrainingConfig, image_shape: tuple[int, int, int]) -> int:
+    """Of a whole step, counted while it runs."""
+    model = VAE(config, image_shape)
+    x = torch.rand(config.batch_size, *image_shape)
+    noise = torch.rand(config.estimator.noise_shape((config.batch_size, *config.latent.z_shape)))
+    knobs = {path: torch.tensor(value) for path, value in config.knobs().items()} | {"running_loss": torch.zeros(())}
+    tensors = dict(model.state_dict(keep_vars=True))
+    with FlopCounterMode(display=False) as counter:
+        training_loss(config, model, tensors, x, noise, epoch_knobs(config, knobs, 1)).loss.backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("settings", "image_shape"),
+    [
+        (of_estimator("gumbel_softmax"), (1, 8, 8)),
+        (of_estimator("straight_through"), (1, 8, 8)),
+        (of_estimator("reinmax"), (1, 8, 8)),
+        (of_estimator("decoupled_st_gs"), (1, 8, 8)),
+        (LINEAR, (1, 8, 8)),
+        (LINEAR | {"latent": CATEGORICAL}, (1, 8, 8)),
+        (DUAL, (1, 28, 28)),
+        (STRIDED, (3, 32, 32)),
+        (STRIDED | {"guide": {"annealing_rate": 0.1}, "precision": "bf16"}, (3, 32, 32)),
+        (RESIDUAL, (3, 32, 32)),
+    ],
+    ids=lambda value: value.get("estimator", {}).get("name") if isinstance(value, dict) else str(value[0]),
+)
+def test_a_step_counts_what_pytorch_counts(settings, image_shape):
+    config = TrainingConfig.model_validate(settings)
+    found = operations(config, image_shape)
+    assert found.step == by_pytorch(config.model_copy(update={"precision": "float32"}), image_shape)
+    assert 2 * found.evaluation < found.step < 3 * found.evaluation  # less the gradient of the pixels
+
+
+@pytest.mark.parametrize(("name", "excess"), [("reinforce", 1.05), ("rloo", 1.05), ("rebar", 1.3)])
+def test_products_of_which_no_gradient_is_taken_count_a_little_too_much(name, excess):
+    config = TrainingConfig.model_validate(of_estimator(name))
+    assert 1 <= operations(config, (1, 8, 8)).step / by_pytorch(config, (1, 8, 8)) < excess
+
+
+def test_operations_grow_with_the_batch_and_a_training_counts_all_its_batches():
+    one, two = (TrainingConfig.model_validate(MLP | {"batch_size": size}) for size in (8, 16))
+    assert operations(two, (1, 8, 8)).step == 2 * operations(one, (1, 8, 8)).step
+    # 5 batches to train on and 2 to evaluate, in each of 3 epochs.
+    assert Operations(step=7, evaluation=2).of_training(one, Size((1, 8, 8), 33, 16)) == 3 * (5 * 7 + 2 * 2)
+    limited = TrainingConfig.model_validate(MLP | {"data": {"pixels": "unit", "limit": 8}})
+    assert Operations(step=7, evaluation=2).of_training(limited, Size((1, 8, 8), 33, 16)) == 3 * (7 + 2)
+
+
+def test_a_network_that_does_not_go_with_the_images_is_refused():
+    with pytest.raises(ValueError, match="32"):
+        operations(TrainingConfig.model_validate(STRIDED), (1, 8, 8))
+
+
+def test_counting_imports_no_compiler():
+    code = (
+        "import sys; from trainables.config import TrainingConfig; from trainables.operations import operations; "
+        f"operations(TrainingConfig.model_validate({STRIDED!r}), (3, 32, 32)); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
