@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,27 @@ if TYPE_CHECKING:
     from sweeps.mlflow_runs import Name, Runs
 
 RETRY_AFTER_S = 10.0
+_FOLLOWING = 0.1
+"""The share of the thread's time in which it writes of members in training: each time costs milliseconds a member, and
+what comes late comes with more epochs at once."""
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Reports:
+    """What a cohort has reported: metrics [epochs, M] of the epochs after `since`."""
+
+    members: Sequence[Member]
+    since: int
+    history: Mapping[str, np.ndarray]
+
+    def add(self, later: "_Reports") -> bool:
+        """Takes in the report that follows this one; False where another one does."""
+        epochs = {len(values) for values in self.history.values()}
+        if epochs != {later.since - self.since} or later.history.keys() != self.history.keys():
+            return False
+        self.history = {name: np.concatenate([values, later.history[name]]) for name, values in self.history.items()}
+        return True
 
 
 class Tracker:
@@ -48,6 +69,9 @@ class Tracker:
         """MLflow's run of each member; complete once the tracker is closed."""
         self._ended: dict[str, dict[str, tuple[Member, Row]]] = {name: {} for name in self._studies}
         """By study and key."""
+        self._unwritten: dict[str, _Reports] = {}
+        """Of cohorts in training, by the key of their first member; the thread's own."""
+        self._write_at = -np.inf
         self._status = "FAILED"
         self._runs: Runs | None = None
         self._retry_at = -np.inf
@@ -68,15 +92,15 @@ class Tracker:
         self._jobs.put(lambda runs: runs.watch())
 
     def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
-        """Adds metrics [epochs, M] of the epochs after `since`."""
-        self._jobs.put(lambda runs: runs.progressed(members, since, history))
+        """Adds metrics [epochs, M] of the epochs after `since`, when it is time."""
+        self._jobs.put(lambda runs: self._follow(runs, _Reports(members, since, history)))
 
     def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
         """Completes the runs of members that have ended, and registers the best of studies that are complete by it."""
         ended = [(member, rows[member.key]) for member in members]
         for member, row in ended:
             self._ended[member.study][member.key] = (member, row)
-        self._jobs.put(lambda runs: runs.complete(ended))
+        self._jobs.put(lambda runs: self._complete(runs, ended))
         for name in {member.study for member in members}:
             self._jobs.put(self._register(name))
 
@@ -102,7 +126,7 @@ class Tracker:
             if self._runs is not None or time.monotonic() >= self._retry_at:
                 self._do(job)
             self._jobs.task_done()
-        self._do(lambda runs: runs.close(self._status))
+        self._do(self._close)
 
     def _do(self, job: "Callable[[Runs], None]") -> None:
         try:
@@ -123,6 +147,36 @@ class Tracker:
                 self._runs.unwatch()
             self._runs, self._retry_at = None, time.monotonic() + RETRY_AFTER_S
             log.debug("tracking failed", exc_info=True)
+
+    def _follow(self, runs: "Runs", new: "_Reports") -> None:
+        before = self._unwritten.get(new.members[0].key)
+        if before is not None and not before.add(new):
+            self._write(runs, before)  # the cohort began again
+            before = None
+        if before is None:
+            self._unwritten[new.members[0].key] = new
+        if time.monotonic() >= self._write_at:
+            self._write_all(runs)
+
+    def _write_all(self, runs: "Runs") -> None:
+        began = time.monotonic()
+        for reports in list(self._unwritten.values()):
+            self._write(runs, reports)
+        ended = time.monotonic()
+        self._write_at = ended + (ended - began) * (1 / _FOLLOWING - 1)
+
+    def _write(self, runs: "Runs", reports: "_Reports") -> None:
+        runs.progressed(reports.members, reports.since, reports.history)
+        del self._unwritten[reports.members[0].key]
+
+    def _complete(self, runs: "Runs", ended: Sequence[tuple[Member, Row]]) -> None:
+        for member, _ in ended:
+            self._unwritten.pop(member.key, None)  # the rows have it all
+        runs.complete(ended)
+
+    def _close(self, runs: "Runs") -> None:
+        self._write_all(runs)
+        runs.close(self._status)
 
     def _register(self, name: str) -> "Callable[[Runs], None]":
         """A job that registers the best of a study, if all of its members have ended."""

@@ -216,6 +216,30 @@ def test_a_long_history_is_cut_between_epochs(tracker, monkeypatch):
         assert [m.step for m in tracker.client.get_metric_history(run, name)] == list(range(1, 8))
 
 
+def test_following_many_reports_takes_few_calls_and_loses_no_epoch(tracker, monkeypatch):
+    """Cohorts report every second; a call for each report and member would take a core for itself."""
+    calls, working = [], MlflowClient.log_batch
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda self, *a, **k: (calls.append(a), working(self, *a, **k)))
+    t = tracker()
+    t.start(MEMBERS, {})
+    for epoch in range(60):
+        t.progressed(MEMBERS, epoch, history(MEMBERS, 1))
+    t.close("KILLED")
+    assert t.problem is None
+    assert steps(tracker, t) == [list(range(1, 61))] * 3
+    assert len(calls) < 60
+
+
+def test_a_cohort_that_begins_again_reports_some_epochs_twice(tracker):
+    t = tracker()
+    t.start(MEMBERS, {})
+    for since, epochs in ((0, 1), (1, 2), (1, 3), (4, 1)):
+        t.progressed(MEMBERS, since, history(MEMBERS, epochs))
+    t.close("KILLED")
+    assert t.problem is None
+    assert steps(tracker, t) == [[1, 2, 3, 4, 5]] * 3
+
+
 def test_a_members_run_takes_four_calls(tracker, monkeypatch):
     """Each takes milliseconds, and for each the database writes to its disk."""
     calls = []
