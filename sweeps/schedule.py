@@ -127,7 +127,8 @@ def group(
         portions = size * cost / share if share else 1
         portions = max(portions, min(SHARES * portions, size / workload.fewest(same[0])))
         if after and share:
-            portions = max(portions, min(slots, size * cost / (end - after)))
+            in_time = max(1, int((end - after) / cost + 1e-9))
+            portions = max(portions, min(slots, size / in_time))
         # A batch that competes stays together, unless it is more than can be trained at once.
         portions = max(1 if same[0].halving else portions, size / (pack or size))
         parts = min(size, math.ceil(portions - 1e-9))
