@@ -149,8 +149,8 @@ class Driver:
             self._enqueue(self._unfold())
         if not self._fixed and not self._queue:
             return None
-        if len(self._queue) < min(self._slots, self._grouped / 2, len(self._waiting)):
-            self._group()  # towards the end in smaller cohorts, so that nobody waits long for the last
+        if self._near_the_end():
+            self._group()
         cohort = (self._fixed or self._queue).popleft()
         for member in cohort.members:
             self._waiting.pop(member.key, None)
@@ -189,6 +189,11 @@ class Driver:
             if self._needs(member.key) and member.key not in taken:
                 self._waiting[member.key] = self._strictest(member)
         self._group()
+
+    def _near_the_end(self) -> bool:
+        """Whether so few cohorts wait that smaller ones are better: nobody should wait long for the last."""
+        waiting, free = len(self._queue), self._slots - len(self._running)
+        return waiting != free and waiting < min(self._slots, self._grouped / 2, len(self._waiting))
 
     def _group(self) -> None:
         """Forms cohorts of all that waits."""

@@ -337,3 +337,17 @@ def test_what_was_halved_stays_so_when_nodes_go(ledger):
     found.ended(cohort, failures([member.key for member in cohort.members], "out_of_memory", ""))
     found.resize(1)
     assert sizes(found) == [4, 4]
+
+
+def test_cohorts_become_smaller_when_few_are_left(ledger, monkeypatch):
+    monkeypatch.setattr("sweeps.schedule.GRAIN", 1.0)  # as if the models were large
+    found = Driver(Plan(SMALL, Overrides(only="grid", seeds=16)), ledger, retry_failed=False)
+    found.begin(slots=4, pack=None)
+    handed_out = sizes(found)
+    assert handed_out == [2] * 29 + [1] * 6
+
+
+def test_cohorts_stay_whole_when_each_has_a_slot(ledger):
+    found = Driver(Plan(SMALL, Overrides(only="grid", seeds=8)), ledger, retry_failed=False)
+    found.begin(slots=4, pack=None)
+    assert sizes(found) == [8, 8, 8, 8]
