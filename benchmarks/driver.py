@@ -145,7 +145,8 @@ def tracked_again(folder: str, members: int) -> Parts:
 
 def warm() -> Parts:
     """What is done once in a process is done, and counts for no part."""
-    logging.getLogger("sweeps").setLevel(logging.ERROR)  # there is no checkpoint to register a model from
+    for name in ("sweeps", "mlflow", "alembic"):  # there is no checkpoint to register a model from
+        logging.getLogger(name).setLevel(logging.ERROR)
     Plan(sweep_of(1))
     return Parts()
 
