@@ -193,6 +193,11 @@ class TrainingConfig(Frozen):
                     "use decoder 'linear', or another estimator with a guide"
                 )
             self._check_analytic(f"estimator {self.estimator.name!r}", self.likelihood)
+        if self.estimator.transforms_loss and self.decoder.batch_normalized:
+            raise ValueError(
+                f"estimator {self.estimator.name!r} needs a decoder without batch normalization, "
+                f"got {self.decoder.name!r}"
+            )
         if self.guide is not None:
             self._check_analytic("guide", self.guide.likelihood)
         if self.likelihood.binary and self.data.pixels == "dequantize":

@@ -124,6 +124,10 @@ def optim(**changes: Any) -> dict[str, Any]:
             "estimator 'silent' needs likelihood 'gaussian_fixed' or 'gaussian_precision', got 'gaussian_log_scale'",
         ),
         (
+            {"estimator": {"name": "rebar"}, "decoder": {"name": "strided"}},
+            "estimator 'rebar' needs a decoder without batch normalization, got 'strided'",
+        ),
+        (
             {"likelihood": {"name": "bernoulli"}},
             "a bernoulli likelihood needs data.pixels 'unit' or 'binarize', got 'dequantize'",
         ),

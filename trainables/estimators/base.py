@@ -53,6 +53,8 @@ class Estimator(Component):
     analytic: ClassVar[bool] = False
     """Whether it needs `loss.expected`, that is, a linear decoder."""
     uses_running_loss: ClassVar[bool] = False
+    transforms_loss: ClassVar[bool] = False
+    """Whether it applies a `torch.func` transform to `loss`, which must then change nothing in place."""
 
     def check(self, latent: Latents) -> None:
         """Whether it can work on these latents.

@@ -29,6 +29,7 @@ class Rebar(Estimator):
     eta: NonNegativeKnob = 1.0
     bias: ClassVar[Literal["unbiased"]] = "unbiased"
     cost: ClassVar[str] = "3 decoder passes"
+    transforms_loss: ClassVar[bool] = True
     source: ClassVar[str] = "Tucker et al. 2017"
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -32,6 +32,8 @@ class Decoder(Component):
     packs_on_cpu: ClassVar[bool] = True
     linear: ClassVar[bool] = False
     """Whether every output is a linear function of the code, so that expectations are analytic."""
+    batch_normalized: ClassVar[bool] = False
+    """Whether decoding moves statistics, so that it is no function of the code alone."""
 
     def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
         """A module [N, features] -> [N, outputs, C*H*W] with freshly drawn weights."""

@@ -93,6 +93,7 @@ class StridedDecoder(Decoder):
     name: Annotated[Literal["strided"], SHAPE] = "strided"
     channels: FourWidths = (256, 128, 64, 32)
     packs_on_cpu: ClassVar[bool] = False
+    batch_normalized: ClassVar[bool] = True
 
     def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
         """As `Decoder.build`; raises ValueError unless height and width are multiples of 8 and at least 32."""
