@@ -60,7 +60,8 @@ def estimate(
         studies.append((unfolding.study, [*own, *expected]))
     everything = [*left.values(), *unknown]
     # Members of one shape take equally long.
-    shapes = {member.shape: member.config for member in everything}
+    planned = (member for study in plan.studies for member in plan.expected(study))
+    shapes = {member.shape: member.config for member in (*planned, *everything)}
     seconds = {shape: rates.seconds(config, data_dir) if rates else None for shape, config in shapes.items()}
     measured = {shape: value for shape, value in seconds.items() if value is not None}
     # To count operations takes a while, and is needed only where something was not measured.
@@ -74,10 +75,10 @@ def estimate(
             data=", ".join(sorted({member.config.data.name for member in left})) if study else "",
             members=members,
             done=members - len(left),
-            bytes=space.needed_bytes(left, data_dir) if left else 0,  # first, since it says whose network does not fit
             cohorts=len(group(left, slots=slots, pack=pack, workload=workload)),
             epochs=sum(member.config.epochs for member in left),
             hours=sum(took) / 3600 / slots if len(took) == len(left) else None,
+            bytes=space.needed_bytes(left, data_dir) if left else 0,
         )
 
     found = [of(study.name, study, plan.size(study), own) for study, own in studies]

@@ -1,11 +1,12 @@
 """Planning: every member of a sweep, complete and validated, before anything starts."""
 
+import contextlib
 import dataclasses
 import difflib
 import fnmatch
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
@@ -44,6 +45,14 @@ class Member:
     def shape(self) -> str:
         """Equal for members that can be trained as one cohort."""
         return self.sibling.shape if self.sibling else self.config.shape_key()
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """What is wrong with its network is told as a UserError, with the name of its study."""
+        try:
+            yield
+        except ValueError as error:
+            raise UserError(f"study {self.study!r} on {self.config.data.name!r}: {error}") from None
 
     def settled_by(self, status: str) -> bool:
         """Whether a row of that status ends it. One that was stopped early for another study has not ended for this."""

@@ -32,6 +32,9 @@ class Workload:
         plan: of these members.
         data_dir: where data sets lie whose size is not known without them.
         measured: the cost of members by shape, in any unit; None for the floating-point operations of their training.
+
+    Raises:
+        UserError: by its methods, where a network does not go with its images.
     """
 
     def __init__(self, plan: Plan, data_dir: Path, measured: Mapping[str, float] | None = None):
@@ -53,7 +56,8 @@ class Workload:
         if self._measured is not None:
             return self._measured[member.shape]
         size = self._size(member)
-        return operations(member.config, size.image_shape).of_training(member.config, size)
+        with member.building():
+            return operations(member.config, size.image_shape).of_training(member.config, size)
 
     def fewest(self, member: Member) -> int:
         """How many members of this one's shape make a step of `GRAIN` operations."""
@@ -124,14 +128,15 @@ def group(
     found: list[tuple[float, Cohort]] = []
     for same, cost in zip(shapes, costs, strict=True):
         size, after = len(same), workload.after(same[0].study)
-        portions = size * cost / share if share else 1
-        portions = max(portions, min(SHARES * portions, size / workload.fewest(same[0])))
-        if after and share:
-            in_time = max(1, int((end - after) / cost + 1e-9))
-            portions = max(portions, min(slots, size / in_time))
+        portions = 1.0
         # A batch that competes stays together, unless it is more than can be trained at once.
-        portions = max(1 if same[0].halving else portions, size / (pack or size))
-        parts = min(size, math.ceil(portions - 1e-9))
+        if cost and not same[0].halving:
+            portions = size * cost / share
+            portions = max(portions, min(SHARES * portions, size / workload.fewest(same[0])))
+            if after:
+                in_time = max(1, int((end - after) / cost + 1e-9))
+                portions = max(portions, min(slots, size / in_time))
+        parts = min(size, math.ceil(max(portions, size / (pack or size)) - 1e-9))
         # Sizes differ by at most one, and neighbours in the plan stay together.
         bounds = [size * part // parts for part in range(parts + 1)]
         cohorts = (same[a:b] for a, b in pairwise(bounds))

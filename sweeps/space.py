@@ -9,7 +9,6 @@ from sweeps.errors import UserError
 from sweeps.plan import Member
 from sweeps.storage import Storage
 from trainables.data.sizes import size_of
-from trainables.models.base import ImageShape
 from trainables.size import checkpoint_bytes
 
 # Measured on quickstart: 64 members, 3 to 60 epochs of 8 metrics.
@@ -32,17 +31,11 @@ def needed_bytes(members: Iterable[Member], data_dir: Path) -> int:
         config = member.config
         shape = member.shape
         if shape not in sizes:
-            sizes[shape] = _checkpoint_bytes(member, size_of(config.data.name, data_dir).image_shape)
+            with member.building():
+                sizes[shape] = checkpoint_bytes(config, size_of(config.data.name, data_dir).image_shape)
         checkpoints[shape] += sizes[shape]
         total += _BYTES_A_MEMBER + config.epochs * _METRICS * _BYTES_A_VALUE
     return total + sum(checkpoints.values()) + max(checkpoints.values(), default=0)
-
-
-def _checkpoint_bytes(member: Member, image_shape: ImageShape) -> int:
-    try:
-        return checkpoint_bytes(member.config, image_shape)
-    except ValueError as error:
-        raise UserError(f"study {member.study!r} on {member.config.data.name!r}: {error}") from None
 
 
 def check(storage: Storage, members: Iterable[Member], data_dir: Path) -> None:

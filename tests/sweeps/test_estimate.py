@@ -83,6 +83,16 @@ def test_members_epochs_and_hours_are_of_what_is_left(storage, ledger):
     assert total.hours == pytest.approx(12 * one_member / 3600 / 2)
 
 
+def test_a_plan_of_which_a_study_is_done_is_estimated_by_its_rates(storage, ledger):
+    other = Study(name="other", title="", source="", base=BASE | {"batch_size": 100}, seeds=(0, 1))
+    sweep = Sweep("two", "", (GRID, other))
+    plan = Plan(sweep)
+    ledger.append([row(member) for member in plan.members["grid"]])
+    *_, total = estimated(storage, sweep, Rates(machine="here", rates=everything(plan)))
+    assert (total.done, total.cohorts) == (8, 2)
+    assert total.hours is not None
+
+
 def test_what_was_not_measured_is_not_guessed(storage):
     plan = Plan(SMALL)
     other = {f"{key}x": rate for key, rate in everything(plan).items()}

@@ -4,12 +4,14 @@ import dataclasses
 import math
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import BASE, SEARCH
 
 from search_spaces.space import Axis, Study, Sweep, Winner
 from sweeps import schedule
+from sweeps.errors import UserError
 from sweeps.plan import Cohort, Plan
 from sweeps.schedule import GRAIN, Workload, group
 
@@ -164,6 +166,12 @@ def test_members_that_others_wait_for_share_a_cohort_with_each_other():
     members = [*plan.expected(late), *plan.expected(first)]
     cohorts = group(members, slots=2, workload=Workload(plan, NOWHERE), unmade=1e12)
     assert [{m.study for m in cohort.members} for cohort in cohorts] == [{"first"}, {"late"}]
+
+
+def test_a_network_that_does_not_go_with_its_images_is_told_with_its_study():
+    plan = planned(study("wrong", 1, encoder={"name": "strided"}))
+    with pytest.raises(UserError, match=r"study 'wrong' on 'digits': .*32"):
+        Workload(plan, NOWHERE).of(plan.example(plan.studies[0]))
 
 
 def test_the_grain_is_of_a_step():
