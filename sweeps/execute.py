@@ -98,7 +98,7 @@ class Resources:
         return replace(self, slots=_slots(places, self.workers, self.max_concurrent))
 
     def threads(self, cohorts: int) -> int:
-        """How many threads one of so many cohorts computes with: where there are fewer than CPUs, the rest is shared out.
+        """How many threads one of so many cohorts computes with; where they are fewer than CPUs, those are shared out.
 
         On several nodes it is one, since Ray decides which cohorts meet on a node.
         """
