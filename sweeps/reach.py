@@ -53,7 +53,7 @@ def check(data_sets: Collection[str], data_dir: Path, *, fetch: bool, device: st
 @contextlib.contextmanager
 def _mark(storage: Storage) -> Iterator[str]:
     """A small file in the sweep's folder, for as long as it is looked for."""
-    path = f"reach-{uuid.uuid4().hex}"
+    path = f".probe-{uuid.uuid4().hex}"  # of a kind that is removed when its process was killed
     storage.write(path, b"")
     try:
         yield path
