@@ -43,6 +43,7 @@ class Noted:
         monkeypatch.setenv("CHECKPOINT_EVERY_S", "0")
         self._arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", *arguments)
         self._started: list[psutil.Process] = []
+        self.kills = 0
 
     def start(self) -> Command:
         return Command(*self._arguments, cwd=self.storage.parent, program=INSTRUMENTED)
@@ -61,7 +62,9 @@ class Noted:
         self._started += command.descendants()
         for process in training if trials else ():
             process.kill()
-        command.kill()
+        self.kills += command.running  # it may have come to its end before
+        command.signal(signal.SIGKILL, missing_ok=True)
+        command.end()
         assert gone(training, 60)
 
     def resume(self, until: Callable[[Command], None] | None = None) -> str:
@@ -139,12 +142,13 @@ def test_after_kill_9_at_any_three_moments_nothing_is_lost_doubled_or_left_runni
     moments = random.Random(seed)
 
     def later(command: Command) -> None:
-        end = time.monotonic() + moments.uniform(1, 25)
+        end = time.monotonic() + moments.uniform(1, 20)
         while time.monotonic() < end and command.running:
             time.sleep(0.05)
 
     for _ in range(3):
         runs.resume(until=later)
+    assert runs.kills
     runs.resume()
     runs.check(whole_sweep)
 
