@@ -6,7 +6,6 @@ It implements `sweeps.execute.Work` and knows nothing of Ray. All of it runs on 
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence, Set
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from sweeps.json_log import JsonLog
 from sweeps.ledger import Ledger, Row, now
 from sweeps.plan import Cohort, Member, Plan
 from sweeps.progress import Progress
-from sweeps.schedule import Workload, group
+from sweeps.schedule import Workload, evenly, group
 from sweeps.tracking import Tracker
 from sweeps.unfold import unfold
 
@@ -267,6 +266,4 @@ class Driver:
         known = [number for number in fit if number is not None]
         size = min(known) if known else math.ceil(len(members) / 2)
         if members:
-            parts = math.ceil(len(members) / size)
-            bounds = [len(members) * part // parts for part in range(parts + 1)]
-            self._fixed.extendleft(Cohort(tuple(members[a:b])) for a, b in reversed(list(pairwise(bounds))))
+            self._fixed.extendleft(reversed(evenly(members, math.ceil(len(members) / size))))

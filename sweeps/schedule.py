@@ -10,7 +10,7 @@ Nothing here knows a machine. What a training costs is a number: only proportion
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -137,8 +137,12 @@ def group(
                 in_time = max(1, int((end - after) / cost + 1e-9))
                 portions = max(portions, min(slots, size / in_time))
         parts = min(size, math.ceil(max(portions, size / (pack or size)) - 1e-9))
-        # Sizes differ by at most one, and neighbours in the plan stay together.
-        bounds = [size * part // parts for part in range(parts + 1)]
-        cohorts = (same[a:b] for a, b in pairwise(bounds))
-        found += [(len(own) * cost + workload.after(own[0].study), Cohort(tuple(own))) for own in cohorts]
+        cohorts = evenly(same, parts)
+        found += [(len(own.members) * cost + workload.after(own.members[0].study), own) for own in cohorts]
     return [cohort for _, cohort in sorted(found, key=lambda each: -each[0])]
+
+
+def evenly(members: Sequence[Member], parts: int) -> list[Cohort]:
+    """Cohorts whose sizes differ by at most one; neighbours stay together."""
+    bounds = [len(members) * part // parts for part in range(parts + 1)]
+    return [Cohort(tuple(members[a:b])) for a, b in pairwise(bounds)]

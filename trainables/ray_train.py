@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from pyarrow import fs
 
-from trainables.capacity import footprint, free_bytes
+from trainables.capacity import Footprint, footprint, free_bytes
 from trainables.config import TrainingConfig
 from trainables.data import DataError
 from trainables.data.sizes import size_of
@@ -30,7 +30,12 @@ from trainables.shards import ALONE, Shards
 from trainables.training import CohortTraining, TrainingResult, resolve_device
 
 REPORT_EVERY_S = 1.0
+WORTH_A_PROBE = 300
+"""Steps of all members together from which on their memory is measured first, which takes some three steps and
+evaluations. Shorter trainings are tried at once, and halved where they do not fit."""
 Report = Callable[[dict[str, Any]], None]
+_footprints: dict[tuple[str, str], Footprint] = {}
+"""By shape and device: a process trains many cohorts of a shape."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,15 @@ def train_cohort(
 
 
 def _check_memory(configs: list[TrainingConfig], device: torch.device, data_dir: Path, share: float) -> None:
-    # Not compiled, which would take longer than it is worth for two steps; that only ever needs less.
-    needed = footprint(configs[0], size_of(configs[0].data.name, data_dir), device, compiled=False)
+    config = configs[0]
+    size = size_of(config.data.name, data_dir).limited(config.data.limit)
+    if len(configs) * config.epochs * size.train / config.batch_size < WORTH_A_PROBE:
+        return
+    key = (config.shape_key(), str(device))
+    if key not in _footprints:
+        # Not compiled, which would take longer than it is worth for two steps; that only ever needs less.
+        _footprints[key] = footprint(config, size, device, compiled=False)
+    needed = _footprints[key]
     if (fit := needed.largest(round(share * free_bytes(device)))) < len(configs):
         raise TooManyError(fit, len(configs))
 

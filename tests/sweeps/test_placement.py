@@ -159,7 +159,14 @@ def reported(task: ray_train.Task) -> list[dict[str, Any]]:
     return reports[-1]["results"]
 
 
-def test_a_cohort_that_would_not_fit_says_how_many_would_and_trains_nothing(tmp_path, monkeypatch):
+@pytest.fixture
+def probed(monkeypatch):
+    """Measures memory however short the training is, and forgets it afterwards."""
+    monkeypatch.setattr(ray_train, "WORTH_A_PROBE", 0)
+    monkeypatch.setattr(ray_train, "_footprints", {})
+
+
+def test_a_cohort_that_would_not_fit_says_how_many_would_and_trains_nothing(probed, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_train, "footprint", lambda *_, **__: Footprint(fixed=100, member=10))
     monkeypatch.setattr(ray_train, "free_bytes", lambda device: 400)
     results = reported(task(tmp_path, memory_share=0.5))  # 0.8 * 200 - 100 leave room for six
@@ -169,12 +176,27 @@ def test_a_cohort_that_would_not_fit_says_how_many_would_and_trains_nothing(tmp_
     assert {result["status"] for result in reported(task(tmp_path, memory_share=1.0))} == {"finished"}
 
 
-def test_a_cohort_of_a_given_size_is_not_asked(tmp_path, monkeypatch):
+def test_memory_is_measured_once_for_a_shape(probed, tmp_path, monkeypatch):
+    asked: list[TrainingConfig] = []
+    monkeypatch.setattr(
+        ray_train, "footprint", lambda config, *_, **__: asked.append(config) or Footprint(fixed=0, member=1)
+    )
+    for folder in ("one", "two"):
+        reported(task(tmp_path / folder, memory_share=1.0))
+    assert len(asked) == 1
+
+
+def test_short_trainings_are_tried_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_train, "footprint", lambda *_, **__: pytest.fail("asked"))
+    assert {result["status"] for result in reported(task(tmp_path, memory_share=1.0))} == {"finished"}
+
+
+def test_a_cohort_of_a_given_size_is_not_asked(probed, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_train, "footprint", lambda *_, **__: pytest.fail("asked"))
     assert {result["status"] for result in reported(task(tmp_path))} == {"finished"}
 
 
-def test_what_a_cohort_needs_is_measured_as_it_is_trained(tmp_path, monkeypatch):
+def test_what_a_cohort_needs_is_measured_as_it_is_trained(probed, tmp_path, monkeypatch):
     needed = footprint(MEMBERS[0].config, size_of("digits", Path("nowhere")), torch.device("cpu"))
     for count in (2, 5):
         free = (needed.fixed + (count + 0.5) * needed.member) / USABLE
