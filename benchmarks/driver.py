@@ -28,15 +28,15 @@ from rich.console import Console
 
 from search_spaces import Sweep
 from search_spaces.space import Axis, Study
-from sweeps import frames
-from sweeps.driver import Driver
-from sweeps.ledger import Ledger
-from sweeps.plan import Cohort, Plan
-from sweeps.progress import Progress
-from sweeps.storage import Storage
-from sweeps.summary import summary
-from sweeps.tracking import Tracker
-from sweeps.tracking_uri import tracking_uri_of
+from sweeps.analysis import frames
+from sweeps.analysis.summary import summary
+from sweeps.driver.driver import Driver
+from sweeps.driver.progress import Progress
+from sweeps.planning.plan import Cohort, Plan
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
+from sweeps.tracking.tracker import Tracker
+from sweeps.tracking.uri import tracking_uri_of
 
 EPOCHS, PACK, SLOTS = 20, 64, 8
 METRICS = ("elbo", "kl", "bits_per_dim", "mse", "train_elbo", "train_kl", "test_elbo", "test_kl")
@@ -113,7 +113,7 @@ def resumed(folder: str, members: int) -> Parts:
 
 def tracked(folder: str, members: int) -> Parts:
     """Trains a sweep with MLflow at its side. `member beside MLflow` is what training waits for."""
-    from sweeps.mlflow_runs import create_database
+    from sweeps.tracking.runs import create_database
 
     parts = warm()
     plan = Plan(sweep_of(members))
@@ -131,7 +131,7 @@ def tracked(folder: str, members: int) -> Parts:
 
 def tracked_again(folder: str, members: int) -> Parts:
     """Takes up the runs of a sweep that MLflow has all of."""
-    import sweeps.mlflow_runs  # noqa: F401  # takes seconds
+    import sweeps.tracking.runs  # noqa: F401  # takes seconds
 
     parts = warm()
     plan = Plan(sweep_of(members))
@@ -152,7 +152,7 @@ def warm() -> Parts:
 
 
 def started(folder: str, plan: Plan) -> tuple[Driver, Storage]:
-    """A driver that knows what is done and has formed its cohorts, as `sweeps.launch` starts it."""
+    """A driver that knows what is done and has formed its cohorts, as `sweeps.driver.launch` starts it."""
     storage = Storage(folder, plan.sweep.name)
     storage.prepare()
     driver = Driver(plan, Ledger(storage), retry_failed=False)

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import DataError, Images, load
+from trainables.packing.cohort import Cohort
 
 BATCH = 100
 PRECISIONS = ("float32", "bf16")

@@ -20,9 +20,9 @@ import torch
 from measuring import Report, ceilings, machine, seconds, show, write
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import Images
+from trainables.packing.cohort import Cohort
 
 _CATEGORICAL = {
     "encoder": {"name": "mlp", "hidden": [512, 256]},

@@ -20,12 +20,12 @@ from measuring import Report, machine, seconds, show, write
 
 from search_spaces import decoupled_st_gs, silent_gradients
 from search_spaces.space import Study
-from sweeps import stand_ins
-from sweeps.precision import Change, kind_of
-from sweeps.report.statistics import mean
-from trainables.cohort import Cohort
+from sweeps.analysis.statistics import mean
+from sweeps.planning import stand_ins
+from sweeps.planning.precision import Change, kind_of
 from trainables.config import Precision, TrainingConfig
 from trainables.data import Images, load
+from trainables.packing.cohort import Cohort
 
 _SILENT = {study.name: study for study in silent_gradients.STUDIES}
 _DECOUPLED = {study.name: study for study in decoupled_st_gs.STUDIES}

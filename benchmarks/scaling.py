@@ -36,15 +36,15 @@ from typing import Any, NamedTuple, TypeVar
 from packing import OPTIMIZER_BYTES
 
 from sweeps.errors import UserError
-from sweeps.folder import find_sweep
-from sweeps.ledger import Ledger
-from sweeps.plan import Cohort, Overrides, Plan
-from sweeps.rates import Rates
-from sweeps.storage import Storage
+from sweeps.planning.plan import Cohort, Overrides, Plan
+from sweeps.planning.rates import Rates
+from sweeps.planning.saved import find_sweep
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
+from trainables.cost.operations import operations
+from trainables.cost.size import parameters
+from trainables.cost.timing import batches, program_key
 from trainables.data.sizes import size_of
-from trainables.operations import operations
-from trainables.rates import batches, program_key
-from trainables.size import parameters
 
 T = TypeVar("T")
 Seconds = Callable[[Cohort], float]
@@ -191,7 +191,7 @@ def replay(plan: Plan, ledger: Ledger, seconds: Seconds, gpus: int, costs: Costs
     Args:
         ledger: an empty one.
     """
-    from sweeps.driver import Driver
+    from sweeps.driver.driver import Driver
 
     chance = random.Random(0)
     driver = Driver(plan, ledger, retry_failed=False)

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from measuring import machine, seconds, show, write
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import Images
+from trainables.packing.cohort import Cohort
 
 BATCH = 64
 FIXED, TAYLOR = {"name": "gaussian_fixed"}, {"name": "gaussian_precision", "log_term": "taylor"}

@@ -1,13 +1,12 @@
 """Scales: a sweep made smaller in a stated way, to try it out. What a scale gives is marked wherever it is shown."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from search_spaces.space import Config, Study, Sweep
+Config = dict[str, Any]
+"""A configuration as plain nested tables."""
 
 STAND_INS = {"mnist": "digits28", "cifar10": "patches", "svhn": "patches", "imagenet32": "patches"}
 """Images that need no download and have the shape of those that do."""
@@ -42,7 +41,7 @@ class Scale:
             f"and {2 * self.values} suggestions a search{draws}"
         )
 
-    def config(self, config: "Config") -> "Config":
+    def config(self, config: Config) -> Config:
         """A configuration at this scale."""
         epochs = min(config["epochs"], self.epochs)
         share = epochs / config["epochs"]
@@ -56,34 +55,10 @@ class Scale:
             reduced["guide"] = _guide(config["guide"], share)
         return reduced
 
-    def study(self, study: "Study") -> "Study":
-        """A study at this scale."""
-        from search_spaces.space import Axis
-
-        grid = tuple(
-            dataclasses.replace(axis, values=_thinned(axis.values, self.values)) if isinstance(axis, Axis) else axis
-            for axis in study.grid
-        )
-        search = study.search
-        if search is not None:
-            members = min(search.members, 2 * self.values)
-            search = dataclasses.replace(search, members=members, batch=min(search.batch, members))
-        return dataclasses.replace(study, grid=grid, search=search, seeds=study.seeds[: self.seeds], scale=self)
-
 
 SMOKE = Scale("smoke", epochs=2, seeds=1, images=256, values=2, draws=4, stand_ins=True)
 DAY = Scale("day", epochs=20, seeds=3, images=None, values=5)
 SCALES = {scale.name: scale for scale in (SMOKE, DAY)}
-
-
-def reduced(sweep: "Sweep", scale: Scale) -> "Sweep":
-    """A sweep at a scale, under a name of its own: its results never mix with those of the full one."""
-    return dataclasses.replace(
-        sweep,
-        name=f"{sweep.name}-{scale.name}",
-        title=f"{sweep.title} (reduced: {scale.statement})",
-        studies=tuple(scale.study(study) for study in sweep.studies),
-    )
 
 
 def _epoch(epoch: int, share: float) -> int:
@@ -99,12 +74,3 @@ def _guide(guide: Mapping[str, Any], share: float) -> dict[str, Any]:
     if "annealing_rate" in reduced:
         reduced["annealing_rate"] = reduced["annealing_rate"] / share
     return reduced
-
-
-def _thinned(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
-    """At most `count` of some values, evenly, the ends among them; all where they are not numbers."""
-    if len(values) <= count or not all(isinstance(value, int | float) for value in values):
-        return values
-    if count == 1:
-        return values[:1]
-    return tuple(values[round(index * (len(values) - 1) / (count - 1))] for index in range(count))

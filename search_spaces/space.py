@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from search_spaces.figures import Figure, Heatmap
-from search_spaces.scale import Scale
+from search_spaces.scale import Config, Scale
 
-Config = dict[str, Any]
 Labels = dict[str, Any]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*(/[a-z0-9][a-z0-9_]*)*")
 _SWEEP = re.compile(r"[a-z0-9][a-z0-9_]*(-[a-z0-9]+)*")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 if TYPE_CHECKING:
-    from sweeps.frames import Frames
+    from sweeps.analysis.frames import Frames
 
 
 def results(name: str, storage: str = "./runs") -> "Frames":
@@ -24,6 +24,6 @@ def results(name: str, storage: str = "./runs") -> "Frames":
     Raises:
         UserError: it has never been run there.
     """
-    from sweeps.frames import load
+    from sweeps.analysis.frames import load
 
     return load(name, storage)

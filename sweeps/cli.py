@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import typer
 
-from sweeps.errors import UserError
+from sweeps.errors import INTERRUPTED, OK, UNUSABLE, UserError
 from sweeps.redact import redact
 
-OK, INTERNAL, UNUSABLE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def run_app(app: typer.Typer, prog_name: str) -> None:
@@ -47,15 +47,7 @@ def single(function: Callable[..., int | None]) -> typer.Typer:
     return app
 
 
-def main() -> None:
-    """The `sweeps` command: run, status, report, ui and doctor as subcommands."""
-    from sweeps import doctor, run, status, ui
-    from sweeps.report import __main__ as report
-
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
-    app.command("run")(run.run)
-    app.command("status")(status.status)
-    app.command("report")(report.report)
-    app.command("ui")(ui.ui)
-    app.command("doctor")(doctor.doctor)
-    run_app(app, "sweeps")
+def check_device(device: str) -> None:
+    """Raises UserError for what is no choice of --device."""
+    if device not in DEVICES:
+        raise UserError(f"--device is one of {', '.join(DEVICES)}, got {device!r}")

@@ -22,11 +22,10 @@ import typer
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from sweeps.cli import INTERNAL, OK, run_app, single
-from sweeps.errors import UserError
+from sweeps.cli import check_device, run_app, single
+from sweeps.errors import INTERNAL, OK, UserError
 from sweeps.findings import PROJECT, Finding, ok, problem, safely
-from sweeps.run import check_device
-from sweeps.tracking_uri import database, of_database
+from sweeps.tracking.uri import database, of_database
 
 GIB = 2**30
 LOW_MEMORY, LOW_DISK = 2 * GIB, 2 * GIB
@@ -90,7 +89,7 @@ def memory() -> Iterator[Finding]:
 
 def storage_place(uri: str) -> Iterator[Finding]:
     """Whether the storage can be written, and the space left there."""
-    from sweeps.storage import Storage
+    from sweeps.records.storage import Storage
 
     place = Storage(uri, f"doctor-{uuid.uuid4().hex}")
     if not place.local:
@@ -193,7 +192,7 @@ def findings(
         yield from safely("tracking", lambda: tracking(uri))
     yield from safely("data", lambda: data_sets(data_dir))
     if ray or address is not None:
-        from sweeps.nodes import ray_cluster  # Ray takes seconds to import
+        from sweeps.on_ray.nodes import ray_cluster  # Ray takes seconds to import
 
         yield from safely("ray", lambda: ray_cluster(address, device, nodes, wait_s))
 

@@ -1,4 +1,6 @@
-"""Mistakes of a user, which are told in one line and end with exit code 2."""
+"""Mistakes of a user, told in one line, and the exit codes of all commands."""
+
+OK, INTERNAL, UNUSABLE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class UserError(Exception):

@@ -3,66 +3,25 @@
 What was measured is kept beside the runs, `rates-DEVICE.json`; those of a reference machine come with the program.
 """
 
-import contextlib
 import platform
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from importlib import resources
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sweeps.cli import run_app, single
-from sweeps.errors import UserError
-from sweeps.plan import Member, Plan
+from sweeps.cli import check_device, run_app, single
+from sweeps.planning.plan import Member, Plan
+from sweeps.planning.rates import Rates, file_of, known
 from trainables.config import TrainingConfig
+from trainables.cost.timing import measure, program_key
 from trainables.data.sizes import size_of
-from trainables.rates import Rate, measure, program_key
 from trainables.training import resolve_device
 
 _TOGETHER = 8
 """How many members are measured together, at most."""
-
-
-class Rates(BaseModel):
-    """Measured rates by `program_key`, and where they were measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    machine: str
-    rates: Mapping[str, Rate]
-
-    def seconds(self, config: TrainingConfig, data_dir: Path) -> float | None:
-        """How long a training takes; None if nothing of its kind was measured."""
-        size = size_of(config.data.name, data_dir)
-        rate = self.rates.get(program_key(config, size.image_shape))
-        return None if rate is None else rate.seconds(config, size.limited(config.data.limit))
-
-
-def file_of(device: str, folder: Path) -> Path:
-    """Where the rates of a device are kept."""
-    return folder / f"rates-{device}.json"
-
-
-def known(device: str, folder: Path | None) -> Rates | None:
-    """The rates measured on this machine, else those that come along for that kind of device, if there are any.
-
-    Raises:
-        UserError: a file with rates is damaged.
-    """
-    if folder is not None:
-        own = file_of(device, folder)
-        with contextlib.suppress(OSError):  # there is none
-            content = own.read_bytes()
-            try:
-                return Rates.model_validate_json(content)
-            except ValidationError:
-                raise UserError(f"{own} is damaged; delete it and run python -m sweeps.rates again") from None
-    along = resources.files("sweeps").joinpath("measured", f"{device}.json")
-    return Rates.model_validate_json(along.read_bytes()) if along.is_file() else None
 
 
 def measured(members: Iterable[Member], device: str, data_dir: Path) -> Rates:
@@ -110,12 +69,11 @@ def rates(
     storage: Annotated[Path, typer.Option(metavar="DIR", help="The folder to keep them in.")] = Path("runs"),
 ) -> None:
     """Measures how fast the members of a sweep train on this machine; `python -m sweeps.run NAME --plan` uses it."""
-    from sweeps import folder
-    from sweeps.plan import Overrides
-    from sweeps.run import check_device
+    from sweeps.planning import saved
+    from sweeps.planning.plan import Overrides
 
     check_device(device)
-    plan = Plan(folder.find_sweep(name), Overrides(only=only))
+    plan = Plan(saved.find_sweep(name), Overrides(only=only))
     kind = resolve_device(device).type
     found = measured((member for study in plan.studies for member in plan.expected(study)), kind, data_dir.absolute())
     path = file_of(kind, storage)

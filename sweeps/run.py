@@ -9,16 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces import get_sweep, list_sweeps
-from sweeps.cli import OK, run_app, single
-from sweeps.errors import UserError
+from sweeps.cli import check_device, run_app, single
+from sweeps.errors import OK, UserError
 
 if TYPE_CHECKING:
-    from sweeps.plan import Plan, SearchOptions
-    from sweeps.storage import Storage
+    from sweeps.planning.plan import Plan, SearchOptions
+    from sweeps.records.storage import Storage
 
 _WIDE = 160
 """Columns of a table that is not for a terminal, which would have its own."""
-DEVICES = ("auto", "cpu", "cuda")
 LOG_FORMATS = ("text", "json")
 
 
@@ -93,11 +92,11 @@ def run(
     largest = _pack(pack)
 
     # Only now what takes seconds to import.
-    from sweeps import folder, stand_ins
-    from sweeps.lock import Lock
-    from sweeps.plan import Overrides, Plan, parse_setting
-    from sweeps.storage import Storage
-    from sweeps.tracking_uri import tracking_uri_of
+    from sweeps.planning import saved, stand_ins
+    from sweeps.planning.plan import Overrides, Plan, parse_setting
+    from sweeps.records.lock import Lock
+    from sweeps.records.storage import Storage
+    from sweeps.tracking.uri import tracking_uri_of
 
     settings = tuple(parse_setting(text) for text in set_ or ())
     settings += _precision(precision, settings)
@@ -109,7 +108,7 @@ def run(
         search=_search(search, budget, halving),
         stand_ins=tuple(stand_ins.parse(stand_in or ()).items()),
     )
-    planned = Plan(folder.find_sweep(name), wanted)
+    planned = Plan(saved.find_sweep(name), wanted)
     if not download:
         planned = _with_stand_ins(planned, data_dir.absolute())
     place = Storage(storage, planned.sweep.name)
@@ -125,7 +124,7 @@ def run(
     tracking_uri = tracking_uri_of(place, tracking_uri)
     place.prepare()
 
-    from sweeps import launch  # and what it needs of MLflow, which --plan does without
+    from sweeps.driver import launch  # and what it needs of MLflow, which --plan does without
 
     options = launch.Options(
         retry_failed=retry_failed,
@@ -147,7 +146,7 @@ def run(
 
 def _search(sampler: str | None, budget: int | None, halving: int | None) -> "SearchOptions | None":
     from search_spaces.space import Sampler
-    from sweeps.plan import SearchOptions
+    from sweeps.planning.plan import SearchOptions
 
     if sampler is None:
         if budget is not None or halving is not None:
@@ -161,7 +160,7 @@ def _search(sampler: str | None, budget: int | None, halving: int | None) -> "Se
 
 def _precision(precision: str | None, settings: Sequence[tuple[str, Any]]) -> tuple[tuple[str, str], ...]:
     """What --precision adds to the settings of --set."""
-    from sweeps.precision import PRECISIONS
+    from sweeps.planning.precision import PRECISIONS
 
     if precision is None:
         return ()
@@ -175,19 +174,13 @@ def _precision(precision: str | None, settings: Sequence[tuple[str, Any]]) -> tu
 def _with_stand_ins(plan: "Plan", data_dir: Path) -> "Plan":
     """The plan, with the images that its scale offers for data sets that are missing."""
     from search_spaces.scale import SCALES
-    from sweeps import stand_ins
+    from sweeps.planning import stand_ins
 
     scale = plan.overrides.scale
     if scale is None or not SCALES[scale].stand_ins:
         return plan
     found = stand_ins.offered(plan.data_sets, data_dir)
     return plan.standing_in(found) if found else plan
-
-
-def check_device(device: str) -> None:
-    """Raises UserError for what is no choice of --device."""
-    if device not in DEVICES:
-        raise UserError(f"--device is one of {', '.join(DEVICES)}, got {device!r}")
 
 
 def _pack(text: str) -> int | None:
@@ -201,8 +194,8 @@ def _pack(text: str) -> int | None:
 def _print_plan(
     console: Console, plan: "Plan", storage: "Storage", device: str, pack: int | None, data_dir: Path
 ) -> None:
-    from sweeps import rates
-    from sweeps.estimate import estimate, slots_of
+    from sweeps.planning import rates
+    from sweeps.planning.estimate import estimate, slots_of
     from trainables.training import resolve_device
 
     kind = resolve_device(device).type

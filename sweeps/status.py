@@ -5,7 +5,6 @@ Nothing is written, and neither Ray nor MLflow is asked; with --rebuild-tracking
 
 import json
 import math
-import shlex
 import sys
 import time
 from collections import Counter
@@ -18,14 +17,15 @@ from typing import Annotated, Any
 import typer
 
 from search_spaces.space import Study
+from sweeps.analysis import cells as tables
+from sweeps.analysis.labels import describe
 from sweeps.cli import run_app, single
-from sweeps.ledger import Ledger, Row
-from sweeps.lock import Holder, running
-from sweeps.plan import Member, Overrides, Plan
-from sweeps.progress import describe
-from sweeps.report import tables
-from sweeps.storage import Storage
-from sweeps.tracking_uri import tracking_uri_of
+from sweeps.planning.command import run_command
+from sweeps.planning.plan import Member, Plan
+from sweeps.records.ledger import Ledger, Row
+from sweeps.records.lock import Holder, running
+from sweeps.records.storage import Storage
+from sweeps.tracking.uri import tracking_uri_of
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ def status_of(storage: Storage) -> Status:
     Raises:
         UserError: it has never been run there.
     """
-    from sweeps import folder
+    from sweeps.planning import saved
 
-    plan = folder.last_plan(storage)
+    plan = saved.last_plan(storage)
     ledger = _Unchanged(storage)
     rows = ledger.read()
     driver = running(storage)
     begun = set(chain(*ledger.begun_cohorts(lambda key: key not in rows))) - rows.keys() if driver else set()
-    studies = [_study(plan, study, folder.known_members(plan, ledger, [study]), rows, begun) for study in plan.studies]
+    studies = [_study(plan, study, saved.known_members(plan, ledger, [study]), rows, begun) for study in plan.studies]
     left = sum(study.running + study.missing for study in studies)
     failed = any(study.failed for study in studies)
     command = run_command(plan, storage.uri)
@@ -162,23 +162,6 @@ def _checkpoint_age_s(storage: Storage) -> float | None:
         return None
     saved = [path.stat().st_mtime for path in storage.local_path.glob("checkpoints/*/*.safetensors")]
     return max(0.0, time.time() - max(saved)) if saved else None
-
-
-def run_command(plan: Plan, storage_uri: str) -> str:
-    """The command that runs a plan, as one would type it."""
-    chosen: Overrides = plan.overrides
-    words = ["python", "-m", "sweeps.run", plan.asked]
-    words += ["--scale", chosen.scale] if chosen.scale is not None else []
-    if chosen.search is not None:
-        words += ["--search", chosen.search.sampler, "--halving", str(chosen.search.halving)]
-        words += ["--budget", str(chosen.search.budget)] if chosen.search.budget is not None else []
-    words += [word for name, other in chosen.stand_ins for word in ("--stand-in", f"{name}={other}")]
-    words += ["--only", chosen.only] if chosen.only is not None else []
-    for path, value in chosen.values:
-        words += ["--set", f"{path}={json.dumps(value)}"]
-    words += ["--seeds", str(chosen.seeds)] if chosen.seeds is not None else []
-    words += ["--storage", storage_uri] if storage_uri != "./runs" else []
-    return shlex.join(words)
 
 
 def lines_of(found: Status) -> list[str]:
@@ -236,12 +219,12 @@ def status(
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie, to rebuild.")] = Path("data"),
 ) -> None:
     """Says how far a sweep has come, what is best so far, what is missing, and the command that goes on."""
-    from sweeps import folder
+    from sweeps.planning import saved
 
-    folder.find_sweep(name)
+    saved.find_sweep(name)
     place = Storage(storage, name)
     if rebuild_tracking:
-        from sweeps.rebuild import rebuild  # takes seconds to import
+        from sweeps.tracking.rebuild import rebuild  # takes seconds to import
 
         count = rebuild(place, tracking_uri_of(place, tracking_uri), data_dir.absolute())
         print(f"MLflow has the runs of {count} members.", file=sys.stderr if json_ else sys.stdout)

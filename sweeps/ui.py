@@ -10,7 +10,7 @@ import typer
 
 from sweeps.cli import run_app, single
 from sweeps.errors import UserError
-from sweeps.tracking_uri import ARTIFACTS, DATABASE, of_database, relocate
+from sweeps.tracking.uri import ARTIFACTS, DATABASE, of_database, relocate
 
 
 def ui(

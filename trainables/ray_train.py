@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from pyarrow import fs
 
-from trainables.capacity import Footprint, footprint, free_bytes
 from trainables.config import TrainingConfig
+from trainables.cost.memory import Footprint, footprint, free_bytes
 from trainables.data import DataError
 from trainables.data.sizes import size_of
 from trainables.halving import Halving

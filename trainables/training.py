@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import load
 from trainables.diagnostics import measure_due
 from trainables.halving import Halving
+from trainables.packing.cohort import Cohort
 
 CHECKPOINT_FORMAT = 1
 _HISTORY = "history/"

@@ -1,1 +1,1 @@
-"""The report: results in the form of the papers' tables and figures, as one self-contained HTML file."""
+"""From numbers to a page: tables, figures and files of the report."""

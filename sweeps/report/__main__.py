@@ -14,17 +14,19 @@ def report(
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
 ) -> None:
     """Writes results.parquet, history.parquet and the report of a sweep from its ledger."""
-    from sweeps import folder
-    from sweeps.ledger import Ledger
-    from sweeps.storage import Storage
+    from sweeps.analysis.frames import known_run_ids
+    from sweeps.planning import saved
+    from sweeps.records.ledger import Ledger
+    from sweeps.records.storage import Storage
+    from sweeps.report.write import write_outputs
 
-    folder.find_sweep(name)
+    saved.find_sweep(name)
     place = Storage(storage, name)
-    plan = folder.last_plan(place)
+    plan = saved.last_plan(place)
     ledger = Ledger(place)
-    members = folder.known_members(plan, ledger)
-    run_ids = folder.known_run_ids(place)
-    print(folder.write_outputs(place, plan, members, ledger.read(), run_ids, data_dir))
+    members = saved.known_members(plan, ledger)
+    run_ids = known_run_ids(place)
+    print(write_outputs(place, plan, members, ledger.read(), run_ids, data_dir))
 
 
 if __name__ == "__main__":

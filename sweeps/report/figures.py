@@ -10,11 +10,12 @@ from matplotlib.patches import Rectangle
 
 from search_spaces.figures import Curves, Heatmap, Lines
 from search_spaces.space import Study
-from sweeps.report import statistics
+from sweeps.analysis import statistics
+from sweeps.analysis.cells import Cell, groups, ranked
+from sweeps.analysis.labels import label, readable
+from sweeps.analysis.metrics import direction, metric, number
 from sweeps.report.drawing import Drawing, canvas, draw
 from sweeps.report.layout import NOTHING, Entry, Table, stem
-from sweeps.report.metrics import direction, label, metric, number, readable
-from sweeps.report.tables import Cell, groups, ranked
 
 _DIAGONAL = "#D00040"
 

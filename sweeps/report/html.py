@@ -9,19 +9,21 @@ from pathlib import Path
 import jinja2
 
 from search_spaces.space import Study
-from sweeps.ledger import Row
-from sweeps.plan import Member, Plan
-from sweeps.progress import describe
-from sweeps.report import claims, exports, layout, tables
-from sweeps.report.claims import Tested, Verdict
+from sweeps.analysis import cells as tables
+from sweeps.analysis import claims
+from sweeps.analysis.claims import Tested, Verdict
+from sweeps.analysis.labels import describe, readable
+from sweeps.analysis.metrics import metric, number, signed
+from sweeps.analysis.statistics import ENOUGH
+from sweeps.planning.plan import Member, Plan
+from sweeps.records.ledger import Row
+from sweeps.report import exports, layout
 from sweeps.report.drawing import Drawing, style
 from sweeps.report.figures import figures
 from sweeps.report.layout import Table
 from sweeps.report.marks import marks, short
-from sweeps.report.metrics import metric, number, readable, signed
 from sweeps.report.reconstructions import Sources, image_figures
 from sweeps.report.search_plots import search_plots
-from sweeps.report.statistics import ENOUGH
 
 PAGE = "index.html"
 _LISTED = 20

@@ -7,11 +7,12 @@ from typing import Any
 
 from search_spaces.published import Number, published
 from search_spaces.space import Study
-from sweeps.report import tables
-from sweeps.report.claims import Tested
-from sweeps.report.metrics import SHOWN, TEST, direction, label, metric, number, readable, signed
-from sweeps.report.statistics import Mean
-from sweeps.report.tables import Cell
+from sweeps.analysis import cells as tables
+from sweeps.analysis.cells import Cell
+from sweeps.analysis.claims import Tested
+from sweeps.analysis.labels import label, readable
+from sweeps.analysis.metrics import SHOWN, TEST, direction, metric, number, signed
+from sweeps.analysis.statistics import Mean
 
 NOTHING = "–"
 

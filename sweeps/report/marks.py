@@ -1,7 +1,7 @@
 """What keeps a study's results from being held against the paper's: reductions, stand-in images, changed settings."""
 
 from search_spaces.space import Study
-from sweeps.plan import Plan
+from sweeps.planning.plan import Plan
 
 
 def marks(plan: Plan, study: Study) -> list[str]:

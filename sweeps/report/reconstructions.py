@@ -8,13 +8,13 @@ import numpy as np
 
 from search_spaces.figures import Images
 from search_spaces.space import Study
-from sweeps.plan import Member
+from sweeps.analysis.cells import Cell, groups, ranked
+from sweeps.analysis.labels import label, readable
+from sweeps.planning.plan import Member
+from sweeps.records.storage import Storage
 from sweeps.report.drawing import Drawing, draw
 from sweeps.report.images import sheet
 from sweeps.report.layout import stem
-from sweeps.report.metrics import label, readable
-from sweeps.report.tables import Cell, groups, ranked
-from sweeps.storage import Storage
 from trainables.data import DataError, load
 
 SHOWN = 10
@@ -57,7 +57,7 @@ def _rows(
     study: Study, figure: Images, found: Sequence[Cell], sources: Sources
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Images [n, C, H, W] by what they are, and what is missing."""
-    from sweeps.models import NoModelError, trained_model  # takes seconds to import
+    from sweeps.analysis.checkpoints import NoModelError, trained_model
 
     rows: dict[str, np.ndarray] = {}
     missing = []

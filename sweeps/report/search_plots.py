@@ -14,11 +14,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna.visualization import matplotlib as plots
 
 from search_spaces.space import Dimension, Study, Uniform
+from sweeps.analysis.cells import Cell, groups
+from sweeps.analysis.labels import label, readable
+from sweeps.analysis.metrics import metric
+from sweeps.planning.search import distribution, options
 from sweeps.report.drawing import Drawing, draw
 from sweeps.report.layout import stem
-from sweeps.report.metrics import label, metric, readable
-from sweeps.report.tables import Cell, groups
-from sweeps.search import distribution, options
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 _PLOTS: dict[str, tuple[Callable[..., Any], bool, str]] = {

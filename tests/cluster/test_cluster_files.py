@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from sweeps.autoscaling import most
+from sweeps.on_ray.autoscaling import most
 
 ROOT = Path(__file__).parents[2]
 AWS, ONPREM = "cluster.yaml", "cluster.onprem.yaml"

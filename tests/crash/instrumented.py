@@ -6,8 +6,8 @@ EPOCHS=file CHECKPOINT_EVERY_S=0 python instrumented.py NAME …
 import functools
 import os
 
-from sweeps import execute
 from sweeps.cli import run_app, single
+from sweeps.on_ray import execute
 from sweeps.run import run
 
 NOTES = os.environ["EPOCHS"]

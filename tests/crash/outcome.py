@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from search_spaces import get_sweep
-from sweeps.plan import Overrides, Plan
+from sweeps.planning.plan import Overrides, Plan
 from trainables.training import train
 
 Metrics = dict[str, dict[str, float]]

@@ -11,7 +11,7 @@ import pytest
 from commands import INSTRUMENTED, Command, below, gone, keys, ledger
 from outcome import check, recorded, results, undisturbed
 
-from sweeps.losses import LOSSES
+from sweeps.on_ray.losses import LOSSES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 EPOCHS = 40

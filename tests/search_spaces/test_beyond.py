@@ -4,7 +4,7 @@ from search_spaces import get_sweep
 from search_spaces.beyond import STUDIES
 from search_spaces.scale import DAY, SMOKE, STAND_INS
 from search_spaces.space import holds
-from sweeps.plan import Overrides, Plan
+from sweeps.planning.plan import Overrides, Plan
 from trainables.config import TrainingConfig
 from trainables.estimators import ESTIMATORS
 from trainables.training import train

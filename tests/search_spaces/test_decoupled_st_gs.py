@@ -7,7 +7,7 @@ from search_spaces.decoupled_st_gs import BACKWARD, DIAGONAL, FORWARD, STUDIES, 
 from search_spaces.published import published
 from search_spaces.scale import DAY, SMOKE, STAND_INS
 from search_spaces.space import Relation, Sweep
-from sweeps.plan import Overrides, Plan
+from sweeps.planning.plan import Overrides, Plan
 from trainables.config import TrainingConfig
 from trainables.training import train
 

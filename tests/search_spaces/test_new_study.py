@@ -10,7 +10,7 @@ import pytest
 
 import search_spaces
 from search_spaces import get_sweep, list_sweeps
-from sweeps.plan import Overrides, Plan
+from sweeps.planning.plan import Overrides, Plan
 from trainables.training import train
 
 PAGE = Path(__file__).parents[2] / "docs" / "new-study.md"

@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 
 from search_spaces import get_sweep
-from search_spaces.scale import DAY, SMOKE, Scale, reduced
-from search_spaces.searched import searched
+from search_spaces.derived import reduced, searched
+from search_spaces.scale import DAY, SMOKE, Scale
 from search_spaces.space import Axis, Study, Sweep, Uniform, Variants, Winner
 
 FULL = {
@@ -44,7 +44,7 @@ def test_no_guide_is_no_guide():
 )
 def test_axes_of_numbers_keep_their_ends(values, count, kept):
     study = Study(name="s", title="", source="", base=FULL, grid=(Axis("x", values),), seeds=(0, 1, 2, 3))
-    small = Scale("s", epochs=1, seeds=2, images=None, values=count).study(study)
+    small = reduced_study(study, Scale("s", epochs=1, seeds=2, images=None, values=count))
     assert small.grid == (Axis("x", kept),)
     assert small.seeds == (0, 1)
     assert study.scale is None

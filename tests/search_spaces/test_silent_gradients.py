@@ -9,10 +9,10 @@ from search_spaces.published import published
 from search_spaces.scale import DAY, SMOKE, STAND_INS
 from search_spaces.silent_gradients import STUDIES
 from search_spaces.space import Sweep
-from sweeps.ledger import Ledger, Row, now
-from sweeps.plan import Overrides, Plan
-from sweeps.storage import Storage
-from sweeps.unfold import unfold
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.unfold import unfold
+from sweeps.records.ledger import Ledger, Row, now
+from sweeps.records.storage import Storage
 from trainables.config import TrainingConfig
 from trainables.objective import VAE
 from trainables.training import train

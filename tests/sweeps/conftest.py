@@ -8,9 +8,9 @@ import pytest
 from scripted import result
 
 from sweeps.cli import run_app, single
-from sweeps.ledger import Ledger
-from sweeps.plan import Cohort
-from sweeps.storage import Storage
+from sweeps.planning.plan import Cohort
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
 
 
 @pytest.fixture

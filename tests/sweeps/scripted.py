@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from search_spaces.space import Axis, LogUniform, Search, Study, Sweep
-from sweeps.ledger import Row, now
-from sweeps.plan import Member
+from sweeps.planning.plan import Member
+from sweeps.records.ledger import Row, now
 
 BASE = {
     "latent": {"family": "gaussian", "size": 4},

@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from sweeps import execute
-from sweeps.address import answering
 from sweeps.errors import UserError
+from sweeps.on_ray import execute
+from sweeps.on_ray.address import answering
 
 
 @pytest.fixture

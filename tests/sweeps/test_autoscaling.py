@@ -1,6 +1,6 @@
 import pytest
 
-from sweeps.autoscaling import most
+from sweeps.on_ray.autoscaling import most
 
 
 def cluster(max_workers: int, **types: tuple[int, int]) -> dict:

@@ -190,7 +190,7 @@ def test_data_sets_are_found_by_their_files(tmp_path):
 
 
 def test_nodes_must_have_our_versions_and_our_time():
-    from sweeps.nodes import Node, compared
+    from sweeps.on_ray.nodes import Node, compared
 
     ours = {"python": "3.11.7", "ray": "2.60.0"}
     assert only(compared(Node("a", ours, 0.1), ours)).level == "ok"
@@ -243,7 +243,7 @@ Traceback (most recent call last):
 
 
 def test_what_a_node_said_when_its_setup_failed_is_found_in_the_autoscalers_log():
-    from sweeps.nodes import failed_setups
+    from sweeps.on_ray.nodes import failed_setups
 
     assert failed_setups(MONITOR) == {"192.0.2.11": "making it | no space left on device"}
     assert failed_setups("") == {}

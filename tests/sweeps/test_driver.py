@@ -4,11 +4,11 @@ import pytest
 from scripted import GRID, SEARCH, SMALL, quality, result
 
 from search_spaces.space import Choice, LogUniform, Sweep
-from sweeps.driver import Driver
+from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
-from sweeps.ledger import Ledger
-from sweeps.plan import Overrides, Plan
-from sweeps.search import CellSearch
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.search import CellSearch
+from sweeps.records.ledger import Ledger
 from trainables.ray_train import failures
 
 
@@ -174,7 +174,7 @@ def test_a_search_gets_its_budget_in_batches_that_wait_for_the_one_before(ledger
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
 def test_an_interrupted_search_suggests_what_an_uninterrupted_one_does(tmp_path, drain, stop_after):
-    from sweeps.storage import Storage
+    from sweeps.records.storage import Storage
 
     def fresh(name):
         place = Storage(str(tmp_path / name), "small")
@@ -340,7 +340,7 @@ def test_what_was_halved_stays_so_when_nodes_go(ledger):
 
 
 def test_cohorts_become_smaller_when_few_are_left(ledger, monkeypatch):
-    monkeypatch.setattr("sweeps.schedule.GRAIN", 1.0)  # as if the models were large
+    monkeypatch.setattr("sweeps.planning.schedule.GRAIN", 1.0)  # as if the models were large
     found = Driver(Plan(SMALL, Overrides(only="grid", seeds=16)), ledger, retry_failed=False)
     found.begin(slots=4, pack=None)
     handed_out = sizes(found)

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from sweeps.ledger import Ledger
-from sweeps.storage import Storage
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
 
 README = Path(__file__).parents[2] / "README.md"
 pytestmark = pytest.mark.timeout(600)

@@ -6,14 +6,15 @@ from scripted import BASE, GRID, SMALL, row
 
 from search_spaces.space import Study, Sweep
 from sweeps.errors import UserError
-from sweeps.estimate import estimate
-from sweeps.plan import Overrides, Plan
-from sweeps.rates import Rates, file_of, known, rates
+from sweeps.planning.estimate import estimate
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.rates import Rates, file_of, known
+from sweeps.rates import rates
 from sweeps.run import run
 from trainables.config import TrainingConfig
+from trainables.cost.timing import Rate, measure, program_key
 from trainables.data import DataError, load
 from trainables.data.sizes import SIZES, Size, size_of
-from trainables.rates import Rate, measure, program_key
 
 RATE = Rate(step_s=0.5, evaluation_s=0.25, members=1)
 DIGITS = SIZES["digits"]

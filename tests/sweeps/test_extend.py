@@ -6,10 +6,10 @@ import pytest
 from scripted import GRID, SEARCH, SMALL
 
 from search_spaces.space import Axis, Sweep
-from sweeps.driver import Driver
-from sweeps.plan import Overrides, Plan
+from sweeps.driver.driver import Driver
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.records.storage import Storage
 from sweeps.run import run
-from sweeps.storage import Storage
 
 MORE_RATES = dataclasses.replace(GRID, grid=(Axis("optim.lr", (1e-3, 1e-2, 1e-1)), *GRID.grid[1:]))
 assert SEARCH.search is not None

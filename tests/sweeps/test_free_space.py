@@ -4,13 +4,13 @@ import pytest
 from scripted import SMALL
 
 from search_spaces import get_sweep, list_sweeps
-from sweeps import space
-from sweeps.driver import Driver
+from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
-from sweeps.plan import Plan
-from trainables.cohort import Cohort
+from sweeps.planning import disk_space as space
+from sweeps.planning.plan import Plan
+from trainables.cost.size import checkpoint_bytes, parameters
 from trainables.data import load
-from trainables.size import checkpoint_bytes, parameters
+from trainables.packing.cohort import Cohort
 from trainables.training import CohortTraining
 
 SHAPES = {

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from search_spaces import list_sweeps
-from sweeps import folder
-from sweeps.ledger import Ledger
-from sweeps.plan import Overrides, Plan
+from sweeps.planning import saved
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.search import CellSearch
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
 from sweeps.report.__main__ import report
 from sweeps.run import run
-from sweeps.search import CellSearch
 from sweeps.status import status
-from sweeps.storage import Storage
 
 fuzz = settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -80,8 +80,8 @@ def quickstart(tmp_path) -> Storage:
     """The folder of a sweep that was begun, in the place where commands look for it."""
     place = Storage(str(tmp_path / "runs"), "quickstart")
     place.prepare()
-    plan = Plan(folder.find_sweep("quickstart"), Overrides())
-    folder.save_plan(place, plan.overrides)
+    plan = Plan(saved.find_sweep("quickstart"), Overrides())
+    saved.save_plan(place, plan.overrides)
     return place
 
 
@@ -165,7 +165,7 @@ def test_results_that_were_overwritten(command, quickstart, content):
 
 def suggestions_folder(storage: Storage) -> Path:
     """Where the suggestions of the searched study lie, found by making some."""
-    plan = folder.last_plan(storage)
+    plan = saved.last_plan(storage)
     (study,) = (study for study in plan.studies if study.search)
     CellSearch(plan, plan.cells(study)[0], Ledger(storage)).next_batch({})
     (path,) = storage.local_path.glob("suggestions/**/00000.json")

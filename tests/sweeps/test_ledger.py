@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scripted import SMALL, row
 
 from sweeps.errors import UserError
-from sweeps.ledger import now
-from sweeps.plan import Plan
+from sweeps.planning.plan import Plan
+from sweeps.records.ledger import now
 
 MEMBERS = Plan(SMALL).members["grid"]
 

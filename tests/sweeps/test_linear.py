@@ -10,13 +10,13 @@ from rich.console import Console
 from scripted import BASE, GRID, SEARCH, result
 
 from search_spaces.space import Axis, Study, Sweep, Winner
-from sweeps.driver import Driver
-from sweeps.json_log import JsonLog
-from sweeps.ledger import Ledger
-from sweeps.plan import Plan
-from sweeps.progress import Progress
-from sweeps.storage import Storage
-from sweeps.tracking import Tracker
+from sweeps.driver.driver import Driver
+from sweeps.driver.json_log import JsonLog
+from sweeps.driver.progress import Progress
+from sweeps.planning.plan import Plan
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
+from sweeps.tracking.tracker import Tracker
 
 PACK = 4
 

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from sweeps.errors import UserError
-from sweeps.lock import FILE, Holder, Lock, _started_s
-from sweeps.storage import Storage
+from sweeps.records.lock import FILE, Holder, Lock, _started_s
+from sweeps.records.storage import Storage
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from scripted import SMALL, result
 
-from sweeps import execute
-from sweeps.losses import LOSSES, NODES, Losses
-from sweeps.plan import Cohort, Plan
+from sweeps.on_ray import execute
+from sweeps.on_ray.losses import LOSSES, NODES, Losses
+from sweeps.planning.plan import Cohort, Plan
 from trainables.ray_train import CheckpointFile, last_saved_ns
 
 

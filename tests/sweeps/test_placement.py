@@ -11,12 +11,12 @@ import ray
 import torch
 from scripted import SMALL
 
-from sweeps import execute
 from sweeps.errors import UserError
-from sweeps.plan import Cohort, Plan
+from sweeps.on_ray import execute
+from sweeps.planning.plan import Cohort, Plan
 from trainables import ray_train
-from trainables.capacity import USABLE, Footprint, footprint
 from trainables.config import TrainingConfig
+from trainables.cost.memory import USABLE, Footprint, footprint
 from trainables.data.sizes import size_of
 
 MEMBERS = Plan(SMALL).members["grid"]

@@ -5,7 +5,7 @@ from scripted import BASE, GRID, SEARCH, SMALL
 
 from search_spaces.space import Sweep
 from sweeps.errors import UserError
-from sweeps.plan import Overrides, Plan, parse_setting
+from sweeps.planning.plan import Overrides, Plan, parse_setting
 
 
 def plan(*values: tuple, **overrides) -> Plan:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from scripted import BASE, GRID, SEARCH, SMALL
 
-from sweeps import precision
-from sweeps.plan import Overrides, Plan
-from sweeps.precision import KIND, Change, Measurement, chosen, complete, kind_of, measured
-from sweeps.report.statistics import mean
+from sweeps.analysis.statistics import mean
+from sweeps.planning import precision
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.precision import KIND, Change, Measurement, chosen, complete, kind_of, measured
 from sweeps.run import run
 from trainables.config import TrainingConfig
 

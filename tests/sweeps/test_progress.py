@@ -10,10 +10,10 @@ from rich.console import Console
 from scripted import GRID, SMALL, row
 
 from search_spaces.space import Sweep
-from sweeps.json_log import JsonLog
-from sweeps.plan import Plan
-from sweeps.progress import FAILURES_TOLD, Progress, sparkline
-from sweeps.summary import summary
+from sweeps.analysis.summary import summary
+from sweeps.driver.json_log import JsonLog
+from sweeps.driver.progress import FAILURES_TOLD, Progress, sparkline
+from sweeps.planning.plan import Plan
 
 PLAN = Plan(SMALL)
 MEMBERS = PLAN.members["grid"]

@@ -10,14 +10,16 @@ import pytest
 from mlflow import MlflowClient
 from scripted import SMALL, result, row
 
-from sweeps import folder, rebuild, sessions
-from sweeps.driver import Driver
+from sweeps.analysis.frames import known_run_ids
+from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
-from sweeps.ledger import Ledger
-from sweeps.lock import Lock
-from sweeps.plan import Overrides, Plan
-from sweeps.tracking import Tracker
-from sweeps.tracking_uri import database, of_database
+from sweeps.planning import saved, sessions
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.records.ledger import Ledger
+from sweeps.records.lock import Lock
+from sweeps.report.write import write_outputs
+from sweeps.tracking.tracker import Tracker, rebuild
+from sweeps.tracking.uri import database, of_database
 
 FEW = Overrides(only="grid")
 OTHER = Overrides(only="grid", values=(("optim.beta1", 0.5),), seeds=1)
@@ -31,7 +33,7 @@ def uri(tmp_path):
 @pytest.fixture
 def small(monkeypatch):
     """Makes the tests' sweep one that is found by its name."""
-    monkeypatch.setattr(folder, "find_sweep", lambda name: {"small": SMALL}[name])
+    monkeypatch.setattr(saved, "find_sweep", lambda name: {"small": SMALL}[name])
     return SMALL
 
 
@@ -39,7 +41,7 @@ def run(storage, uri, sweep, overrides, drain, tmp_path):
     """What `sweeps.run` does, without Ray; of one shape every second member fails."""
     plan = Plan(sweep, overrides)
     driver = Driver(plan, Ledger(storage), retry_failed=False)
-    folder.save_plan(storage, overrides)
+    saved.save_plan(storage, overrides)
     sessions.record(storage, overrides)
     tracker = Tracker(uri, plan, storage, tmp_path)
     driver.listen(tracker)
@@ -52,7 +54,7 @@ def run(storage, uri, sweep, overrides, drain, tmp_path):
     drain(driver, outcome)
     tracker.close("FINISHED")
     assert tracker.problem is None
-    folder.write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
+    write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
 
 
 def content(uri, name="small"):
@@ -86,7 +88,7 @@ def test_the_runs_of_all_sessions_come_back_with_parameters_metrics_and_tags(sto
     again = of_database(tmp_path / "again.db")
     assert rebuild.rebuild(storage, again, tmp_path) == 12
     assert content(again) == before
-    known = folder.known_run_ids(storage)
+    known = known_run_ids(storage)
     assert len(known) == 8
     assert {MlflowClient(again).get_run(run_id).data.tags["key"] for run_id in known.values()} == {k for _, k in known}
     assert rebuild.rebuild(storage, again, tmp_path) == 12
@@ -124,7 +126,7 @@ def copied(uri, path):
 
 def test_a_sweep_that_was_interrupted_is_told_so(storage, uri, small, tmp_path):
     plan = Plan(small, FEW)
-    folder.save_plan(storage, FEW)
+    saved.save_plan(storage, FEW)
     Ledger(storage).append([row(member) for member in plan.members["grid"][:3]])
     assert rebuild.rebuild(storage, uri, tmp_path) == 3
     assert sorted(status for status, *_ in content(uri).values()) == ["FINISHED"] * 3 + ["KILLED"] * 2
@@ -132,21 +134,21 @@ def test_a_sweep_that_was_interrupted_is_told_so(storage, uri, small, tmp_path):
 
 def test_a_session_whose_plan_is_no_more_is_left_out(storage, uri, small, tmp_path, caplog):
     sessions.record(storage, dataclasses.replace(FEW, only="gone"))
-    folder.save_plan(storage, FEW)
+    saved.save_plan(storage, FEW)
     Ledger(storage).append([row(member) for member in Plan(small, FEW).members["grid"][:3]])
     assert rebuild.rebuild(storage, uri, tmp_path) == 3
     assert "no study of 'small' matches --only 'gone'" in caplog.text
 
 
 def test_while_a_driver_is_at_work_nothing_is_rebuilt(storage, uri, small, tmp_path):
-    folder.save_plan(storage, FEW)
+    saved.save_plan(storage, FEW)
     with Lock(storage), pytest.raises(UserError, match="is being run by"):
         rebuild.rebuild(storage, uri, tmp_path)
     assert not (tmp_path / "runs" / "mlflow.db").exists()
 
 
 def test_a_server_that_cannot_be_reached_is_told(storage, small, tmp_path):
-    folder.save_plan(storage, FEW)
+    saved.save_plan(storage, FEW)
     with pytest.raises(UserError, match=r"MLflow cannot be rebuilt: .*; the same command goes on"):
         rebuild.rebuild(storage, "http://127.0.0.1:9", tmp_path)
 
@@ -154,7 +156,7 @@ def test_a_server_that_cannot_be_reached_is_told(storage, small, tmp_path):
 def test_the_command_rebuilds_and_then_tells_the_status(storage, uri, small, tmp_path, command):
     from sweeps.status import status
 
-    folder.save_plan(storage, FEW)
+    saved.save_plan(storage, FEW)
     members = Plan(small, FEW).members["grid"]
     Ledger(storage).append([row(member) for member in members])
     code, out, err = command(status, "small", "--storage", str(tmp_path / "runs"), "--rebuild-tracking", "--json")

@@ -19,11 +19,11 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from scripted import SMALL, row
 
-from sweeps import models
-from sweeps.plan import Overrides, Plan
-from sweeps.storage import Storage
-from sweeps.tracking import Tracker
-from sweeps.tracking_uri import ARTIFACTS, of_database, relocate
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.records.storage import Storage
+from sweeps.tracking import registry as models
+from sweeps.tracking.tracker import Tracker
+from sweeps.tracking.uri import ARTIFACTS, of_database, relocate
 from trainables.data import load
 from trainables.training import CohortTraining
 

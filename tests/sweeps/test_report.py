@@ -9,13 +9,14 @@ from PIL import Image
 from scripted import BASE, GRID, SMALL, row
 
 from search_spaces import published
+from search_spaces.derived import reduced
 from search_spaces.figures import Curves, Heatmap, Lines
 from search_spaces.published import Number
-from search_spaces.scale import SMOKE, reduced
+from search_spaces.scale import SMOKE
 from search_spaces.space import Axis, Claim, Study, Sweep
-from sweeps.frames import history_table, results_table
-from sweeps.plan import Overrides, Plan
-from sweeps.report import tables
+from sweeps.analysis import cells as tables
+from sweeps.analysis.frames import history_table, results_table
+from sweeps.planning.plan import Overrides, Plan
 from sweeps.report.html import report
 
 MAP = Study(

@@ -11,13 +11,13 @@ from scripted import BASE, row
 
 from search_spaces.figures import Images
 from search_spaces.space import Study, Sweep, Variants
-from sweeps.models import trained_model
-from sweeps.plan import Plan
+from sweeps.analysis.cells import cells
+from sweeps.analysis.checkpoints import trained_model
+from sweeps.planning.plan import Plan
 from sweeps.report import reconstructions
 from sweeps.report.html import report
 from sweeps.report.images import sheet
 from sweeps.report.reconstructions import Sources, normalized
-from sweeps.report.tables import cells
 from trainables.training import CohortTraining
 
 LEARNED = {"decoder": {"name": "mlp", "hidden": (8,)}, "likelihood": {"name": "gaussian_log_scale"}}

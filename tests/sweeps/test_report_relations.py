@@ -7,8 +7,10 @@ from scripted import BASE, row
 
 from search_spaces.figures import Heatmap
 from search_spaces.space import Axis, Claim, Relation, Study, Sweep
-from sweeps.plan import Plan
-from sweeps.report import claims, figures, tables
+from sweeps.analysis import cells as tables
+from sweeps.analysis import claims
+from sweeps.planning.plan import Plan
+from sweeps.report import figures
 
 FORWARD, BACKWARD = "estimator.temperature_forward", "estimator.temperature_backward"
 STUDY = Study(

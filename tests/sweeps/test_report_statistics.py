@@ -9,10 +9,10 @@ from scipy import stats
 from scripted import GRID, row
 
 from search_spaces.space import Claim, Sweep
-from sweeps.plan import Plan
-from sweeps.report import claims, statistics
-from sweeps.report.claims import Verdict
-from sweeps.report.tables import cells, ranked
+from sweeps.analysis import claims, statistics
+from sweeps.analysis.cells import cells, ranked
+from sweeps.analysis.claims import Verdict
+from sweeps.planning.plan import Plan
 
 SEEDS = tuple(range(8))
 LOW, HIGH = {"optim.lr": 1e-3}, {"optim.lr": 1e-2}

@@ -8,11 +8,12 @@ from scripted import row
 
 import sweeps
 from search_spaces import get_sweep
-from sweeps import folder, frames
+from sweeps.analysis import frames
 from sweeps.errors import UserError
-from sweeps.ledger import Ledger
-from sweeps.plan import Overrides, Plan
-from sweeps.storage import Storage
+from sweeps.planning import saved
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
 
 PAGE = Path(__file__).parents[2] / "docs" / "analysis.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
@@ -39,7 +40,7 @@ def runs(tmp_path, monkeypatch) -> Path:
     place.prepare()
     overrides = Overrides(only="[et]*", seeds=3)
     plan = Plan(get_sweep("quickstart"), overrides)
-    folder.save_plan(place, overrides)
+    saved.save_plan(place, overrides)
     members = [member for study in plan.studies for member in plan.members[study.name]]
     rows = [made_up(member) for member in members[:-1]]
     rows.append(row(members[-1], status="failed", reason="diverged", metrics={}, history={}))

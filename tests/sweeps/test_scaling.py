@@ -9,12 +9,12 @@ import pytest
 from scripted import BASE, SMALL
 
 from search_spaces.space import Study, Sweep, Winner
-from sweeps.ledger import Ledger
-from sweeps.plan import Cohort, Overrides, Plan
-from sweeps.schedule import Workload
-from sweeps.storage import Storage
-from trainables.operations import operations
-from trainables.size import parameters
+from sweeps.planning.plan import Cohort, Overrides, Plan
+from sweeps.planning.schedule import Workload
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
+from trainables.cost.operations import operations
+from trainables.cost.size import parameters
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_mixed_sweep_keeps_its_gpus_busy_and_by_epochs_it_would_not(replayed, 
         return work.of(*cohort.members) / 1e8
 
     now = replayed(plan, by_operations, 8)
-    monkeypatch.setattr("sweeps.driver.group", by_epochs)
+    monkeypatch.setattr("sweeps.driver.driver.group", by_epochs)
     before = replayed(plan, by_operations, 8)
     assert now.spent["training"] == pytest.approx(before.spent["training"])
     assert now.utilization > 0.9
@@ -161,7 +161,7 @@ def test_gpus_of_mixed_speed_end_together_and_with_one_share_each_they_would_not
     # Half of the GPUs are as good as a third of one.
     best = 100 * 256 / (4 + 4 / 3)
     assert replayed(plan, seconds, 8, **slow).makespan_s < 1.1 * best
-    monkeypatch.setattr("sweeps.schedule.SHARES", 1)
+    monkeypatch.setattr("sweeps.planning.schedule.SHARES", 1)
     assert replayed(plan, seconds, 8, **slow).makespan_s > 1.5 * best
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scripted import BASE, SEARCH
 
 from search_spaces.space import Axis, Study, Sweep, Winner
-from sweeps import schedule
 from sweeps.errors import UserError
-from sweeps.plan import Cohort, Plan
-from sweeps.schedule import GRAIN, Workload, group
+from sweeps.planning import schedule
+from sweeps.planning.plan import Cohort, Plan
+from sweeps.planning.schedule import GRAIN, Workload, group
 
 NOWHERE = Path("nowhere")
 WIDE = {"encoder": {"name": "mlp", "hidden": (1024, 1024)}, "batch_size": 500}

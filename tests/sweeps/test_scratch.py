@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.scratch import OWNER, PREFIX, scratch_folder
+from sweeps.records.scratch import OWNER, PREFIX, scratch_folder
 
-HOLD = "from sweeps.scratch import scratch_folder\nwith scratch_folder() as folder: print(folder, flush=True); input()"
+HOLD = """
+from sweeps.records.scratch import scratch_folder
+with scratch_folder() as folder: print(folder, flush=True); input()
+"""
 
 
 @pytest.fixture(autouse=True)

@@ -15,12 +15,13 @@ from mlflow import MlflowClient
 from scripted import SMALL, row
 
 from search_spaces.space import Study, Sweep
-from sweeps import folder
-from sweeps.authentication import FILE, own_token
-from sweeps.ledger import Ledger
-from sweeps.plan import Overrides, Plan
+from sweeps.on_ray.authentication import FILE, own_token
+from sweeps.planning import saved
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.records.ledger import Ledger
 from sweeps.redact import redact
-from sweeps.tracking import Tracker
+from sweeps.report.write import write_outputs
+from sweeps.tracking.tracker import Tracker
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "planted-aws-secret", "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-secret"}
 PASSWORD = "planted-uri-password"
@@ -88,7 +89,7 @@ CONNECTED = """
 import os, subprocess, sys
 from pathlib import Path
 import ray
-from sweeps.execute import connected
+from sweeps.on_ray.execute import connected
 
 strangers = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 with connected(address=None, device="cpu", workers=1, max_concurrent=1, token_folder=Path(".")):
@@ -151,8 +152,8 @@ def test_nothing_that_is_written_holds_a_secret_of_the_environment(storage, monk
     tracker.ended(members, rows)
     tracker.close("FINISHED")
     Ledger(storage).append(list(rows.values()))
-    folder.save_plan(storage, plan.overrides)
-    folder.write_outputs(storage, plan, members, rows, tracker.run_ids)
+    saved.save_plan(storage, plan.overrides)
+    write_outputs(storage, plan, members, rows, tracker.run_ids)
     assert holds(tmp_path, *SECRETS.values()) == []
     assert str(tmp_path / "mlflow.db") in holds(tmp_path, members[0].key)
     experiment = MlflowClient(uri).get_experiment_by_name("small")

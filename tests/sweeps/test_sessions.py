@@ -3,8 +3,8 @@ from datetime import timedelta
 
 import pytest
 
-from sweeps import sessions
-from sweeps.plan import Overrides
+from sweeps.planning import sessions
+from sweeps.planning.plan import Overrides
 
 FEW, MANY = Overrides(seeds=1), Overrides(seeds=3, values=(("optim.lr", 0.1), ("encoder.hidden", [8])))
 

@@ -9,14 +9,15 @@ import time
 import pytest
 from scripted import row
 
-from sweeps import folder
-from sweeps.ledger import Ledger
-from sweeps.lock import FILE, Holder, Lock
-from sweeps.plan import Overrides, Plan, parse_setting
-from sweeps.status import lines_of, run_command, status, status_of
-from sweeps.storage import Storage
+from sweeps.planning import saved
+from sweeps.planning.command import run_command
+from sweeps.planning.plan import Overrides, Plan, parse_setting
+from sweeps.records.ledger import Ledger
+from sweeps.records.lock import FILE, Holder, Lock
+from sweeps.records.storage import Storage
+from sweeps.status import lines_of, status, status_of
 
-SWEEP = folder.find_sweep("quickstart")
+SWEEP = saved.find_sweep("quickstart")
 ESTIMATORS = Overrides(only="estimators")
 
 
@@ -27,7 +28,7 @@ def begun(tmp_path):
     def make(overrides: Overrides = ESTIMATORS, rows=lambda members: [row(m) for m in members]):
         place = Storage(str(tmp_path / "runs"), "quickstart")
         place.prepare()
-        folder.save_plan(place, overrides)
+        saved.save_plan(place, overrides)
         plan = Plan(SWEEP, overrides)
         ended = rows([member for members in plan.members.values() for member in members])
         Ledger(place).append(ended) if ended else None
@@ -134,7 +135,7 @@ def test_a_driver_at_work_is_named_and_nobody_is_asked_to_go_on(begun):
 
 def test_what_a_driver_has_handed_out_is_running_and_the_time_left_is_told(begun):
     place = begun(rows=lambda members: [])
-    keys = [member.key for member in folder.known_members(folder.last_plan(place), Ledger(place))]
+    keys = [member.key for member in saved.known_members(saved.last_plan(place), Ledger(place))]
     ledger = Ledger(place)
     ledger.begin_cohort("a", keys[:4])
     ledger.begin_cohort("b", keys[4:8])
@@ -142,7 +143,7 @@ def test_what_a_driver_has_handed_out_is_running_and_the_time_left_is_told(begun
         (study,) = status_of(place).studies
         assert (study.done, study.running, study.missing, study.unknown) == (0, 8, 12, 0)
         assert status_of(place).left_s is None
-        members = folder.known_members(folder.last_plan(place), ledger)
+        members = saved.known_members(saved.last_plan(place), ledger)
         ledger.append([row(member) for member in members[:4]])  # and killed before it ended the cohort
         then = dataclasses.asdict(Holder.from_json(place.read(FILE)))
         place.write(FILE, json.dumps(then | {"since_s": then["since_s"] - 600}).encode())
@@ -200,7 +201,7 @@ def test_it_starts_neither_ray_nor_mlflow(begun, tmp_path):
     import subprocess
 
     begun()
-    code = "import sys, sweeps.status as s; from sweeps.storage import Storage\n"
+    code = "import sys, sweeps.status as s; from sweeps.records.storage import Storage\n"
     code += "s.status_of(Storage('runs', 'quickstart')); print({'ray', 'mlflow'} & sys.modules.keys())"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert ended.stdout == "set()\n", ended.stderr
@@ -230,7 +231,7 @@ def test_the_command_gives_the_same_plan_again(overrides):
 
 
 def test_the_sweeps_command_has_it(begun, monkeypatch, capsys, tmp_path):
-    from sweeps.cli import main
+    from sweeps.__main__ import main
 
     begun()
     monkeypatch.chdir(tmp_path)

@@ -5,8 +5,8 @@ import pytest
 from pyarrow import fs
 
 from sweeps.errors import UserError
-from sweeps.lock import Lock
-from sweeps.storage import Storage, joined
+from sweeps.records.lock import Lock
+from sweeps.records.storage import Storage, joined
 
 
 def test_files_appear_whole_and_are_listed(storage):

@@ -10,11 +10,13 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from scripted import SMALL, result, row
 
 from search_spaces import Sweep
-from sweeps import mlflow_runs, sessions, tracking
-from sweeps.mlflow_known import known_runs
-from sweeps.plan import Overrides, Plan
-from sweeps.tracking import Tracker
-from sweeps.tracking_uri import of_database
+from sweeps.planning import sessions
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.tracking import runs as mlflow_runs
+from sweeps.tracking import tracker as tracking
+from sweeps.tracking.known import known_runs
+from sweeps.tracking.tracker import Tracker
+from sweeps.tracking.uri import of_database
 
 ONLY = Overrides(only="grid")
 MEMBERS = Plan(SMALL, ONLY).members["grid"][:3]

@@ -3,7 +3,7 @@ import sqlite3
 import pytest
 from mlflow import MlflowClient
 
-from sweeps.tracking_uri import database, of_database
+from sweeps.tracking.uri import database, of_database
 
 
 @pytest.mark.parametrize("name", ["a b", "50%20", "q?m#n", "ü'"])

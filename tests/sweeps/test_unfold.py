@@ -6,9 +6,9 @@ import pytest
 from scripted import BASE, result, row
 
 from search_spaces.space import Axis, LogUniform, Search, Study, Sweep, Uniform, Variants, Winner
-from sweeps.driver import Driver
+from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
-from sweeps.plan import Overrides, Plan
+from sweeps.planning.plan import Overrides, Plan
 from trainables.ray_train import failures
 
 METHODS = Variants("method", {"silent": {}, "sampled": {"estimator": {"name": "reparameterization"}}})

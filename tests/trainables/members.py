@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import Images
 from trainables.estimators import ESTIMATORS
+from trainables.packing.cohort import Cohort
 
 Trained = tuple[dict[str, float], dict[str, Tensor]]
 """Metrics of a member's last epoch, and its `state_dict`."""

@@ -5,11 +5,11 @@ import pytest
 import torch
 from members import member
 
-from trainables import capacity
-from trainables.capacity import Footprint, Live, footprint
-from trainables.cohort import Cohort
+from trainables.cost import memory as capacity
+from trainables.cost.memory import Footprint, Live, footprint
 from trainables.data import Images
 from trainables.data.sizes import Size
+from trainables.packing.cohort import Cohort
 
 CPU = torch.device("cpu")
 DIGITS = Size((1, 8, 8), 300, 60)

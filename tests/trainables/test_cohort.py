@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import Images, load
+from trainables.packing.cohort import Cohort
 from trainables.streams import Purpose, Streams
 
 DIGITS = load("digits", Path("nowhere"))
@@ -219,7 +219,7 @@ def test_evaluation_does_not_depend_on_its_batch(monkeypatch):
         return Cohort([member(data={"pixels": "unit"})], SOME, dtype=torch.float64).train_epoch()
 
     whole = metrics()["kl"]
-    monkeypatch.setattr("trainables.cohort.EVALUATION_BATCH", 30)
+    monkeypatch.setattr("trainables.packing.cohort.EVALUATION_BATCH", 30)
     np.testing.assert_allclose(metrics()["kl"], whole, rtol=1e-12)
 
 

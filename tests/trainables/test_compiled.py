@@ -10,11 +10,11 @@ from members import LATENTS, member
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainables import compiled
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import Images
 from trainables.estimators import ESTIMATORS
+from trainables.packing import compiled
+from trainables.packing.cohort import Cohort
 
 PAIRS = [
     pytest.param(family, name, id=f"{name}-{family}")
@@ -79,7 +79,7 @@ def test_no_step_looks_at_a_value(family, estimator, count):
 
 
 def test_a_step_that_looks_at_a_value_is_noticed(monkeypatch):
-    from trainables.step import Step
+    from trainables.packing.step import Step
 
     honest = Step.__call__
 

@@ -10,7 +10,6 @@ from oracles import expectation
 from pydantic import ValidationError
 from torch.testing import assert_close
 
-from trainables.cohort import Cohort
 from trainables.config import DiagnosticsConfig, TrainingConfig
 from trainables.data import Images, load
 from trainables.diagnose import diagnose
@@ -20,6 +19,7 @@ from trainables.diagnostics.gradient_gap import gradient_gap
 from trainables.diagnostics.gradient_variance import gradient_variance
 from trainables.latents import Bernoulli
 from trainables.objective import VAE
+from trainables.packing.cohort import Cohort
 from trainables.streams import Purpose, Streams
 from trainables.training import CohortTraining, train
 

@@ -1,9 +1,9 @@
 import pytest
 from members import member
 
-from trainables.cohort import Cohort
 from trainables.data import load
 from trainables.diagnostics import measure, measure_due
+from trainables.packing.cohort import Cohort
 
 
 @pytest.mark.parametrize("draws", [None, 3])

@@ -8,11 +8,11 @@ import torch
 from pydantic import ValidationError
 from torch.testing import assert_close
 
-from trainables.cohort import Cohort
 from trainables.config import Guide, TrainingConfig, explain
 from trainables.data import Images
 from trainables.estimators import ESTIMATORS
-from trainables.step import Step
+from trainables.packing.cohort import Cohort
+from trainables.packing.step import Step
 
 EVERY = [
     pytest.param(name, family, id=f"{name}-{family}")

@@ -7,13 +7,13 @@ import torch
 from oracles import codes_and_weights
 from torch import Tensor
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import Images, load
 from trainables.diagnostics import measure
 from trainables.diagnostics.iw_bound import iw_bound
 from trainables.latents import Bernoulli, Categorical, Latent
 from trainables.objective import VAE
+from trainables.packing.cohort import Cohort
 
 LATENTS = {
     "gaussian": {"family": "gaussian", "size": 4},

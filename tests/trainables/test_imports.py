@@ -53,7 +53,7 @@ def test_direction_of_imports(package):
     [
         ("trainables", "import ray"),
         ("trainables", "def f():\n    from ray import tune"),
-        ("trainables", "from sweeps.plan import plan"),
+        ("trainables", "from sweeps.planning.plan import plan"),
         ("trainables", "from . import cohort"),
         ("search_spaces", "import torch.nn as nn"),
         ("search_spaces", "from trainables.config import TrainingConfig"),

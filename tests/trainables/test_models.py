@@ -9,7 +9,6 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.testing import assert_close
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import Images
 from trainables.models import DECODERS, ENCODERS
@@ -17,6 +16,7 @@ from trainables.models.conv import StridedDecoder, StridedEncoder
 from trainables.models.linear import Linear
 from trainables.models.normalization import BatchNorm
 from trainables.models.residual import ResidualDecoder, ResidualEncoder
+from trainables.packing.cohort import Cohort
 
 # Widths that make the networks quick; what is not listed here is small enough by default.
 SMALL = {

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from trainables import objective
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import load
 from trainables.estimators import ESTIMATORS
 from trainables.objective import VAE, call
+from trainables.packing.cohort import Cohort
 
 IMAGE, B, L, K = (1, 3, 3), 5, 3, 4
 SIZES = {"gaussian": {"size": L}, "bernoulli": {"size": L}, "categorical": {"size": L, "categories": K}}

@@ -8,9 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import TrainingConfig
+from trainables.cost.operations import Operations, operations
 from trainables.data.sizes import Size
 from trainables.objective import VAE, epoch_knobs, training_loss
-from trainables.operations import Operations, operations
 
 GAUSSIAN = {"family": "gaussian", "size": 16}
 CATEGORICAL = {"family": "categorical", "size": 4, "categories": 8}
@@ -108,7 +108,7 @@ def test_a_network_that_does_not_go_with_the_images_is_refused():
 
 def test_counting_imports_no_compiler():
     code = (
-        "import sys; from trainables.config import TrainingConfig; from trainables.operations import operations; "
+        "import sys; from trainables.config import TrainingConfig; from trainables.cost.operations import operations; "
         f"operations(TrainingConfig.model_validate({STRIDED!r}), (3, 32, 32)); "
         "sys.exit('torch._dynamo' in sys.modules)"
     )

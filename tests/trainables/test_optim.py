@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainables.optim import Group, coefficients
+from trainables.packing.optim import Group, coefficients
 
 KNOBS = {
     "lr": [1e-3, 3e-2, 1e-4, 5e-3],

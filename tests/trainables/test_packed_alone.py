@@ -21,7 +21,7 @@ from trainables.latents import LATENTS
 from trainables.likelihoods import LIKELIHOODS
 from trainables.models import DECODERS, ENCODERS
 from trainables.objective import VAE
-from trainables.step import Step
+from trainables.packing.step import Step
 from trainables.streams import Streams
 
 WIDTH = 4
@@ -202,7 +202,7 @@ class OfPositions(Streams):
 
 
 def noise_of_positions(monkeypatch):
-    monkeypatch.setattr("trainables.cohort.Streams", OfPositions)
+    monkeypatch.setattr("trainables.packing.cohort.Streams", OfPositions)
 
 
 def shared_statistics(monkeypatch):

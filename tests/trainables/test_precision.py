@@ -6,12 +6,12 @@ import torch
 from members import member
 from torch import nn
 
-from trainables.cohort import Cohort
 from trainables.data import Images
 from trainables.diagnostics import measure
 from trainables.ieee import ieee_float32
 from trainables.models.normalization import BatchNorm
 from trainables.objective import call
+from trainables.packing.cohort import Cohort
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), dtype=np.uint8)
 DENSE = np.ascontiguousarray(NOISE[:, :1, :8, :8])

@@ -12,11 +12,11 @@ from members import member
 from torch.multiprocessing.spawn import spawn
 from torch.testing import assert_close
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.data import Images
 from trainables.estimators import ESTIMATORS
 from trainables.models.normalization import BatchNorm
+from trainables.packing.cohort import Cohort
 from trainables.shards import Shards
 
 SMALL = {"name": "strided", "channels": (4, 4, 4, 4)}

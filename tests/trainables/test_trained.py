@@ -8,9 +8,9 @@ import pytest
 import torch
 from members import member
 
-from trainables.cohort import EVALUATION_BATCH
 from trainables.config import TrainingConfig
 from trainables.data import load
+from trainables.packing.cohort import EVALUATION_BATCH
 from trainables.trained import CONFIG, WEIGHTS, TrainedVAE
 from trainables.training import CohortTraining
 

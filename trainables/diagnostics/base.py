@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.cohort import Cohort
 from trainables.config import TrainingConfig
 from trainables.ieee import ieee_float32
 from trainables.objective import VAE, Tensors, call, reconstruction, sub_knobs
+from trainables.packing.cohort import Cohort
+from trainables.packing.snapshot import Snapshot
 from trainables.registry import Registry
-from trainables.snapshot import Snapshot
 from trainables.streams import Purpose
 
 

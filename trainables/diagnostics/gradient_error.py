@@ -16,7 +16,7 @@ from trainables.diagnostics.base import (
 from trainables.estimators.enumeration import states
 from trainables.latents import Gaussian
 from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
-from trainables.snapshot import Snapshot
+from trainables.packing.snapshot import Snapshot
 
 DRAWS = 1024
 _PIXELS_AT_ONCE = 2**24

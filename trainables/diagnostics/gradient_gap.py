@@ -14,7 +14,7 @@ from trainables.diagnostics.base import (
 )
 from trainables.estimators.base import relaxed
 from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
-from trainables.snapshot import Snapshot
+from trainables.packing.snapshot import Snapshot
 
 DRAWS = 100
 

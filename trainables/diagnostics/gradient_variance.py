@@ -13,7 +13,7 @@ from trainables.diagnostics.base import (
     output_gradient,
 )
 from trainables.objective import VAE, Tensors, reconstruction_losses
-from trainables.snapshot import Snapshot
+from trainables.packing.snapshot import Snapshot
 
 DRAWS = 100
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from trainables.config import TrainingConfig
 from trainables.diagnostics.base import diagnostic, encode
 from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
-from trainables.snapshot import Snapshot
+from trainables.packing.snapshot import Snapshot
 from trainables.streams import Purpose
 
 DRAWS = 100

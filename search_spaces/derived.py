@@ -1,0 +1,107 @@
+"""Sweeps derived from others: reduced to a scale, or searched.
+
+A search turns each numeric axis of a grid into a range between its printed ends.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from search_spaces.scale import Scale
+from search_spaces.space import Axis, Choice, Dimension, Sampler, Search, Study, Sweep, Uniform, Variants
+
+BATCH = 9
+"""How many suggestions are asked for at a time: two rungs of successive halving by three."""
+
+
+def reduced(sweep: Sweep, scale: Scale) -> Sweep:
+    """A sweep at a scale, under a name of its own: its results never mix with those of the full one."""
+    return dataclasses.replace(
+        sweep,
+        name=f"{sweep.name}-{scale.name}",
+        title=f"{sweep.title} (reduced: {scale.statement})",
+        studies=tuple(reduced_study(study, scale) for study in sweep.studies),
+    )
+
+
+def reduced_study(study: Study, scale: Scale) -> Study:
+    """A study at a scale."""
+    grid = tuple(
+        dataclasses.replace(axis, values=_thinned(axis.values, scale.values)) if isinstance(axis, Axis) else axis
+        for axis in study.grid
+    )
+    search = study.search
+    if search is not None:
+        members = min(search.members, 2 * scale.values)
+        search = dataclasses.replace(search, members=members, batch=min(search.batch, members))
+    return dataclasses.replace(study, grid=grid, search=search, seeds=study.seeds[: scale.seeds], scale=scale)
+
+
+def _thinned(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """At most `count` of some values, evenly, the ends among them; all where they are not numbers."""
+    if len(values) <= count or not all(isinstance(value, int | float) for value in values):
+        return values
+    if count == 1:
+        return values[:1]
+    return tuple(values[round(index * (len(values) - 1) / (count - 1))] for index in range(count))
+
+
+def searched(sweep: Sweep, sampler: Sampler, budget: int | None, halving: int) -> Sweep:
+    """A sweep whose studies are searched, under a name of its own: its results never mix with those of the grids.
+
+    Args:
+        sampler: Optuna's.
+        budget: how many members each study gets; None for as many as its grid has.
+        halving: the best 1/halving of a batch train on at each rung; 1 stops nobody early.
+    """
+    return dataclasses.replace(
+        sweep,
+        name=f"{sweep.name}-{sampler}",
+        title=f"{sweep.title} (searched by {sampler})",
+        studies=tuple(_searched(study, sampler, budget, halving) for study in sweep.studies),
+    )
+
+
+def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int) -> Study:
+    """A study with a search in each row of its table; one that has nothing but rows stays as it is.
+
+    Rows are the variants it compares and those by which later studies find their winner: they all get the same budget.
+    """
+    if study.search is not None:
+        members = study.search.members if budget is None else budget
+        search = dataclasses.replace(study.search, sampler=sampler, members=members, halving=halving)
+        return dataclasses.replace(study, search=search)
+    rows = tuple(axis for axis in study.grid if _is_row(axis, study))
+    space = tuple(_dimension(axis) for axis in study.grid if axis not in rows)
+    if not space:
+        return study
+    labels = {axis.key for axis in rows}
+    cells = len(list(dataclasses.replace(study, grid=rows).cells()))
+    members = len(list(study.cells())) * len(study.seeds) if budget is None else budget
+    suggestions = max(1, members // (cells * len(study.seeds)))
+    return dataclasses.replace(
+        study,
+        grid=rows,
+        search=Search(
+            space=space, members=suggestions, batch=min(BATCH, suggestions), sampler=sampler, halving=halving
+        ),
+        compare=tuple(name for name in study.compare if name in labels),
+        figures=(),
+        claims=tuple(claim for claim in study.claims if {*claim.better, *claim.worse} <= labels),
+        published=study.published if set(study.compare) <= labels else None,
+    )
+
+
+def _is_row(axis: Axis | Variants, study: Study) -> bool:
+    matched = {label for winner in study.takes for label in winner.match}
+    if isinstance(axis, Variants):
+        return axis.key in study.compare or axis.key in matched
+    return len(axis.values) == 1 or axis.key in matched
+
+
+def _dimension(axis: Axis | Variants) -> Dimension:
+    if isinstance(axis, Variants) or not all(type(value) in (int, float) for value in axis.values):
+        return axis if isinstance(axis, Variants) else Choice(axis.path, axis.values, axis.when)
+    low, high = min(axis.values), max(axis.values)
+    whole = all(isinstance(value, int) for value in axis.values)
+    return Uniform(axis.path, low, high, log=low > 0 and math.log10(high / low) >= 1, whole=whole, when=axis.when)

@@ -1,0 +1,130 @@
+"""Aggregates members over seeds: the cells of a study, and which of them is best."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from search_spaces.space import Relation, Study
+from sweeps.analysis.metrics import Mode
+from sweeps.analysis.statistics import Mean, mean
+from sweeps.planning.plan import Member
+from sweeps.records.ledger import Row
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration, with what came of it by seed.
+
+    labels: by which its study tells it apart.
+    members: one a seed.
+    ended: the rows of those that have ended, by seed.
+    """
+
+    labels: dict[str, Any]
+    members: tuple[Member, ...]
+    ended: Mapping[int, Row]
+
+    @cached_property
+    def finished(self) -> dict[int, Row]:
+        """The rows that count, by seed: neither failed nor stopped early."""
+        return {seed: row for seed, row in self.ended.items() if row.status == "finished"}
+
+    @property
+    def n(self) -> int:
+        """Seeds that finished."""
+        return len(self.finished)
+
+    @property
+    def planned(self) -> int:
+        """Seeds that were planned."""
+        return len(self.members)
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Members by status: finished, stopped, failed or missing."""
+        found = Counter(row.status for row in self.ended.values())
+        found["missing"] = self.planned - len(self.ended)
+        return +found
+
+    def values(self, metric: str, epoch: int | None = None) -> dict[int, float]:
+        """A metric by seed: the final one, or after an epoch (from 1)."""
+        if epoch is None:
+            found = {seed: row.metrics.get(metric, math.nan) for seed, row in self.finished.items()}
+        else:
+            histories = {seed: row.history.get(metric, []) for seed, row in self.finished.items()}
+            found = {seed: h[epoch - 1] for seed, h in histories.items() if epoch <= len(h)}
+        return {seed: value for seed, value in found.items() if math.isfinite(value)}
+
+    def average(self, metric: str, epoch: int | None = None) -> Mean | None:
+        """A metric's mean over seeds; None where no seed has it."""
+        values = list(self.values(metric, epoch).values())
+        return mean(values) if values else None
+
+    def reached(self, metric: str, target: float, mode: Mode) -> dict[int, int | None]:
+        """The first epoch by seed after which a metric is as good as a target; None for seeds that do not get there."""
+        return {seed: _first(row.history.get(metric, ()), target, mode) for seed, row in self.finished.items()}
+
+    @cached_property
+    def mean(self) -> dict[str, float]:
+        """The mean of each metric over seeds."""
+        names = dict.fromkeys(name for row in self.finished.values() for name in row.metrics)
+        values = {name: self.values(name).values() for name in names}
+        return {name: statistics.fmean(of_seeds) for name, of_seeds in values.items() if of_seeds}
+
+
+def _first(history: Sequence[float], target: float, mode: Mode) -> int | None:
+    good = (lambda value: value <= target) if mode == "min" else (lambda value: value >= target)
+    return next((epoch for epoch, value in enumerate(history, start=1) if good(value)), None)
+
+
+def cells(study: Study, members: Iterable[Member], rows: Mapping[str, Row]) -> list[Cell]:
+    """The cells of a study, in the order of the plan."""
+    by_labels: dict[str, list[Member]] = {}
+    for member in members:
+        if member.study == study.name:
+            by_labels.setdefault(repr(member.labels), []).append(member)
+    return [
+        Cell(same[0].labels, tuple(same), {m.config.seed: rows[m.key] for m in same if m.key in rows})
+        for same in by_labels.values()
+    ]
+
+
+def ranked(study: Study, found: Iterable[Cell]) -> list[Cell]:
+    """The cells that have finished seeds, the best mean of the study's metric first.
+
+    Those of which a seed failed, or was stopped early, come last: the mean of the seeds that are left flatters them.
+    """
+    sign = 1 if study.mode == "min" else -1
+    return sorted(
+        (cell for cell in found if study.metric in cell.mean),
+        key=lambda cell: (bool(cell.counts["failed"] + cell.counts["stopped"]), sign * cell.mean[study.metric]),
+    )
+
+
+def groups(names: Sequence[str], found: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells that agree on some labels, together, in the order of the first of each."""
+    together: dict[str, list[Cell]] = {}
+    for cell in found:
+        together.setdefault(repr([cell.labels.get(name) for name in names]), []).append(cell)
+    return list(together.values())
+
+
+def compared(study: Study, found: Sequence[Cell]) -> list[Cell]:
+    """The rows of the study's table: for each combination of its `compare` labels the best cell, where there is one."""
+    if not study.compare:
+        return ranked(study, found)
+    return [best[0] for group in groups(study.compare, found) if (best := ranked(study, group))]
+
+
+def matching(found: Iterable[Cell], labels: Mapping[str, Any]) -> list[Cell]:
+    """The cells that have these labels, each a value or a relation to another label."""
+    return [cell for cell in found if all(_has(cell, name, value) for name, value in labels.items())]
+
+
+def _has(cell: Cell, name: str, value: Any) -> bool:
+    own = cell.labels.get(name)
+    return value.holds(own, cell.labels) if isinstance(value, Relation) else own == value

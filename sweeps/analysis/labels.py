@@ -1,0 +1,22 @@
+"""Labels of configurations as people read them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def describe(labels: Mapping[str, Any]) -> str:
+    """Labels as a person would write them."""
+    return ", ".join(
+        f"{path.rpartition('.')[2]} {value:.4g}" if isinstance(value, float) else str(value)
+        for path, value in labels.items()
+    )
+
+
+def label(value: object) -> str:
+    """A label's value."""
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def readable(path: str) -> str:
+    """A dotted path, or a variant's name, as a heading."""
+    return path.rpartition(".")[2].replace("_", " ")

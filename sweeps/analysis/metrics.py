@@ -1,0 +1,72 @@
+"""What metrics are called where people read them, their units, and which way is better."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from search_spaces.space import Study
+
+Mode = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    title: with its unit. mode: whether less or more of it is better, unless a study that optimizes it says otherwise.
+    starred: whether the best of a column is marked.
+    """
+
+    title: str
+    mode: Mode = "min"
+    starred: bool = True
+
+
+METRICS = {
+    "bits_per_dim": Metric("bits/dim"),
+    "elbo": Metric("ELBO [nats]", "max"),
+    # Silent Gradients, section 4.2, takes more KL for a more informative code; by itself it is neither good nor bad.
+    "kl": Metric("KL [nats]", "max", starred=False),
+    "mse": Metric("squared error"),
+    "mse_per_pixel": Metric("squared error a pixel"),
+    "bce": Metric("BCE [nats]"),
+    "saturated": Metric("saturated latents"),
+    "gradient_variance": Metric("gradient variance"),
+    "gradient_gap": Metric("gradient gap [nats]"),
+    "gradient_bias": Metric("relative gradient bias"),
+    "gradient_std": Metric("relative gradient deviation"),
+    "gradient_cosine": Metric("cosine with the exact gradient", "max"),
+    "iw_bound": Metric("importance-weighted bound [nats]", "max"),
+}
+SHOWN = ("bits_per_dim", "elbo", "kl", "mse", "bce")
+"""The columns of a study that names none."""
+TEST = "test_"
+"""Begins the names of metrics on the test images."""
+
+
+def metric(name: str) -> Metric:
+    """How a metric is shown; one that is not known goes by its name."""
+    known = METRICS.get(name.removeprefix(TEST), Metric(name.replace("_", " ")))
+    return replace(known, title=f"{known.title}, test images") if name.startswith(TEST) else known
+
+
+def direction(study: Study, name: str) -> Mode:
+    """Whether less or more of a metric is better in a study."""
+    return study.mode if name == study.metric else metric(name).mode
+
+
+def number(value: float, error: float | None = None) -> str:
+    """A number with its standard error, to two digits of the latter; without one, to four significant digits."""
+    if not math.isfinite(value):
+        return "–"
+    if error is None or not math.isfinite(error) or error == 0:
+        return f"{value:.3f}" if 0.1 <= abs(value) < 1000 else f"{value:.4g}"
+    decimals = 1 - math.floor(math.log10(error))
+    if decimals > 5:
+        return f"{value:.4g} ± {error:.2g}"
+    return f"{value:.{max(0, decimals)}f} ± {error:.{max(0, decimals)}f}"
+
+
+def signed(value: float) -> str:
+    """A difference, with its sign."""
+    return f"{value:+.3f}" if 0.1 <= abs(value) < 1000 else f"{value:+.4g}"

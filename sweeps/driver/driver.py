@@ -1,0 +1,269 @@
+"""The driver: hands out what the ledger lacks, and records what comes back.
+
+It implements `sweeps.on_ray.execute.Work` and knows nothing of Ray. All of it runs on one thread.
+"""
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from sweeps.driver.json_log import JsonLog
+from sweeps.driver.progress import Progress
+from sweeps.errors import UserError
+from sweeps.planning.plan import Cohort, Member, Plan
+from sweeps.planning.schedule import Workload, evenly, group
+from sweeps.planning.unfold import unfold
+from sweeps.records.ledger import Ledger, Row, now
+from sweeps.tracking.tracker import Tracker
+
+
+class Driver:
+    """One run of a sweep: plan minus ledger.
+
+    Args:
+        retry_failed: whether members whose row says failed are trained again.
+        max_failures: after so many failed members nothing more is handed out; None sets no limit.
+        data_dir: where data sets lie whose size is not known without them.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        *,
+        retry_failed: bool,
+        max_failures: int | None = None,
+        data_dir: Path = Path("data"),
+    ):
+        self.plan = plan
+        self._ledger = ledger
+        self.rows: dict[str, Row] = ledger.read()
+        self._unfoldings = unfold(plan, ledger)
+        self._by_key: dict[str, list[Member]] = defaultdict(list)
+        # Not only those that are known already: others may become known in this run.
+        self._retry = {key for key, row in self.rows.items() if retry_failed and row.status == "failed"}
+        self._settled: set[str] = set()
+        """The keys of members that this run does not train, or has trained; kept, since looking at all takes long."""
+        self._add(self.members())
+        if not self._unsettled:
+            self._unfold()  # so that it is known whether anything is left
+        self._news = True
+        """Whether members have ended since it was last asked which others have become known."""
+        self._running: dict[str, Cohort] = {}
+        self._fixed: deque[Cohort] = deque()
+        """Waiting cohorts that stay as they are; they come first."""
+        self._waiting: dict[str, Member] = {}
+        self._queue: deque[Cohort] = deque()
+        """What waits, in cohorts, which are formed anew when that changes."""
+        self._grouped = 0
+        """How many cohorts there were when they were formed."""
+        self._workload = Workload(plan, data_dir)
+        self._slots: int = 1
+        self._pack: int | None = None
+        self._listeners: list[Tracker | Progress | JsonLog] = []
+        self._max_failures = max_failures
+        self.trained = 0
+        """Members that ended in this run."""
+        self.failures = 0
+        """Members that failed in this run."""
+
+    @property
+    def todo(self) -> bool:
+        """Whether anything is left to train."""
+        return self._unsettled or any(u.unmade() for u in self._unfoldings.values())
+
+    @property
+    def _unsettled(self) -> bool:
+        return len(self._settled) < len(self._by_key)
+
+    @property
+    def blocked(self) -> list[str]:
+        """Why members cannot be made: what they would take from others has failed."""
+        return list(dict.fromkeys(reason for u in self._unfoldings.values() for reason in u.blocked))
+
+    def begin(self, *, slots: int, pack: int | None) -> None:
+        """Forms the cohorts. slots: how many can be trained at the same time; pack: the largest, or None."""
+        self._slots, self._pack = slots, pack
+        self._fixed.extend(self._begun())
+        self._enqueue(self.members())
+
+    def resize(self, slots: int) -> None:
+        """Forms the waiting cohorts anew: nodes have come or gone."""
+        self._slots = slots
+        self._group()
+
+    def _begun(self) -> list[Cohort]:
+        """The cohorts that a killed driver left in training, as they were: only so do they find their checkpoints."""
+        cohorts: list[Cohort] = []
+        taken: set[str] = set()
+        for keys in self._ledger.begun_cohorts(self._needs):
+            usable = all(key in self._by_key and self._needs(key) and key not in taken for key in keys)
+            if usable and 0 < len(keys) <= (self._pack or len(keys)):
+                cohorts.append(Cohort(tuple(self._strictest(self._by_key[key][0]) for key in keys)))
+                taken |= set(keys)
+        return cohorts
+
+    def listen(self, *listeners: Tracker | Progress | JsonLog) -> None:
+        """Adds those that want to hear of progress."""
+        self._listeners += listeners
+
+    def members(self) -> list[Member]:
+        """All members known so far, in the order of the plan."""
+        return [member for unfolding in self._unfoldings.values() for member in unfolding.members()]
+
+    def current(self) -> dict[str, Row]:
+        """The rows of the plan's members."""
+        return {key: row for key, row in self.rows.items() if key in self._by_key}
+
+    def settled(self) -> dict[str, Row]:
+        """The rows of the plan's members that this run does not train again."""
+        return {key: row for key, row in self.current().items() if key not in self._retry}
+
+    def left(self) -> list[Member]:
+        """What this run is to train; for members that are not known yet stand others of their study."""
+        known = {member.key: member for member in self.members() if self._needs(member.key)}
+        unmade: list[Member] = []
+        for unfolding in self._unfoldings.values():
+            if count := unfolding.unmade():
+                unmade += self.plan.expected(unfolding.study)[:count]
+        return [*known.values(), *unmade]
+
+    # --- the schedule ------------------------------------------------------------------------------------------------
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether too many members have failed to go on."""
+        return self._max_failures is not None and self.failures >= self._max_failures
+
+    def next(self) -> Cohort | None:
+        if self.gave_up:
+            self._fixed.clear()
+            self._queue.clear()
+            self._waiting.clear()
+            return None
+        if self._news:
+            self._news = False
+            self._enqueue(self._unfold())
+        if not self._fixed and not self._queue:
+            return None
+        if self._near_the_end():
+            self._group()
+        cohort = (self._fixed or self._queue).popleft()
+        for member in cohort.members:
+            self._waiting.pop(member.key, None)
+        self._running[cohort.key] = cohort
+        self._ledger.begin_cohort(cohort.key, [member.key for member in cohort.members])
+        for listener in self._listeners:
+            listener.started([sibling for member in cohort.members for sibling in self._by_key[member.key]])
+        return cohort
+
+    def exhausted(self) -> bool:
+        return not self._fixed and not self._queue and not self._running
+
+    def waiting(self) -> int:
+        return len(self._fixed) + len(self._queue)
+
+    def _needs(self, key: str) -> bool:
+        row = self.rows.get(key)
+        if row is None or key in self._retry:
+            return True
+        return not all(member.settled_by(row.status) for member in self._by_key.get(key, ()))
+
+    def _add(self, members: Iterable[Member]) -> None:
+        for member in members:
+            if all(member.study != other.study for other in self._by_key[member.key]):
+                self._by_key[member.key].append(member)
+                self._settle(member.key)
+
+    def _settle(self, key: str) -> None:
+        (self._settled.discard if self._needs(key) else self._settled.add)(key)
+
+    def _enqueue(self, members: Sequence[Member]) -> None:
+        if not members:
+            return
+        taken = {member.key for cohort in (*self._running.values(), *self._fixed) for member in cohort.members}
+        for member in members:
+            if self._needs(member.key) and member.key not in taken:
+                self._waiting[member.key] = self._strictest(member)
+        self._group()
+
+    def _near_the_end(self) -> bool:
+        """Whether so few cohorts wait that smaller ones are better: nobody should wait long for the last."""
+        waiting, free = len(self._queue), self._slots - len(self._running)
+        return waiting != free and waiting < min(self._slots, self._grouped / 2, len(self._waiting))
+
+    def _group(self) -> None:
+        """Forms cohorts of all that waits."""
+        unmade = (self.plan.expected(u.study)[: u.unmade()] for u in self._unfoldings.values())
+        self._queue = deque(
+            group(
+                self._waiting.values(),
+                slots=self._slots,
+                pack=self._pack,
+                workload=self._workload,
+                running=sum(self._workload.of(*cohort.members) for cohort in self._running.values()),
+                unmade=sum(self._workload.of(*members) for members in unmade),
+            )
+        )
+        self._grouped = len(self._queue)
+
+    def _strictest(self, member: Member) -> Member:
+        """Of the members of one key that which may not be stopped early, if there is one."""
+        return min(self._by_key[member.key], key=lambda m: m.halving is not None)
+
+    def _unfold(self) -> list[Member]:
+        """The members that have become known: a search's next batch, or what takes from a winner that is found."""
+        found: list[Member] = []
+        changed = True
+        while changed:  # a new member may have been trained already, and be what others wait for
+            changed = False
+            for unfolding in self._unfoldings.values():
+                if unfolding.unmade():
+                    new = unfolding.more(self.rows, self._settled)
+                    self._add(new)
+                    found += new
+                    changed = changed or bool(new)
+        return found
+
+    # --- what comes back ---------------------------------------------------------------------------------------------
+
+    def progressed(self, cohort: Cohort, since: int, history: dict[str, Any]) -> None:
+        for listener in self._listeners:
+            listener.progressed(cohort.members, since, history)
+
+    def ended(self, cohort: Cohort, results: list[dict[str, Any]]) -> None:
+        self._running.pop(cohort.key, None)
+        for result in results:
+            # Nothing is recorded: when the storage or the data are well again, the next run trains these members.
+            if result["reason"] == "storage":
+                raise UserError(f"a checkpoint cannot be written or read: {' '.join(result['detail'].split())}")
+            if result["reason"] == "data":
+                raise UserError(f"images cannot be read {' '.join(result['detail'].split())}")
+        configs = {member.key: member.config for member in cohort.members}
+        if len(cohort.members) > 1:
+            too_big = {r["key"]: r.get("fit") for r in results if r["reason"] == "out_of_memory"}
+            results = [result for result in results if result["key"] not in too_big]
+            self._split([member for member in cohort.members if member.key in too_big], set(too_big.values()))
+        rows = [Row(**result, ended=now(), config=configs[result["key"]].model_dump(mode="json")) for result in results]
+        if rows:
+            rows = self._ledger.append(rows)
+        self._ledger.end_cohort(cohort.key)
+        self._news = True
+        for row in rows:
+            self.rows[row.key] = row
+            self._retry.discard(row.key)
+            self._settle(row.key)
+        self.trained += len(rows)
+        self.failures += sum(row.status == "failed" for row in rows)
+        members = [sibling for row in rows for sibling in self._by_key[row.key]]
+        for listener in self._listeners:
+            listener.ended(members, self.rows)
+
+    def _split(self, members: Sequence[Member], fit: Set[int | None]) -> None:
+        """Makes smaller cohorts of members that did not fit into memory: as large as was found to fit, or halves."""
+        known = [number for number in fit if number is not None]
+        size = min(known) if known else math.ceil(len(members) / 2)
+        if members:
+            self._fixed.extendleft(reversed(evenly(members, math.ceil(len(members) / size))))

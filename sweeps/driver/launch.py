@@ -1,0 +1,188 @@
+"""One run of a sweep, from the plan to the exit code."""
+
+import contextlib
+import dataclasses
+import logging
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from sweeps.analysis import summary
+from sweeps.driver.driver import Driver
+from sweeps.driver.json_log import JsonLog
+from sweeps.driver.progress import Progress
+from sweeps.errors import INTERRUPTED, OK, SOME_FAILED, UserError
+from sweeps.planning import disk_space as space
+from sweeps.planning import saved, sessions
+from sweeps.planning.command import run_command
+from sweeps.planning.plan import Plan
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage, joined
+from sweeps.redact import redact
+from sweeps.report.write import write_outputs
+from sweeps.tracking.tracker import Tracker
+from trainables.data import DataError, download, load
+
+if TYPE_CHECKING:
+    from sweeps.on_ray.execute import Resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a run goes about it; none of this changes what is trained."""
+
+    retry_failed: bool
+    max_failures: int | None
+    tracking_uri: str
+    data_dir: Path
+    download: bool
+    device: str
+    pack: int | None
+    workers: int
+    per_gpu: int
+    max_concurrent: int | None
+    address: str | None
+    log_json: bool = False
+    """Whether standard output has a JSON object a line, for programs; what people read goes to standard error then."""
+
+
+def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> int:
+    """Trains what is missing, writes everything that is derived from the ledger, and returns the exit code.
+
+    Raises:
+        UserError: a data set or the space to store the results is missing, Ray cannot be used as asked, or the storage
+            failed on the way.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    driver = Driver(
+        plan,
+        Ledger(storage),
+        retry_failed=options.retry_failed,
+        max_failures=options.max_failures,
+        data_dir=options.data_dir,
+    )
+    if driver.todo:
+        _check_data(plan, options)
+        space.check(storage, driver.left(), options.data_dir)
+    tracker = Tracker(options.tracking_uri, plan, storage, options.data_dir)
+    with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
+        if resources is not None and options.address is not None:
+            _check_nodes(plan, resources, storage, options)
+        # Only now is it certain that the run can be done as asked.
+        saved.save_plan(storage, plan.overrides)
+        sessions.record(storage, plan.overrides)
+        finished = _run(driver, tracker, Progress(console, plan), resources, storage, options)
+    if not finished:
+        console.print("Interrupted; what is done is recorded.", highlight=False)
+    report = write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids, options.data_dir)
+    tracker.publish_report()
+    _summarize(driver, tracker, storage, report, console)
+    code = _conclude(driver, storage, console, interrupted=not finished)
+    if options.log_json:
+        found = summary.summary(driver.plan, driver.members(), driver.current(), driver.trained)
+        JsonLog(sys.stdout).write("summary", report=report, exit_code=code, **dataclasses.asdict(found))
+    return code
+
+
+def _ray(storage: Storage, options: Options, console: Console) -> contextlib.AbstractContextManager["Resources"]:
+    console.print("Starting Ray …", highlight=False)
+    from sweeps.on_ray import execute  # Ray takes seconds to import, and a run with nothing to train does without
+
+    return execute.connected(
+        address=options.address,
+        device=options.device,
+        workers=options.workers,
+        max_concurrent=options.max_concurrent,
+        per_gpu=options.per_gpu,
+        token_folder=storage.local_path if storage.local else None,
+    )
+
+
+def _run(
+    driver: Driver,
+    tracker: Tracker,
+    progress: Progress,
+    resources: "Resources | None",
+    storage: Storage,
+    options: Options,
+) -> bool:
+    """Trains what is left, if there are resources to do it with; returns False where that was interrupted."""
+    progress.found(driver.members(), driver.settled())
+    driver.listen(progress, tracker, *([JsonLog(sys.stdout)] if options.log_json else []))
+    tracker.start(driver.members(), driver.settled())
+    status = "FAILED"
+    try:
+        if resources is not None:
+            _train(driver, progress, resources, storage, options)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+    finally:
+        tracker.close(status)
+    return status == "FINISHED"
+
+
+def _train(driver: Driver, progress: Progress, resources: "Resources", storage: Storage, options: Options) -> None:
+    from sweeps.on_ray import execute
+
+    driver.begin(slots=resources.slots, pack=options.pack)
+    places = execute.Places(checkpoints=joined(storage.full_uri, "checkpoints"), data_dir=options.data_dir)
+    with progress:
+        try:
+            execute.execute(driver, resources, places, probe=options.pack is None)
+        except UserError as error:
+            raise UserError(f"{error}; what is done is recorded, and the same command goes on") from None
+
+
+def _check_data(plan: Plan, options: Options) -> None:
+    for name in sorted(plan.data_sets):
+        try:
+            (download if options.download else load)(name, options.data_dir)
+        except DataError as error:
+            raise UserError(f"data set {name!r}: {error}") from None
+
+
+def _check_nodes(plan: Plan, resources: "Resources", storage: Storage, options: Options) -> None:
+    from sweeps.on_ray import reach
+
+    fetch, device = options.download, resources.device
+    reach.check(plan.data_sets, options.data_dir, fetch=fetch, device=device, storage=storage)
+
+
+def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, console: Console) -> None:
+    lines = summary.summary(driver.plan, driver.members(), driver.current(), driver.trained).lines()
+    if tracker.problem:
+        lines.append(f"MLflow is behind ({tracker.problem}); the next run of this command completes it.")
+    lines.append(f"Report: {report}")
+    if storage.local:
+        lines.append(f"MLflow: python -m sweeps.ui --storage {shlex.quote(storage.uri)}")
+    for line in lines:
+        console.print(redact(line), highlight=False, soft_wrap=True)
+
+
+def _conclude(driver: Driver, storage: Storage, console: Console, *, interrupted: bool) -> int:
+    command = run_command(driver.plan, storage.uri)
+    reasons = sorted({row.reason or "" for row in driver.current().values() if row.status == "failed"})
+    if interrupted:
+        console.print(f"To go on: {command}", highlight=False, soft_wrap=True)
+        return INTERRUPTED
+    for reason in driver.blocked:
+        console.print(f"Not trained: {reason}.", highlight=False, soft_wrap=True)
+    if driver.gave_up:
+        console.print(
+            f"Stopped after {driver.failures} failures (--max-failures); the rest has not been trained.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if reasons:
+        console.print(
+            f"Some members failed ({', '.join(reasons)}); to train them again: {command} --retry-failed",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return SOME_FAILED
+    return SOME_FAILED if driver.blocked else OK

@@ -1,0 +1,1 @@
+"""Trains cohorts on Ray. The only package of `sweeps` that imports Ray."""

@@ -1,0 +1,59 @@
+"""How much space a plan takes where it is stored, asked before anything is trained."""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from sweeps.errors import UserError
+from sweeps.planning.plan import Member
+from sweeps.records.storage import Storage
+from trainables.cost.size import checkpoint_bytes
+from trainables.data.sizes import size_of
+
+# Measured on quickstart: 64 members, 3 to 60 epochs of 8 metrics.
+_METRICS = 8
+_BYTES_A_VALUE = 8 * 3 + 250  # in ledger, history and history while it is replaced; in MLflow's database
+_BYTES_A_MEMBER = 16 * 2**10
+_BYTES_A_SWEEP = 4 * 2**20
+
+
+def needed_bytes(members: Iterable[Member], data_dir: Path) -> int:
+    """About what training the members takes: checkpoints, one of which is being replaced, ledger, tables and MLflow.
+
+    Raises:
+        UserError: a network does not go with its images.
+    """
+    checkpoints: dict[str, int] = defaultdict(int)
+    sizes: dict[str, int] = {}
+    total = _BYTES_A_SWEEP
+    for member in members:
+        config = member.config
+        shape = member.shape
+        if shape not in sizes:
+            with member.building():
+                sizes[shape] = checkpoint_bytes(config, size_of(config.data.name, data_dir).image_shape)
+        checkpoints[shape] += sizes[shape]
+        total += _BYTES_A_MEMBER + config.epochs * _METRICS * _BYTES_A_VALUE
+    return total + sum(checkpoints.values()) + max(checkpoints.values(), default=0)
+
+
+def check(storage: Storage, members: Iterable[Member], data_dir: Path) -> None:
+    """Whether the members still to be trained fit where they are to be stored; other hosts' storage is not asked.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not storage.local:
+        return
+    members = tuple(members)
+    need, have = needed_bytes(members, data_dir), shutil.disk_usage(storage.local_path).free
+    if need > have:
+        raise UserError(
+            f"--storage {storage.uri!r} has {_megabytes(have)} free, and {len(members)} trainings need about "
+            f"{_megabytes(need)}; make room, or use another --storage"
+        )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"

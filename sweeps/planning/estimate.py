@@ -1,0 +1,85 @@
+"""What a plan still takes: cohorts, epochs, hours by measured rates, bytes. Nothing is started or written."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from search_spaces.space import Study
+from sweeps.planning import disk_space as space
+from sweeps.planning.plan import Member, Plan
+from sweeps.planning.rates import Rates
+from sweeps.planning.schedule import Workload, group
+from sweeps.planning.unfold import unfold
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a study, or of a whole sweep, in which a member that several studies share counts once."""
+
+    name: str
+    source: str
+    data: str
+    members: int
+    done: int
+    cohorts: int
+    epochs: int
+    """Left to train, summed over members."""
+    hours: float | None
+    """On all slots of the device; None where some member's kind was never measured."""
+    bytes: int
+
+
+def slots_of(device: str) -> int:
+    """How many cohorts this machine trains at the same time: one a GPU, or one a core."""
+    return max(1, torch.cuda.device_count()) if device == "cuda" else len(os.sched_getaffinity(0))
+
+
+def estimate(
+    plan: Plan, storage: Storage, *, rates: Rates | None, slots: int, pack: int | None, data_dir: Path
+) -> list[Estimate]:
+    """The estimate of every study, and at the end of the sweep."""
+    ledger = Ledger(storage)
+    rows = ledger.read() if storage.exists() else {}
+    left: dict[str, Member] = {}
+    unknown: list[Member] = []
+    studies: list[tuple[Study, list[Member]]] = []
+    for unfolding in unfold(plan, ledger).values():
+        known = unfolding.members()
+        expected = plan.expected(unfolding.study)[: plan.size(unfolding.study) - len(known)]
+        own = [member for member in known if member.key not in rows or not member.settled_by(rows[member.key].status)]
+        left |= {member.key: member for member in own}
+        if unfolding.study.search:
+            unknown += expected  # each will be another one
+        else:
+            left |= {member.key: member for member in expected}
+        studies.append((unfolding.study, [*own, *expected]))
+    everything = [*left.values(), *unknown]
+    # Members of one shape take equally long.
+    planned = (member for study in plan.studies for member in plan.expected(study))
+    shapes = {member.shape: member.config for member in (*planned, *everything)}
+    seconds = {shape: rates.seconds(config, data_dir) if rates else None for shape, config in shapes.items()}
+    measured = {shape: value for shape, value in seconds.items() if value is not None}
+    # To count operations takes a while, and is needed only where something was not measured.
+    workload = Workload(plan, data_dir, measured if len(measured) == len(seconds) else None)
+
+    def of(name: str, study: Study | None, members: int, left: Sequence[Member]) -> Estimate:
+        took = [measured[member.shape] for member in left if member.shape in measured]
+        return Estimate(
+            name=name,
+            source=study.source if study else "",
+            data=", ".join(sorted({member.config.data.name for member in left})) if study else "",
+            members=members,
+            done=members - len(left),
+            cohorts=len(group(left, slots=slots, pack=pack, workload=workload)),
+            epochs=sum(member.config.epochs for member in left),
+            hours=sum(took) / 3600 / slots if len(took) == len(left) else None,
+            bytes=space.needed_bytes(left, data_dir) if left else 0,
+        )
+
+    found = [of(study.name, study, plan.size(study), own) for study, own in studies]
+    return [*found, of("in all", None, plan.total(), everything)]

@@ -1,0 +1,317 @@
+"""Planning: every member of a sweep, complete and validated, before anything starts."""
+
+import contextlib
+import dataclasses
+import difflib
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from search_spaces import Sweep
+from search_spaces.derived import reduced, searched
+from search_spaces.scale import SCALES
+from search_spaces.space import Config, Sampler, Study, merge, nested
+from sweeps.errors import UserError
+from sweeps.planning.precision import complete
+from trainables.config import TrainingConfig, explain
+from trainables.data import DATASETS
+from trainables.halving import Halving
+from trainables.registry import UnknownName
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training of a study. `labels` are the values by which its study tells it apart from the others."""
+
+    study: str
+    labels: dict[str, Any]
+    config: TrainingConfig
+    halving: Halving | None = None
+    """The rule by which it may be stopped early, among the members of its batch."""
+    sibling: "Member | None" = field(default=None, repr=False, compare=False)
+    """One of its cell that differs in the seed alone: what it has computed holds here too."""
+
+    @cached_property
+    def key(self) -> str:
+        return self.config.key()
+
+    @cached_property
+    def shape(self) -> str:
+        """Equal for members that can be trained as one cohort."""
+        return self.sibling.shape if self.sibling else self.config.shape_key()
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """What is wrong with its network is told as a UserError, with the name of its study."""
+        try:
+            yield
+        except ValueError as error:
+            raise UserError(f"study {self.study!r} on {self.config.data.name!r}: {error}") from None
+
+    def settled_by(self, status: str) -> bool:
+        """Whether a row of that status ends it. One that was stopped early for another study has not ended for this."""
+        return status != "stopped" or self.halving is not None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Members of one shape, trained together in one trial."""
+
+    members: tuple[Member, ...]
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of its members' keys: the same members find the same checkpoint."""
+        return hashlib.sha256("".join(member.key for member in self.members).encode()).hexdigest()[:24]
+
+    @property
+    def halving(self) -> Halving | None:
+        return self.members[0].halving
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a study's grid: its labels, and its configuration as printed, without a seed."""
+
+    study: Study
+    index: int
+    labels: dict[str, Any]
+    config: Config
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """A search in place of every grid of numbers: an Optuna sampler's name, how many members a study gets (None for as
+    many as its grid has), and the share that successive halving keeps."""
+
+    sampler: Sampler
+    budget: Annotated[int, Field(ge=1)] | None = None
+    halving: Annotated[int, Field(ge=1)] = 3
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line changes in a sweep.
+
+    stand_ins: data sets, and those whose images are taken in their place.
+    """
+
+    only: str | None = None
+    values: tuple[tuple[str, Any], ...] = ()
+    seeds: Annotated[int, Field(ge=1)] | None = None
+    scale: str | None = None
+    search: SearchOptions | None = None
+    stand_ins: tuple[tuple[str, str], ...] = ()
+
+    def derived(self, sweep: Sweep) -> Sweep:
+        """The sweep at their scale, searched where they ask for it, under a name that says so.
+
+        Raises:
+            UserError: there is no such scale.
+        """
+        if self.scale is not None:
+            if self.scale not in SCALES:
+                raise UserError(f"--scale is one of full, {', '.join(SCALES)}, got {self.scale!r}")
+            sweep = reduced(sweep, SCALES[self.scale])
+        if self.search is not None:
+            sweep = searched(sweep, self.search.sampler, self.search.budget, self.search.halving)
+        return sweep
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE of `--set`: a dotted path, and a JSON value or a bare word.
+
+    Raises:
+        UserError: there is no '='.
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise UserError(f"--set needs KEY=VALUE, got {text!r}; for example --set optim.lr=1e-3")
+    try:
+        return path.strip(), json.loads(value)
+    except (ValueError, RecursionError):  # the latter of thousands of brackets
+        return path.strip(), value.strip()
+
+
+class Plan:
+    """The studies of a sweep as the command line asks for them, and the members of those that are known from the start.
+
+    Those of searched studies and of studies that take fields from a winner come in time (`sweeps.planning.unfold`).
+
+    Raises:
+        UserError: no study matches, a setting names an unknown field, or a configuration is not valid.
+    """
+
+    def __init__(self, sweep: Sweep, overrides: Overrides = Overrides()):  # frozen
+        self._asked, self.overrides = sweep, overrides
+        self.sweep = overrides.derived(sweep)
+        self.studies = self._chosen()
+        self._cells = {
+            study.name: tuple(Cell(study, index, *cell) for index, cell in enumerate(study.cells()))
+            for study in self.studies
+        }
+        self._resolved: dict[str, tuple[Member, ...]] = {}
+        self._untouched: dict[tuple[str, int], tuple[Member, ...]] = {}
+        self._stand_ins = dict(overrides.stand_ins)
+        self._known: set[str] = set()
+        if overrides.values:
+            self._known = set().union(*(_fields(cell.config) for study in self.studies for cell in self.cells(study)))
+            self._check_settings()
+        self._example = {study.name: self._examples(study) for study in self.studies}
+
+    def standing_in(self, stand_ins: Mapping[str, str]) -> "Plan":
+        """The same plan with other images in the place of some data sets."""
+        changed = dict(self.overrides.stand_ins) | dict(stand_ins)
+        return Plan(self._asked, dataclasses.replace(self.overrides, stand_ins=tuple(changed.items())))
+
+    def _chosen(self) -> list[Study]:
+        """The studies that match `--only`, and those that they take from."""
+        pattern = self.overrides.only or "*"
+        chosen = {study.name for study in self.sweep.studies if fnmatch.fnmatchcase(study.name, pattern)}
+        if not chosen:
+            names = ", ".join(study.name for study in self.sweep.studies)
+            raise UserError(f"no study of {self.sweep.name!r} matches --only {pattern!r}; there are: {names}")
+        for study in reversed(self.sweep.studies):  # what a study takes from stands before it
+            if study.name in chosen:
+                chosen |= {winner.study for winner in study.takes}
+        return [study for study in self.sweep.studies if study.name in chosen]
+
+    @property
+    def asked(self) -> str:
+        """The name of the sweep before it was derived, as one types it."""
+        return self._asked.name
+
+    def _examples(self, study: Study) -> tuple[Member, ...]:
+        """A study's members; before any suggestion, and with what its cells have for the fields that it will take."""
+        members = (member for cell in self.cells(study) for member in self.members_of(cell))
+        # Settings can make cells equal; a member is trained once.
+        return tuple({member.key: member for member in members}.values())
+
+    def cells(self, study: Study) -> tuple[Cell, ...]:
+        """The cells of a study's grid; one where it has none."""
+        return self._cells[study.name]
+
+    @property
+    def members(self) -> dict[str, tuple[Member, ...]]:
+        """The members that are known from the start, by study."""
+        return {study.name: self._example[study.name] if _known_from_start(study) else () for study in self.studies}
+
+    def seeds(self, study: Study) -> tuple[int, ...]:
+        """The seeds of a study: its own, or 0 … n-1 by `--seeds n`."""
+        return study.seeds if self.overrides.seeds is None else tuple(range(self.overrides.seeds))
+
+    def members_of(
+        self, cell: Cell, suggested: Mapping[str, Any] = {}, taken: Mapping[str, Any] = {}
+    ) -> tuple[Member, ...]:
+        """The members of a cell, one a seed.
+
+        Args:
+            suggested: fields by dotted path, and variants by the label of their axis, that a search has chosen.
+            taken: fields by dotted path from winners of other studies, as those were trained.
+        """
+        if not suggested and not taken:
+            if (known := self._untouched.get((cell.study.name, cell.index))) is None:
+                known = self._untouched[cell.study.name, cell.index] = self._members_of(cell, {}, {})
+            return known
+        return self._members_of(cell, suggested, taken)
+
+    def _members_of(self, cell: Cell, suggested: Mapping[str, Any], taken: Mapping[str, Any]) -> tuple[Member, ...]:
+        study = cell.study
+        labels, config = study.suggested(cell.labels, cell.config, suggested)
+        config = study.reduced(config)
+        for path, value in taken.items():
+            config = merge(config, nested(path, value))
+        data = config.get("data")
+        if data and data.get("name") in self._stand_ins:
+            config = config | {"data": data | {"name": self._stand_ins[data["name"]]}}
+        factor = study.search.halving if study.search else 1
+        halving = None if factor == 1 else Halving(study.metric, study.mode, factor)
+        first, *others = self.seeds(study)
+        config = self._set(config | {"seed": first})
+        member = Member(study.name, labels, self._validated(study, config), halving)
+        siblings = (
+            # A valid configuration is valid with another seed; to validate takes ten times as long as to copy.
+            Member(study.name, labels, member.config.model_copy(update={"seed": seed}), halving, sibling=member)
+            for seed in others
+            if config["seed"] == first  # and was not set to another number, which all members then have
+        )
+        return (member, *siblings)
+
+    def _set(self, config: Config) -> Config:
+        if self.overrides.values:
+            fields = _fields(config)
+            for path, value in self.overrides.values:
+                if path in fields:
+                    config = merge(config, nested(path, value))
+        return config
+
+    def _check_settings(self) -> None:
+        for path, _ in self.overrides.values:
+            if path not in self._known:
+                close = difflib.get_close_matches(path, self._known, n=1, cutoff=0.3)
+                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(self._known))}"
+                raise UserError(f"--set: no member has a field {path!r}; {hint}")
+
+    def _validated(self, study: Study, config: Config) -> TrainingConfig:
+        try:
+            resolved = complete(config)
+            DATASETS[resolved.data.name]
+        except ValidationError as error:
+            raise UserError(f"study {study.name!r}: {explain(error)}") from None
+        except UnknownName as error:
+            raise UserError(f"study {study.name!r}: data.name: {error}") from None
+        return resolved
+
+    def resolve(self, study: Study, members: Sequence[Member]) -> None:
+        """Takes note that these are all members of a study that were not known from the start.
+
+        They may be fewer than there are cells: two winners can make one configuration.
+        """
+        self._resolved[study.name] = tuple(members)
+
+    def size(self, study: Study) -> int:
+        """How many members a study has, those not yet known included."""
+        if study.name in self._resolved:
+            return len(self._resolved[study.name])
+        if study.search:
+            return len(self.cells(study)) * study.search.members * len(self.seeds(study))
+        return len(self._example[study.name])
+
+    def expected(self, study: Study) -> tuple[Member, ...]:
+        """As many members as the study has; for those not yet known stand others of the same cost."""
+        return self._example[study.name] * (study.search.members if study.search else 1)
+
+    def total(self) -> int:
+        """How many members the plan has; one that several studies share counts once."""
+        searched = [study for study in self.studies if study.search and study.name not in self._resolved]
+        known = [
+            self._resolved.get(study.name, self._example[study.name]) for study in self.studies if study not in searched
+        ]
+        return len({member.key for members in known for member in members}) + sum(map(self.size, searched))
+
+    def example(self, study: Study) -> Member:
+        """A study's first member; of a search, what it starts from."""
+        return self._example[study.name][0]
+
+    @property
+    def data_sets(self) -> set[str]:
+        """The names of the data sets that its members need."""
+        return {member.config.data.name for members in self._example.values() for member in members}
+
+
+def _known_from_start(study: Study) -> bool:
+    return study.search is None and not study.takes
+
+
+def _fields(config: Config) -> set[str]:
+    """The dotted paths that a configuration has once its defaults are filled in."""
+    try:
+        return set(complete(config).flat())
+    except ValidationError:
+        return set()  # told later, with the study's name

@@ -1,0 +1,60 @@
+"""The plan that a sweep was last run with, and its members."""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+
+from pydantic import TypeAdapter, ValidationError
+
+from search_spaces import Sweep, UnknownSweep, get_sweep
+from search_spaces.space import Study
+from sweeps.errors import UserError
+from sweeps.planning.plan import Member, Overrides, Plan
+from sweeps.planning.unfold import unfold
+from sweeps.records.ledger import Ledger
+from sweeps.records.storage import Storage
+
+_PLAN = "plan.json"
+
+
+def find_sweep(name: str) -> Sweep:
+    """The sweep of that name, or from which one of that name is derived; raises UserError, listing the known ones."""
+    try:
+        return get_sweep(name.partition("-")[0])
+    except UnknownSweep as error:
+        raise UserError(str(error)) from None
+
+
+def save_plan(storage: Storage, overrides: Overrides) -> None:
+    """Remembers what the sweep was run with."""
+    storage.write(_PLAN, json.dumps(dataclasses.asdict(overrides)).encode())
+
+
+def last_plan(storage: Storage) -> Plan:
+    """The plan that the sweep was last run with.
+
+    Raises:
+        UserError: it has never been run in this storage, or the file that says how is damaged.
+    """
+    try:
+        content = storage.read(_PLAN)
+    except FileNotFoundError:
+        raise UserError(
+            f"sweep {storage.name!r} has not been run in {storage.uri!r}; start with: "
+            f"python -m sweeps.run {storage.name} --storage {shlex.quote(storage.uri)}"
+        ) from None
+    try:
+        overrides = TypeAdapter(Overrides).validate_json(content)
+    except ValidationError:
+        raise UserError(
+            f"{storage.full_uri}/{_PLAN} is damaged; running the sweep again, with the options it had, writes it anew: "
+            f"python -m sweeps.run {storage.name} --storage {shlex.quote(storage.uri)}"
+        ) from None
+    return Plan(find_sweep(storage.name), overrides)
+
+
+def known_members(plan: Plan, ledger: Ledger, studies: Sequence[Study] | None = None) -> list[Member]:
+    """The members of a plan that are known so far, in its order."""
+    unfoldings = unfold(plan, ledger)
+    return [member for study in studies or plan.studies for member in unfoldings[study.name].members()]

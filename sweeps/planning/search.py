@@ -1,0 +1,179 @@
+"""Search: Optuna suggests a batch of members at a time and hears what became of each.
+
+The Optuna study is a view of the ledger: it is rebuilt by replaying suggestions and results, with a sampler seeded by
+the study's seed and the number of suggestions made, so that a search that was interrupted makes the suggestions that an
+uninterrupted one would have made.
+"""
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search_spaces.space import Choice, Dimension, Uniform, Variants, holds
+from sweeps.errors import UserError
+from sweeps.planning.plan import Cell, Member, Plan
+from sweeps.records.ledger import Ledger, Row
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+Point = dict[str, Any]
+"""What Optuna suggests, by dotted path: a number, or a choice's index, since choices may be lists or tables."""
+_Suggestion = tuple[Point, tuple[Member, ...]]
+
+
+class CellSearch:
+    """The batches of a search in one cell of its study's grid.
+
+    Suggestions are recorded in the ledger before they are trained: a resumed search goes on from the same ones.
+
+    Args:
+        taken: fields that the cell has from winners of other studies.
+
+    Raises:
+        UserError: those that are recorded are not of this search's space.
+    """
+
+    def __init__(self, plan: Plan, cell: Cell, ledger: Ledger, taken: Mapping[str, Any] = {}):
+        assert cell.study.search is not None
+        self._plan, self._cell, self._taken = plan, cell, taken
+        self._study, self._search, self._ledger = cell.study, cell.study.search, ledger
+        self._suggestions: list[_Suggestion] = []
+        self._batches = 0
+        for batch in self.batches():
+            try:
+                self._take(batch)
+            except (KeyError, IndexError, TypeError, UserError) as error:
+                raise UserError(
+                    f"study {self._study.name!r}: recorded suggestions do not fit its search ({error}); "
+                    f"delete suggestions/{self._folder} in the sweep's folder to search anew"
+                ) from None
+
+    def batches(self) -> list[list[Point]]:
+        """What was suggested, as it is recorded."""
+        return self._ledger.suggestions(self._folder)
+
+    @property
+    def _folder(self) -> str:
+        """A changed space is another search, whose suggestions lie elsewhere: the old ones may not even fit in it."""
+        where = [*map(repr, self._search.space), self._cell.labels, dict(self._taken)]
+        content = json.dumps([self._search.sampler, self._search.seed, *where], default=list)
+        return f"{self._study.name}/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    def members(self) -> tuple[Member, ...]:
+        """The members of all suggestions made so far."""
+        return tuple({m.key: m for _, members in self._suggestions for m in members}.values())
+
+    def suggestions_left(self) -> int:
+        """How many suggestions of the budget have not been made."""
+        return max(0, self._search.members - len(self._suggestions))
+
+    def next_batch(self, rows: Mapping[str, Row]) -> tuple[Member, ...]:
+        """New members to train, once those of all batches before have ended; empty when the budget is spent.
+
+        Args:
+            rows: the ledger, holding a row for every member suggested so far.
+        """
+        count = min(self._search.batch, self.suggestions_left())
+        if not count:
+            return ()
+        study = self._replayed(rows)
+        batch = [self._asked(study.ask()) for _ in range(count)]
+        self._ledger.record_suggestions(self._folder, self._batches, batch)
+        return self._take(batch)
+
+    def _take(self, batch: Sequence[Point]) -> tuple[Member, ...]:
+        suggestions = [(point, self._plan.members_of(self._cell, self._values(point), self._taken)) for point in batch]
+        self._batches += 1
+        self._suggestions += suggestions
+        return tuple(m for _, members in suggestions for m in members)
+
+    def _asked(self, trial: optuna.Trial) -> Point:
+        """What Optuna suggests, of the dimensions that exist given those before them."""
+        values = dict(self._cell.labels)
+        for dimension in self._search.space:
+            if holds(dimension.when, values):
+                suggested = _suggest(trial, dimension)
+                values[dimension.key] = _value(dimension, suggested)
+        return trial.params
+
+    def _values(self, point: Point) -> dict[str, Any]:
+        return {
+            dimension.key: _value(dimension, point[dimension.key])
+            for dimension in self._search.space
+            if dimension.when is None or dimension.key in point
+        }
+
+    def _replayed(self, rows: Mapping[str, Row]) -> optuna.Study:
+        seed = (self._search.seed * 1_000_003 + self._cell.index) * 1_000_003 + len(self._suggestions)
+        seed %= 2**32
+        samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
+            "tpe": lambda: optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=self._search.batch
+            ),
+            "gp": lambda: optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=self._search.batch, deterministic_objective=False
+            ),
+            "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+        }
+        direction = "minimize" if self._study.mode == "min" else "maximize"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of TPE's `group`, which conditions need
+            sampler = samplers[self._search.sampler]()
+        study = optuna.create_study(sampler=sampler, direction=direction)
+        study.add_trials(self._trial(point, members, rows) for point, members in self._suggestions)
+        return study
+
+    def _trial(self, point: Point, members: Sequence[Member], rows: Mapping[str, Row]) -> FrozenTrial:
+        """What became of a suggestion: the mean of the metric over seeds; failed where a seed failed, and pruned where
+        one was stopped early."""
+        ended = [rows[member.key] for member in members]
+        values = [row.metrics.get(self._study.metric, math.nan) for row in ended]
+        mean = sum(values) / len(values)
+        stopped = any(row.status == "stopped" for row in ended)
+        state = TrialState.PRUNED if stopped else TrialState.COMPLETE
+        distributions = {d.key: distribution(d) for d in self._search.space if d.key in point}
+        if not math.isfinite(mean):
+            return create_trial(state=TrialState.FAIL, params=dict(point), distributions=distributions)
+        return create_trial(
+            state=state,
+            params=dict(point),
+            distributions=distributions,
+            value=mean,
+            intermediate_values={min(row.epochs for row in ended): mean},
+        )
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """What Optuna draws a dimension from."""
+    if isinstance(dimension, Uniform) and dimension.whole:
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    if isinstance(dimension, Uniform):
+        return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+    return CategoricalDistribution(range(len(options(dimension))))
+
+
+def options(dimension: Choice | Variants) -> Sequence[Any]:
+    """The values of a dimension that has finitely many; of variants their labels."""
+    return dimension.values if isinstance(dimension, Choice) else list(dimension.patches)
+
+
+def _suggest(trial: optuna.Trial, dimension: Dimension) -> Any:
+    if isinstance(dimension, Uniform) and dimension.whole:
+        return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log)
+    if isinstance(dimension, Uniform):
+        return trial.suggest_float(dimension.key, dimension.low, dimension.high, log=dimension.log)
+    return trial.suggest_categorical(dimension.key, range(len(options(dimension))))
+
+
+def _value(dimension: Dimension, suggested: Any) -> Any:
+    """What a suggestion stands for: of finitely many values their index is suggested, since they may be tables."""
+    return suggested if isinstance(dimension, Uniform) else options(dimension)[suggested]

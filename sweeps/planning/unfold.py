@@ -1,0 +1,232 @@
+"""Members that are known only in time: what a search suggests, and what a study takes from the winner of another.
+
+Everything that was decided is in the ledger, so that a run that goes on decides nothing anew.
+"""
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from search_spaces.space import Study, Winner, holds
+from sweeps.errors import UserError
+from sweeps.planning.plan import Cell, Member, Plan
+from sweeps.planning.search import CellSearch
+from sweeps.records.ledger import Ledger, Row
+
+
+class Unfolding:
+    """The members of one study, as far as they are known.
+
+    Args:
+        before: the unfoldings of the studies that it takes from.
+
+    Raises:
+        UserError: recorded suggestions do not fit the study.
+    """
+
+    def __init__(self, plan: Plan, study: Study, ledger: Ledger, before: Mapping[str, "Unfolding"]):
+        self.study = study
+        self._plan, self._ledger, self._before = plan, ledger, before
+        self._cells = [_Cell(cell) for cell in plan.cells(study)]
+        self._open = self._cells
+        """Those that have members still to come."""
+        for cell in self._cells:
+            self._recall(cell)
+        self._resolve()
+
+    def members(self) -> tuple[Member, ...]:
+        """Those that are known, each once."""
+        return tuple({m.key: m for cell in self._cells for m in cell.members()}.values())
+
+    def unmade(self) -> int:
+        """How many members are still to come; those that never can are not among them."""
+        seeds = len(self._plan.seeds(self.study))
+        return seeds * sum(cell.unmade(self.study) for cell in self._open if not cell.blocked)
+
+    @property
+    def blocked(self) -> tuple[str, ...]:
+        """Why members cannot be made, a line for each cell that lacks what it is to take."""
+        return tuple(cell.blocked for cell in self._open if cell.blocked)
+
+    def more(self, rows: Mapping[str, Row], settled: set[str]) -> tuple[Member, ...]:
+        """New members to train; none as long as what they depend on is in training.
+
+        Args:
+            rows: the ledger's.
+            settled: the keys of members that have ended and are not trained again.
+        """
+        new: list[Member] = []
+        for cell in self._open:
+            if cell.waits_for is not None and cell.waits_for not in settled:
+                continue
+            if not cell.ready:
+                self._take(cell, rows, settled)
+                new += cell.members() if cell.ready else ()
+            if cell.ready and cell.search and not cell.waits(cell.search.members(), settled):
+                new += cell.search.next_batch(rows)
+        self._resolve()
+        return tuple(new)
+
+    def _resolve(self) -> None:
+        self._open = [cell for cell in self._open if cell.unmade(self.study)]
+        if not self._open:
+            self._plan.resolve(self.study, self.members())
+
+    def group(self, match: Mapping[str, Any]) -> tuple[Member, ...] | None:
+        """The members of the cells that have these labels; None as long as some are not known."""
+        cells = [cell for cell in self._cells if all(cell.cell.labels.get(k) == v for k, v in match.items())]
+        if any(cell.unmade(self.study) for cell in cells if not cell.blocked):
+            return None
+        return tuple(member for cell in cells for member in cell.members())
+
+    def _recall(self, cell: "_Cell") -> None:
+        """Takes from winners that were chosen before, if all were."""
+        found = [self._recorded(winner, cell.cell) for winner in _winners(cell.cell)]
+        if all(choice is not None for choice in found):
+            self._begin(cell, [choice for choice in found if choice is not None])
+
+    def _recorded(self, winner: Winner, cell: Cell) -> dict[str, Any] | None:
+        group = self._before[winner.study].group(_match(winner, cell))
+        return None if group is None else self._ledger.choice(_name(self.study, winner, cell, group))
+
+    def _take(self, cell: "_Cell", rows: Mapping[str, Row], settled: set[str]) -> None:
+        """Chooses winners, where all members of their groups have ended."""
+        choices = []
+        for winner in _winners(cell.cell):
+            match, before = _match(winner, cell.cell), self._before[winner.study]
+            group = before.group(match)
+            if group is None or cell.waits(group, settled):
+                return
+            name = _name(self.study, winner, cell.cell, group)
+            choice = (
+                cell.choices.get(name) or self._ledger.choice(name) or choose(before.study, winner, match, group, rows)
+            )
+            if choice is None:
+                where = " with " + ", ".join(f"{k} {v}" for k, v in match.items()) if match else ""
+                cell.blocked = f"{self.study.name} takes from {winner.study}, of which nothing{where} has finished"
+                return
+            if name not in cell.choices:
+                self._ledger.record_choice(name, choice)
+                cell.choices[name] = choice
+            choices.append(choice)
+        cell.blocked = ""
+        self._begin(cell, choices)
+
+    def _begin(self, cell: "_Cell", choices: Sequence[Mapping[str, Any]]) -> None:
+        taken = {path: value for choice in choices for path, value in choice["values"].items()}
+        cell.ready = True
+        if self.study.search:
+            cell.search = CellSearch(self._plan, cell.cell, self._ledger, taken)
+        else:
+            cell.fixed = self._plan.members_of(cell.cell, taken=taken)
+
+
+@dataclass
+class _Cell:
+    """A cell and what has become of it."""
+
+    cell: Cell
+    ready: bool = False
+    """Whether it has all that it takes from others."""
+    fixed: tuple[Member, ...] = ()
+    search: CellSearch | None = None
+    blocked: str = ""
+    """Why it never will be ready, if that is known."""
+    choices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it takes from those winners that were chosen in this run, by their name; others may be missing yet."""
+    waits_for: str | None = None
+    """The key of a member that had not ended when it was last looked; until it has, there is no need to look again."""
+
+    def waits(self, members: Sequence[Member], settled: set[str]) -> bool:
+        """Whether any of these members has not ended."""
+        # What was planned last ends about last, so that it is looked for seldom.
+        self.waits_for = next((member.key for member in reversed(members) if member.key not in settled), None)
+        return self.waits_for is not None
+
+    def members(self) -> tuple[Member, ...]:
+        return self.search.members() if self.search else self.fixed
+
+    def unmade(self, study: Study) -> int:
+        """Suggestions (or, without a search, one) still to come."""
+        if self.search:
+            return self.search.suggestions_left()
+        return 0 if self.ready else study.search.members if study.search else 1
+
+
+def unfold(plan: Plan, ledger: Ledger) -> dict[str, Unfolding]:
+    """The unfoldings of all studies of a plan, by name, in the plan's order."""
+    found: dict[str, Unfolding] = {}
+    for study in plan.studies:
+        found[study.name] = Unfolding(plan, study, ledger, found)
+    return found
+
+
+def choose(
+    study: Study, winner: Winner, match: Mapping[str, Any], group: Sequence[Member], rows: Mapping[str, Row]
+) -> dict[str, Any] | None:
+    """The best configuration of a group of members, with the evidence; None where nothing has finished.
+
+    The mean of the study's metric over the seeds that finished decides. Configurations of which a seed failed, or was
+    stopped early, are considered only where there are no others; of equal ones the first in the plan wins.
+    """
+    cells: dict[str, list[Member]] = {}
+    for member in group:
+        cells.setdefault(repr(member.labels), []).append(member)
+    evidence = []
+    for members in cells.values():
+        ended = [rows[m.key] for m in members if m.key in rows and rows[m.key].status == "finished"]
+        values = [row.metrics.get(study.metric, math.nan) for row in ended]
+        values = [value for value in values if math.isfinite(value)]
+        if values:
+            evidence.append(
+                {
+                    "labels": members[0].labels,
+                    "mean": statistics.fmean(values),
+                    "n": len(values),
+                    "planned": len(members),
+                    "values": _fields(members[0], winner),
+                }
+            )
+    complete = [cell for cell in evidence if cell["n"] == cell["planned"]] or evidence
+    if not complete:
+        return None
+    sign = 1 if study.mode == "min" else -1
+    best = min(complete, key=lambda cell: sign * cell["mean"])
+    return {
+        "from": winner.study,
+        "match": dict(match),
+        "metric": study.metric,
+        "mode": study.mode,
+        "values": best["values"],
+        "winner": best,
+        "evidence": evidence,
+    }
+
+
+def _fields(member: Member, winner: Winner) -> dict[str, Any]:
+    flat = member.config.flat()
+    if absent := [path for path in winner.fields if path not in flat]:
+        raise UserError(f"study {member.study!r} has no field {absent[0]!r} for another to take")
+    return {path: flat[path] for path in winner.fields}
+
+
+def _winners(cell: Cell) -> tuple[Winner, ...]:
+    """What a cell takes from."""
+    return tuple(winner for winner in cell.study.takes if holds(winner.when, cell.labels))
+
+
+def _match(winner: Winner, cell: Cell) -> dict[str, Any]:
+    try:
+        return {label: cell.labels[label] for label in winner.match}
+    except KeyError as error:
+        raise UserError(f"study {cell.study.name!r} takes by label {error}, which its cells lack") from None
+
+
+def _name(study: Study, winner: Winner, cell: Cell, group: Sequence[Member]) -> str:
+    """Of a choice in the ledger. It belongs to the members that it was made from: with more seeds it is made anew."""
+    content = json.dumps([winner.study, winner.fields, _match(winner, cell), sorted({m.key for m in group})])
+    return f"{study.name}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"

@@ -1,0 +1,271 @@
+"""The ledger: which members are done, and what came of them. It is the truth; everything else can be rebuilt from it.
+
+A row is one member's end, a file some rows: immutable Parquet, named by the hash of its content, so that writing it
+twice is writing it once. Of several rows of one key the best counts (finished before stopped before failed, then the
+latest), so a retry simply adds a row.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweeps.errors import UserError
+from sweeps.records.storage import Storage
+
+FORMAT = 1
+_FOLDER, _COHORTS, _CHOICES = "ledger", "cohorts", "choices"
+_RANK = {"finished": 2, "stopped": 1, "failed": 0}
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("epochs", pa.int32()),
+        ("wall_s", pa.float64()),
+        ("ended", pa.timestamp("us", "UTC")),
+        ("config", pa.string()),
+        ("metrics", pa.map_(pa.string(), pa.float64())),
+        ("history", pa.map_(pa.string(), pa.list_(pa.float64()))),
+    ],
+    metadata={"vae_sweeps_ledger": str(FORMAT)},
+)
+_LARGE = ("config", "history")
+_READERS = 16
+"""Files that are read at the same time: where the storage is an object store, each is a request that mostly waits."""
+V = TypeVar("V")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The end of one member. Rows that were read decode configuration and history anew whenever they are asked."""
+
+    key: str
+    status: str
+    """finished, stopped or failed."""
+    reason: str | None = None
+    """Of a failure: diverged, out_of_memory, lost or error."""
+    detail: str | None = None
+    """Of an error: the traceback."""
+    epochs: int
+    wall_s: float
+    ended: datetime
+    config: Mapping[str, Any]
+    """The complete configuration, nested."""
+    metrics: Mapping[str, float]
+    history: Mapping[str, Sequence[float]]
+    """Metrics by name, one number an epoch from the first."""
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+def _name(content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()[:32]}.parquet"
+
+
+@lru_cache(maxsize=64)
+def _decoded(decode: Callable[[int], Mapping[str, Any]], index: int) -> Mapping[str, Any]:
+    """The last ones are kept: who looks into one looks into it more than once."""
+    return decode(index)
+
+
+class _Late(Mapping[str, V]):
+    """One row of a column as a mapping that is decoded when it is looked into."""
+
+    __slots__ = ("_decode", "_index")
+
+    def __init__(self, decode: Callable[[int], Mapping[str, V]], index: int):
+        self._decode, self._index = decode, index
+
+    def __getitem__(self, name: str) -> V:
+        return _decoded(self._decode, self._index)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_decoded(self._decode, self._index))
+
+    def __len__(self) -> int:
+        return len(_decoded(self._decode, self._index))
+
+
+class _File:
+    """A file of the ledger. What is large in it stays as it is stored until it is asked for: a sweep that goes on has
+    no use for the histories of all that is done, which take more memory than everything else together.
+
+    Raises:
+        ValueError: it is no ledger file, or not what was written under this name.
+        UserError: it is of a newer format.
+    """
+
+    def __init__(self, path: str, content: bytes):
+        self._content = content
+        schema = self._parquet.schema_arrow
+        written = int((schema.metadata or {}).get(b"vae_sweeps_ledger", b"0"))
+        if written > FORMAT:
+            raise UserError(f"{path} has ledger format {written}, this program reads {FORMAT}: update the program")
+        if not schema.equals(_SCHEMA):
+            raise ValueError("it is no ledger file")
+        if path != f"{_FOLDER}/{_name(content)}":
+            raise ValueError("it is not what was written under this name")
+
+    @property
+    def _parquet(self) -> pq.ParquetFile:
+        return pq.ParquetFile(pa.BufferReader(self._content))
+
+    @cached_property
+    def _large(self) -> pa.Table:
+        return self._parquet.read(columns=list(_LARGE), use_threads=False)
+
+    def rows(self) -> Iterator[Row]:
+        """Its rows; of what only a newer program knows the meaning, none."""
+        small = [name for name in _SCHEMA.names if name not in _LARGE]
+        for index, record in enumerate(self._parquet.read(columns=small, use_threads=False).to_pylist()):
+            if record["status"] in _RANK:
+                record["metrics"] = dict(record["metrics"])
+                yield Row(**record, config=_Late(self._config, index), history=_Late(self._history, index))
+
+    def _config(self, index: int) -> dict[str, Any]:
+        return json.loads(self._large["config"][index].as_py())
+
+    def _history(self, index: int) -> dict[str, list[float]]:
+        return dict(self._large["history"][index].as_py())
+
+
+class Ledger:
+    """The rows of one sweep.
+
+    Raises:
+        UserError: a file was written by a newer version of this program.
+    """
+
+    def __init__(self, storage: Storage):
+        self._storage = storage
+
+    def append(self, rows: Sequence[Row]) -> list[Row]:
+        """Records rows, atomically: all or none. Returns them as `read` would, which take a fraction of the memory."""
+        table = pa.Table.from_pylist(
+            [
+                {**vars(row), "config": json.dumps(dict(row.config), sort_keys=True), "history": dict(row.history)}
+                for row in rows
+            ],
+            schema=_SCHEMA,
+        )
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        content = sink.getvalue()
+        path = f"{_FOLDER}/{_name(content)}"
+        self._storage.write(path, content)
+        return list(_File(path, content).rows())
+
+    def read(self) -> dict[str, Row]:
+        """The row that counts, by key. Unreadable files are named in the log, set aside and ignored."""
+        best: dict[str, Row] = {}
+        paths = self._storage.list(_FOLDER, ".parquet")
+        with ThreadPoolExecutor(_READERS) as readers:
+            for path, content in zip(paths, readers.map(self._storage.read, paths), strict=True):
+                for row in self._rows(path, content):
+                    old = best.get(row.key)
+                    if old is None or (_RANK[row.status], row.ended) > (_RANK[old.status], old.ended):
+                        best[row.key] = row
+        return best
+
+    def _rows(self, path: str, content: bytes) -> list[Row]:
+        try:
+            return list(_File(path, content).rows())
+        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+            self._set_aside(path, error)
+            return []
+
+    def _set_aside(self, path: str, error: Exception) -> None:
+        folder, _, name = path.rpartition("/")
+        aside = f"{folder}/set_aside/{name}"
+        log.warning("%s/%s is not readable (%s); set aside as %s", self._storage.full_uri, path, error, aside)
+        self._storage.move(path, aside)
+
+    # --- cohorts in training -----------------------------------------------------------------------------------------
+
+    def begin_cohort(self, key: str, members: Sequence[str]) -> None:
+        """Records which members are trained together, as the checkpoint of that cohort holds them."""
+        self._storage.write(f"{_COHORTS}/{key}.json", json.dumps(list(members)).encode())
+
+    def end_cohort(self, key: str) -> None:
+        """Forgets a cohort: what came of it is recorded."""
+        self._storage.delete(f"{_COHORTS}/{key}.json")
+
+    def begun_cohorts(self, needed: Callable[[str], bool]) -> list[list[str]]:
+        """The members' keys of each cohort that was begun and did not end, because its driver was killed.
+
+        One that was killed between its last row and its end is ended here: none of its members is needed any more.
+        """
+        cohorts = []
+        for path in self._storage.list(_COHORTS, ".json"):
+            # One that is not readable costs the epochs of its checkpoint.
+            with contextlib.suppress(ValueError, TypeError):
+                keys = [str(key) for key in json.loads(self._storage.read(path))]
+                if any(map(needed, keys)):
+                    cohorts.append(keys)
+                else:
+                    self.end_cohort(path.rpartition("/")[2].removesuffix(".json"))
+        return cohorts
+
+    # --- winners that studies take from -------------------------------------------------------------------------------
+
+    def record_choice(self, name: str, choice: Mapping[str, Any]) -> None:
+        """Records what a study takes from the winner of another, and the evidence for it."""
+        content = json.dumps({"format": FORMAT, **choice}, indent=2, default=str).encode()
+        self._storage.write(f"{_CHOICES}/{name}.json", content)
+
+    def choice(self, name: str) -> dict[str, Any] | None:
+        """What was recorded, if anything; one that is not readable is set aside, and made anew from the same rows."""
+        path = f"{_CHOICES}/{name}.json"
+        try:
+            content = self._storage.read(path)
+        except FileNotFoundError:
+            return None
+        try:
+            choice = dict(json.loads(content))
+            dict(choice["values"])
+        except (ValueError, TypeError, KeyError) as error:
+            self._set_aside(path, error)
+            return None
+        return choice
+
+    # --- suggestions of searched studies -----------------------------------------------------------------------------
+
+    def record_suggestions(self, search: str, batch: int, suggestions: Sequence[dict[str, Any]]) -> None:
+        """Records what a search suggested, so that a resumed one goes on from the same suggestions."""
+        content = json.dumps({"format": FORMAT, "suggestions": list(suggestions)}).encode()
+        self._storage.write(f"suggestions/{search}/{batch:05d}.json", content)
+
+    def suggestions(self, search: str) -> list[list[dict[str, Any]]]:
+        """The batches suggested so far.
+
+        Those after one that is not readable do not count either: they were suggested knowing it. A search that makes
+        them anew comes to the same ones, whose members are in the ledger.
+        """
+        batches = []
+        for index, path in enumerate(paths := self._storage.list(f"suggestions/{search}", ".json")):
+            content = self._storage.read(path)
+            try:
+                if path.rpartition("/")[2] != f"{index:05d}.json":
+                    raise ValueError(f"batch {index} is missing")
+                batches.append(list(map(dict, json.loads(content)["suggestions"])))
+            except (ValueError, TypeError, KeyError) as error:
+                for rest in paths[index:]:
+                    self._set_aside(rest, error)
+                break
+        return batches

@@ -1,0 +1,60 @@
+"""MLflow's view of a sweep, made anew from its ledger."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from sweeps.errors import UserError
+from sweeps.planning import saved, sessions
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.records.ledger import Ledger
+from sweeps.records.lock import Lock
+from sweeps.records.storage import Storage
+from sweeps.report.write import write_outputs
+from sweeps.tracking.tracker import Tracker
+
+TIMEOUT_S = 24 * 3600.0
+log = logging.getLogger(__name__)
+
+
+def rebuild(storage: Storage, tracking_uri: str, data_dir: Path) -> int:
+    """Brings every run of every session of a sweep into MLflow, as far as it is not there; returns how many are there.
+
+    The results and the report are written anew as well, since they name the runs.
+
+    Raises:
+        UserError: the sweep was never run, is running, or MLflow cannot be written.
+    """
+    last = saved.last_plan(storage)
+    with Lock(storage):
+        ledger = Ledger(storage)
+        rows = ledger.read()
+        run_ids: dict[tuple[str, str], str] = {}
+        # In their order, so that the best of the last plan is what the aliases are left with.
+        for plan in [*_earlier(storage, last.overrides), last]:
+            members = saved.known_members(plan, ledger)
+            ended = [member for member in members if member.key in rows and member.settled_by(rows[member.key].status)]
+            tracker = Tracker(tracking_uri, plan, storage, data_dir)
+            tracker.start(ended, rows)
+            complete = len(ended) == sum(map(plan.size, plan.studies))
+            tracker.close("FINISHED" if complete else "KILLED", TIMEOUT_S)
+            if tracker.problem:
+                raise UserError(f"MLflow cannot be rebuilt: {tracker.problem}; the same command goes on")
+            run_ids |= tracker.run_ids
+            if plan is last:
+                write_outputs(storage, plan, members, rows, tracker.run_ids)
+                tracker.publish_report()
+        return len(run_ids)
+
+
+def _earlier(storage: Storage, last: Overrides) -> Iterable[Plan]:
+    """The plans of sessions, each once, but not the last; those that the search spaces no longer have are left out."""
+    sweep = saved.find_sweep(storage.name)
+    known = [last]
+    for session in sessions.read(storage):
+        if session.overrides not in known:
+            known.append(session.overrides)
+            try:
+                yield Plan(sweep, session.overrides)
+            except UserError as error:
+                log.warning("left out are the runs of %s: %s", session.started, error)

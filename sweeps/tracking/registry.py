@@ -1,0 +1,207 @@
+"""The best of every study as a registered model, for use without this program's sweeps.
+
+import mlflow
+mlflow.set_tracking_uri("sqlite:///runs/mlflow.db")
+vae = mlflow.pyfunc.load_model("models:/quickstart.temperatures@best").unwrap_python_model().vae
+
+`vae` is a `trainables.trained.TrainedVAE`. A model's folder holds its weights in safetensors, its configuration as
+JSON, and the code that reads them as it was; nothing is pickled.
+"""
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+import trainables
+from search_spaces.space import Study
+from sweeps.analysis import cells as tables
+from sweeps.analysis.checkpoints import NoModelError, trained_model
+from sweeps.analysis.labels import describe
+from sweeps.planning.plan import Member
+from sweeps.records.ledger import Row
+from sweeps.records.storage import Storage
+from sweeps.report.images import contact_sheet
+from trainables.data import DataError, Images, load
+from trainables.trained import TrainedVAE
+
+ALIAS = "best"
+_REQUIRED = ("mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch")
+_EXAMPLES, _SHOWN = 4, 10
+
+
+@dataclass(frozen=True)
+class Best:
+    """The configuration of a study with the best mean over seeds, and its best seed."""
+
+    sweep: str
+    study: Study
+    cell: tables.Cell
+    member: Member
+    row: Row
+
+    @property
+    def model_name(self) -> str:
+        """The name it is registered under, where MLflow allows no slash."""
+        return f"{self.sweep}.{self.study.name.replace('/', '.')}"
+
+    @property
+    def description(self) -> str:
+        """What was chosen, and by what, in a sentence."""
+        metric = self.study.metric
+        return (
+            f"The best of {self.study.title}: {describe(self.cell.labels)}, mean {metric} "
+            f"{self.cell.mean[metric]:.4g} over {self.cell.n} of {self.cell.planned} seeds. "
+            f"The weights are those of seed {self.member.config.seed}: {metric} {self.row.metrics[metric]:.4g}."
+        )
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {
+            "sweep": self.sweep,
+            "study": self.study.name,
+            "key": self.member.key,
+            "seed": str(self.member.config.seed),
+            "estimator": self.member.config.estimator.name,
+        }
+
+
+def best_of(sweep: str, study: Study, ended: Sequence[tuple[Member, Row]]) -> Best | None:
+    """The best of a study's members: of the configuration with the best mean over seeds, the best seed that was trained
+    to its end; None where there is no such one."""
+    rows = {member.key: row for member, row in ended}
+    sign = 1 if study.mode == "min" else -1
+    for cell in tables.ranked(study, tables.cells(study, [member for member, _ in ended], rows)):
+        seeds = [
+            (sign * row.metrics[study.metric], member)
+            for member, row in ended
+            if member.labels == cell.labels
+            and row.status == "finished"
+            and math.isfinite(row.metrics.get(study.metric, math.nan))
+        ]
+        if seeds and math.isfinite(cell.mean[study.metric]):
+            _, member = min(seeds, key=lambda seed: seed[0])
+            return Best(sweep, study, cell, member, rows[member.key])
+    return None
+
+
+def register(
+    client: MlflowClient, experiment: str, run_id: str, best: Best, storage: Storage, data_dir: Path
+) -> ModelVersion:
+    """Makes the best of a study the registered model's version with alias `best`; a version is made once a member.
+
+    Args:
+        client: of tracking and registry.
+        experiment: the sweep's.
+        run_id: of the member.
+        best: what to register.
+        storage: where its checkpoint lies.
+        data_dir: where its data set lies.
+
+    Raises:
+        NoModelError: its checkpoint or its data set is not there.
+        MlflowException: MLflow cannot be asked.
+    """
+    chosen = f"name = '{best.model_name}'"
+    versions = {found.tags.get("key"): found for found in client.search_model_versions(chosen)}
+    found = versions.get(best.member.key)
+    if found is None:
+        model = _logged(client, experiment, run_id, best, storage, data_dir)
+        if not client.search_registered_models(chosen):
+            client.create_registered_model(best.model_name, {"sweep": best.sweep}, best.study.title)
+        found = client.create_model_version(
+            best.model_name,
+            model.artifact_location,  # models:/m-… would be looked up where MLflow's global settings point
+            run_id,
+            best.tags,
+            description=best.description,
+            await_creation_for=None,  # pyright: ignore[reportArgumentType]  # it is made at once
+            model_id=model.model_id,
+        )
+        # What `mlflow.register_model` leaves for the user interface to show.
+        link = json.dumps([{"name": best.model_name, "version": found.version}])
+        client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: link})
+    elif found.description != best.description:  # there are more seeds now
+        client.update_model_version(best.model_name, found.version, best.description)
+    (registered,) = client.search_registered_models(chosen)
+    if str(registered.aliases.get(ALIAS)) != str(found.version):  # they are of different types
+        client.set_registered_model_alias(best.model_name, ALIAS, found.version)
+    return found
+
+
+def _logged(
+    client: MlflowClient, experiment: str, run_id: str, best: Best, storage: Storage, data_dir: Path
+) -> LoggedModel:
+    """The logged model of a member, made and uploaded where it is not there yet."""
+    name = best.study.name.replace("/", "-")
+    for known in client.search_logged_models([experiment], f"name = '{name}' AND tags.key = '{best.member.key}'"):
+        if known.status == LoggedModelStatus.READY:
+            return known
+        client.delete_logged_model(known.model_id)  # its driver was killed before it was complete
+    data = best.member.config.data
+    try:
+        images = load(data.name, data_dir).limited(data.limit)
+    except DataError as error:
+        raise NoModelError(str(error)) from None
+    vae = trained_model(storage, best.member, best.row, images.image_shape)
+    params = {path: str(value) for path, value in best.member.config.flat().items()}
+    model = client.create_logged_model(experiment, name, run_id, best.tags, params, model_type="VAE")
+    with tempfile.TemporaryDirectory() as folder:
+        saved, figure = Path(folder, "model"), Path(folder, "reconstructions.png")
+        save(vae, images.validation[:_EXAMPLES], saved, Model(run_id=run_id, model_id=model.model_id))
+        figure.write_bytes(_figure(vae, images))
+        client.log_model_artifacts(model.model_id, str(saved))
+        client.log_artifact(run_id, str(figure), "figures")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, best.row.epochs)])
+    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def save(vae: TrainedVAE, examples: np.ndarray, folder: Path, model: Model | None = None) -> None:
+    """Writes a model as MLflow's Python function, with its code, into a folder that is not there yet.
+
+    Args:
+        vae: the model.
+        examples: images uint8 [N, C, H, W], kept as the example of its input.
+        folder: where to.
+        model: what MLflow is to write down of it beside.
+    """
+    images = (-1, *vae.image_shape)
+    with tempfile.TemporaryDirectory() as weights:
+        vae.save(weights)
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"vae": weights},
+            code_paths=[str(Path(trainables.__file__).parent)],
+            pip_requirements=[f"{package}=={version(package)}" for package in _REQUIRED],
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype(np.uint8), images)]),
+                outputs=Schema([TensorSpec(np.dtype(np.float32), images)]),
+                params=ParamSchema([ParamSpec("task", "string", "reconstruct"), ParamSpec("seed", "long", 0)]),
+            ),
+            input_example=examples,
+            mlflow_model=model,
+        )
+
+
+def _figure(vae: TrainedVAE, images: Images) -> bytes:
+    shown = images.validation[:_SHOWN]
+    return contact_sheet(
+        {
+            "validation images": shown / 255,
+            "reconstructions": vae.reconstruct(shown).numpy(),
+            "samples of the prior": vae.sample(len(shown)).numpy(),
+        }
+    )

@@ -1,0 +1,325 @@
+"""The runs of a sweep in MLflow, as one connection sees them: one of the sweep, below it one a study, below that one a
+member.
+
+What a member's run has: its configuration as flat parameters, its metrics by epoch, its data set among the inputs, and
+as tags its key, study, estimator, seed and the commit it was trained with. The sweep's own run has the versions, the
+system metrics of the driver's machine and the report.
+"""
+
+import contextlib
+import logging
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# Retries are ours; MLflow's own would take minutes for every call.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from search_spaces import Sweep
+from search_spaces.space import Study
+from sweeps.planning import sessions
+from sweeps.planning.plan import Member
+from sweeps.records.ledger import Row, now
+from sweeps.records.scratch import scratch_folder
+from sweeps.records.storage import Storage
+from sweeps.tracking import inputs as datasets
+from sweeps.tracking import registry as models
+from sweeps.tracking.known import known_runs
+from sweeps.tracking.uri import artifacts, database, of_database, relocate
+from trainables.data import DataError
+
+_METRICS_PER_CALL = 800
+"""MLflow takes 1,000 metrics, parameters and tags a call, and would divide more of them within an epoch."""
+_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # what the user interface shows first
+Name = tuple[str, str]
+"""Study and key: what names a member's run."""
+log = logging.getLogger(__name__)
+
+
+class Runs:
+    """What one connection to MLflow knows of a sweep's runs. Not used again once it has raised.
+
+    Args:
+        uri: of the tracking server or database.
+        sweep: whose experiment it writes.
+        studies: those that have runs.
+        storage: where sessions, checkpoints and the report lie.
+        data_dir: where data sets lie.
+    """
+
+    def __init__(self, uri: str, sweep: Sweep, studies: Sequence[Study], storage: Storage, data_dir: Path):
+        # What goes wrong is raised as well, and told in one line; they would print a traceback.
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+        logging.getLogger("alembic").setLevel(logging.CRITICAL)
+        self._uri, self._sweep, self._storage, self._data_dir = uri, sweep, storage, data_dir
+        self._sessions = sessions.read(storage)
+        create_database(uri)
+        self._client = MlflowClient(uri)
+        experiment = self._client.get_experiment_by_name(sweep.name)
+        if experiment is None:
+            tags = {"mlflow.note.content": sweep.title, **_EXPERIMENT_TAGS}
+            self._experiment = self._client.create_experiment(sweep.name, artifacts(uri), tags)
+        else:
+            relocate(uri)
+            self._experiment = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                self._client.restore_experiment(self._experiment)
+        self.run_ids: dict[Name, str] = {}
+        self._ends: dict[Name, tuple[str, str | None]] = {}
+        """Status and reason of runs that are not open."""
+        self._logged: dict[str, int] = {}
+        """The last epoch of each run that was touched."""
+        self._without_params: set[str] = set()
+        """Runs that were touched, but whose parameters come with the first metrics: each call takes milliseconds."""
+        self._open: set[str] = set()
+        self._made: set[str] = set()
+        """Runs that have no earlier writer."""
+        self._monitor: SystemMetricsMonitor | None = None
+        parents = self._adopt()
+        self._sweep_run = self._parent(parents, "sweep", sweep.name, {"mlflow.note.content": sweep.title}, None)
+        if self._sessions:
+            tags = [RunTag(*tag) for tag in self._sessions[-1].environment.items()]
+            self._client.log_batch(self._sweep_run, tags=tags)
+        self._study_runs = {
+            study.name: self._parent(parents, f"study {study.name}", study.name, _study_tags(study), self._sweep_run)
+            for study in studies
+        }
+
+    def _adopt(self) -> dict[str, str]:
+        """Finds the members' runs that earlier writers left; returns the other runs by kind."""
+        parents: dict[str, str] = {}
+        for run in known_runs(self._client, self._uri, self._experiment):
+            if run.tags.get("kind") == "member" and "key" in run.tags:
+                name = (run.tags.get("study", ""), run.tags["key"])
+                if name in self.run_ids:
+                    # One that was deleted by hand, and came back with its experiment. The newest was found first.
+                    self._client.delete_run(run.run_id)
+                    continue
+                self.run_ids[name] = run.run_id
+                self._ends[name] = (run.status, run.tags.get("reason"))
+                if run.status == "RUNNING":  # its driver was killed, or its writer gave up
+                    self._client.set_terminated(run.run_id, "KILLED")
+            elif "kind" in run.tags:
+                parents[run.tags["kind"]] = run.run_id
+        return parents
+
+    def _parent(self, known: Mapping[str, str], kind: str, name: str, tags: dict[str, str], parent: str | None) -> str:
+        run_id = known.get(kind)
+        if run_id is None:
+            run_id = self._create(name, parent, {"kind": kind, **tags})
+        else:
+            self._client.update_run(run_id, status="RUNNING")
+        self._open.add(run_id)
+        return run_id
+
+    def _create(self, name: str, parent: str | None, tags: dict[str, str], started_ms: int | None = None) -> str:
+        tags = {
+            "sweep": self._sweep.name,
+            "mlflow.source.name": f"sweeps.run {self._sweep.name}",
+            "mlflow.source.type": "LOCAL",
+            **({"mlflow.parentRunId": parent} if parent else {}),
+            **tags,
+        }
+        return self._client.create_run(self._experiment, started_ms, tags, run_name=name).info.run_id
+
+    # --- members -----------------------------------------------------------------------------------------------------
+
+    def _member_run(self, member: Member, row: Row | None = None) -> str:
+        name = (member.study, member.key)
+        run_id, made = self.run_ids.get(name), False
+        if run_id is None:
+            made, ended_ms = True, _milliseconds(row.ended) if row else 0
+            started_ms = ended_ms - round(row.wall_s * 1000) if row else None
+            tags = _member_tags(member) | self._origin(row.ended if row else now())
+            run_id = self._create(_run_name(member), self._study_runs[member.study], tags, started_ms)
+            self.run_ids[name] = run_id
+            self._made.add(run_id)
+            self._open.add(run_id)
+        if run_id not in self._logged:
+            # A run that an earlier writer made may lack anything; a parameter may be logged twice, a step may not.
+            self._without_params.add(run_id)
+            self._log_inputs(run_id, member)
+            steps = [] if made else self._client.get_metric_history(run_id, "elbo")
+            self._logged[run_id] = max((metric.step for metric in steps), default=0)
+        if run_id not in self._open:
+            self._client.update_run(run_id, status="RUNNING")
+            self._open.add(run_id)
+        _, reason = self._ends.pop(name, (None, None))
+        if reason is not None:  # it failed, and is tried again
+            self._client.delete_tag(run_id, "reason")
+        return run_id
+
+    def _log_inputs(self, run_id: str, member: Member) -> None:
+        data = member.config.data
+        try:
+            inputs = datasets.inputs(data.name, data.limit, self._data_dir)
+        except DataError as error:  # images that only the workers have
+            log.debug("inputs of a run are not told: %s", error)
+        else:
+            self._client.log_inputs(run_id, list(inputs))
+
+    def _log(
+        self,
+        member: Member,
+        run_id: str,
+        since: int,
+        history: Mapping[str, Sequence[float] | np.ndarray],
+        tags: Mapping[str, str] = {},
+    ) -> None:
+        """Adds what a run lacks of the metrics after epoch `since`, its parameters and tags, in as few calls as can be:
+        each takes milliseconds."""
+        logged = self._logged[run_id]
+        if since > logged:
+            return  # reports before this one were lost; the end of the member brings them all
+        last = since + max(map(len, history.values()), default=0)
+        epochs_per_call = max(1, _METRICS_PER_CALL // max(1, len(history)))
+        timestamp = int(time.time() * 1000)
+        flat = member.config.flat() if run_id in self._without_params else {}
+        params, run_tags = (
+            [Param(path, str(value)) for path, value in flat.items()],
+            [RunTag(*tag) for tag in tags.items()],
+        )
+        # Whole epochs a call: its metrics are taken all or none, so that what is logged never ends within an epoch.
+        for first in range(logged + 1, last + 1, epochs_per_call) or (last + 1,):
+            steps = range(first, min(first + epochs_per_call, last + 1))
+            metrics = [
+                Metric(name, float(values[step - since - 1]), timestamp, step)
+                for step in steps
+                for name, values in history.items()
+                if np.isfinite(values[step - since - 1])
+            ]
+            self._client.log_batch(run_id, metrics=metrics, params=params, tags=run_tags)
+            params, run_tags = [], []
+            self._without_params.discard(run_id)
+            self._logged[run_id] = max(logged, steps.stop - 1)
+
+    def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
+        """Adds metrics [epochs, M] of the epochs after `since`."""
+        for index, member in enumerate(members):
+            of_member = {name: values[:, index] for name, values in history.items()}
+            self._log(member, self._member_run(member), since, of_member)
+
+    def complete(self, ended: Iterable[tuple[Member, Row]]) -> None:
+        """Brings the runs of members that have ended to what their rows say."""
+        for member, row in ended:
+            name, end = (member.study, member.key), (_STATUS[row.status], row.reason)
+            if self._ends.get(name) == end:
+                continue
+            run_id = self._member_run(member, row)
+            tags = {} if run_id in self._made else self._origin(row.ended)
+            tags |= {"reason": row.reason} if row.reason is not None else {}
+            self._log(member, run_id, 0, dict(row.history), tags)
+            self._client.set_terminated(run_id, _STATUS[row.status], _milliseconds(row.ended))
+            self._open.discard(run_id)
+            self._ends[name] = end
+
+    def _origin(self, time: datetime) -> dict[str, str]:
+        """Tags that say with which commit, and by whom, something was trained that ended at a time."""
+        told = sessions.environment_at(self._sessions, time)
+        return {name: told[name] for name in ("mlflow.source.git.commit", "mlflow.user") if name in told}
+
+    # --- the sweep and its studies -----------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Logs the system metrics of this machine from now on, every ten seconds, on the sweep's run."""
+        if self._monitor is None:
+            self._monitor = SystemMetricsMonitor(self._sweep_run, tracking_uri=self._uri, resume_logging=True)
+            self._monitor.start()
+
+    def unwatch(self) -> None:
+        """Ends what `watch` began."""
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+
+    def register_best(self, study: Study, ended: Sequence[tuple[Member, Row]]) -> None:
+        """Puts the best of a study into the model registry."""
+        best = models.best_of(self._sweep.name, study, ended)
+        if best is None:
+            return
+        run_id = self.run_ids[study.name, best.member.key]
+        try:
+            models.register(self._client, self._experiment, run_id, best, self._storage, self._data_dir)
+        except models.NoModelError as error:
+            log.warning("no model of study %s is registered: %s", study.name, error)
+
+    def publish_report(self) -> None:
+        """Puts the report, with its figures and tables, beside the sweep's run."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._storage.fetch("report", Path(folder))
+            self._client.log_artifacts(self._sweep_run, folder, "report")
+
+    def close(self, status: str) -> None:
+        """Ends the sweep's and its studies' runs with that status, and members' runs that are open as killed."""
+        self.unwatch()
+        parents = {self._sweep_run, *self._study_runs.values()}
+        for run_id in self._open:
+            self._client.set_terminated(run_id, status if run_id in parents else "KILLED")
+        self._open.clear()
+
+
+def create_database(uri: str) -> None:
+    """Makes MLflow's SQLite database where there is none: whole, or not at all.
+
+    MLflow makes its tables in some sixty steps. Killed between them it leaves a database that it can neither use nor
+    finish, so they are made elsewhere.
+    """
+    path = database(uri)
+    if path is None or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with scratch_folder() as folder:
+        MlflowClient(of_database(folder / path.name)).search_experiments(max_results=1)
+        with (
+            contextlib.closing(sqlite3.connect(folder / path.name)) as made,
+            contextlib.closing(sqlite3.connect(partial)) as copy,
+        ):
+            made.backup(copy)
+    try:
+        with contextlib.suppress(FileExistsError):  # another sweep's driver was faster
+            path.hardlink_to(partial)
+    finally:
+        partial.unlink()
+
+
+def _milliseconds(time: datetime) -> int:
+    return round(time.timestamp() * 1000)
+
+
+def _study_tags(study: Study) -> dict[str, str]:
+    note = f"{study.title} ({study.source}). Better is a {'lower' if study.mode == 'min' else 'higher'} {study.metric}."
+    return {"mlflow.note.content": note, "title": study.title, "source": study.source, "study": study.name}
+
+
+def _member_tags(member: Member) -> dict[str, str]:
+    config = member.config
+    return {
+        "kind": "member",
+        "study": member.study,
+        "key": member.key,
+        "seed": str(config.seed),
+        "estimator": config.estimator.name,
+    }
+
+
+def _run_name(member: Member) -> str:
+    """What a person would call it: the labels, short, and the seed."""
+    parts = [
+        f"{path.rpartition('.')[2]}={value:.4g}" if isinstance(value, float) else str(value)
+        for path, value in member.labels.items()
+    ]
+    return " ".join([*parts, f"seed={member.config.seed}"])

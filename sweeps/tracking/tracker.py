@@ -1,0 +1,190 @@
+"""MLflow: a view of the sweep, written by the driver alone, from a thread of its own.
+
+Training never waits for MLflow. When anything goes wrong, all that was known of MLflow is dropped; after a pause fresh
+`Runs` take up what is there, and what is missing is filled in from the rows of the ledger. What is missing at the end,
+the next run of the sweep fills in.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweeps.errors import first_line
+from sweeps.planning.plan import Member, Plan
+from sweeps.records.ledger import Row
+from sweeps.records.storage import Storage
+
+if TYPE_CHECKING:
+    from sweeps.tracking.runs import Name, Runs
+
+RETRY_AFTER_S = 10.0
+_FOLLOWING = 0.1
+"""The share of the thread's time in which it writes of members in training: each time costs milliseconds a member, and
+what comes late comes with more epochs at once."""
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Reports:
+    """What a cohort has reported: metrics [epochs, M] of the epochs after `since`."""
+
+    members: Sequence[Member]
+    since: int
+    history: Mapping[str, np.ndarray]
+
+    def add(self, later: "_Reports") -> bool:
+        """Takes in the report that follows this one; False where another one does."""
+        epochs = {len(values) for values in self.history.values()}
+        if epochs != {later.since - self.since} or later.history.keys() != self.history.keys():
+            return False
+        self.history = {name: np.concatenate([values, later.history[name]]) for name, values in self.history.items()}
+        return True
+
+
+class Tracker:
+    """Writes to MLflow in the background.
+
+    Args:
+        uri: of the tracking server or database.
+        plan: whose studies have runs, and are complete when all of their members have ended.
+        storage: of the sweep.
+        data_dir: where data sets lie.
+    """
+
+    def __init__(self, uri: str, plan: Plan, storage: Storage, data_dir: Path):
+        self._uri, self._plan, self._storage, self._data_dir = uri, plan, storage, data_dir
+        self._studies = {study.name: study for study in plan.studies}
+        self._jobs: queue.Queue[Callable[[Runs], None] | None] = queue.Queue()
+        self.problem: str | None = None
+        """Why MLflow lacks something, in one line; None when it lacks nothing."""
+        self.run_ids: dict[Name, str] = {}
+        """MLflow's run of each member; complete once the tracker is closed."""
+        self._ended: dict[str, dict[str, tuple[Member, Row]]] = {name: {} for name in self._studies}
+        """By study and key."""
+        self._unwritten: dict[str, _Reports] = {}
+        """Of cohorts in training, by the key of their first member; the thread's own."""
+        self._write_at = -np.inf
+        self._status = "FAILED"
+        self._runs: Runs | None = None
+        self._retry_at = -np.inf
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    # --- called by the driver: none of these waits -------------------------------------------------------------------
+
+    def start(self, members: Iterable[Member], rows: Mapping[str, Row]) -> None:
+        """Opens the runs of the sweep and its studies, and completes those of members that the ledger says are done."""
+        for member in members:
+            if member.key in rows:
+                self._ended[member.study][member.key] = (member, rows[member.key])
+        self._jobs.put(lambda runs: None)  # taking up what there is is all there is to do
+
+    def started(self, members: Sequence[Member]) -> None:
+        """A cohort begins; its runs are made when it first reports."""
+        self._jobs.put(lambda runs: runs.watch())
+
+    def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
+        """Adds metrics [epochs, M] of the epochs after `since`, when it is time."""
+        self._jobs.put(lambda runs: self._follow(runs, _Reports(members, since, history)))
+
+    def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
+        """Completes the runs of members that have ended, and registers the best of studies that are complete by it."""
+        ended = [(member, rows[member.key]) for member in members]
+        for member, row in ended:
+            self._ended[member.study][member.key] = (member, row)
+        self._jobs.put(lambda runs: self._complete(runs, ended))
+        for name in {member.study for member in members}:
+            self._jobs.put(self._register(name))
+
+    def close(self, status: str, timeout_s: float = 120.0) -> None:
+        """Ends every run that is open with FINISHED, FAILED or KILLED, and waits for the thread."""
+        self._status = status
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self.problem = self.problem or f"it had not taken everything after {timeout_s:.0f} s"
+
+    def publish_report(self) -> None:
+        """Puts the report beside the sweep's run; after `close`, since it names the runs."""
+        if self._runs is not None and not self._thread.is_alive():
+            self._do(lambda runs: runs.publish_report())
+
+    # --- on the thread -----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        with contextlib.suppress(ImportError):  # told when it is needed
+            import sweeps.tracking.runs  # noqa: F401  # three seconds, which pass while Ray starts
+        while (job := self._jobs.get()) is not None:
+            if self._runs is not None or time.monotonic() >= self._retry_at:
+                self._do(job)
+            self._jobs.task_done()
+        self._do(self._close)
+
+    def _do(self, job: "Callable[[Runs], None]") -> None:
+        try:
+            if self._runs is None:
+                from sweeps.tracking.runs import Runs
+
+                plan = self._plan
+                self._runs = Runs(self._uri, plan.sweep, plan.studies, self._storage, self._data_dir)
+                self.run_ids = self._runs.run_ids
+                for study, ended in self._ended.items():
+                    self._runs.complete(list(ended.values()))
+                    self._register(study)(self._runs)
+                self.problem = None
+            job(self._runs)
+        except Exception as error:  # whatever MLflow, its database or the network may raise
+            self.problem = f"{type(error).__name__}: {first_line(error)}"
+            if self._runs is not None:
+                self._runs.unwatch()
+            self._runs, self._retry_at = None, time.monotonic() + RETRY_AFTER_S
+            log.debug("tracking failed", exc_info=True)
+
+    def _follow(self, runs: "Runs", new: "_Reports") -> None:
+        before = self._unwritten.get(new.members[0].key)
+        if before is not None and not before.add(new):
+            self._write(runs, before)  # the cohort began again
+            before = None
+        if before is None:
+            self._unwritten[new.members[0].key] = new
+        if time.monotonic() >= self._write_at:
+            self._write_all(runs)
+
+    def _write_all(self, runs: "Runs") -> None:
+        began = time.monotonic()
+        for reports in list(self._unwritten.values()):
+            self._write(runs, reports)
+        ended = time.monotonic()
+        self._write_at = ended + (ended - began) * (1 / _FOLLOWING - 1)
+
+    def _write(self, runs: "Runs", reports: "_Reports") -> None:
+        runs.progressed(reports.members, reports.since, reports.history)
+        del self._unwritten[reports.members[0].key]
+
+    def _complete(self, runs: "Runs", ended: Sequence[tuple[Member, Row]]) -> None:
+        for member, _ in ended:
+            self._unwritten.pop(member.key, None)  # the rows have it all
+        runs.complete(ended)
+
+    def _close(self, runs: "Runs") -> None:
+        self._write_all(runs)
+        runs.close(self._status)
+
+    def _register(self, name: str) -> "Callable[[Runs], None]":
+        """A job that registers the best of a study, if all of its members have ended."""
+        study, ended = self._studies[name], self._ended[name]
+        count = len(ended)
+
+        def register(runs: "Runs") -> None:
+            if count == self._plan.size(study):
+                runs.register_best(study, list(ended.values()))
+
+        return register
