@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from search_spaces import get_sweep
-from search_spaces.derived import reduced, searched
+from search_spaces.derived import reduced, reduced_study, searched
 from search_spaces.scale import DAY, SMOKE, Scale
 from search_spaces.space import Axis, Study, Sweep, Uniform, Variants, Winner
 

@@ -18,7 +18,8 @@ from sweeps.planning.plan import Overrides, Plan
 from sweeps.records.ledger import Ledger
 from sweeps.records.lock import Lock
 from sweeps.report.write import write_outputs
-from sweeps.tracking.tracker import Tracker, rebuild
+from sweeps.tracking import rebuild
+from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.uri import database, of_database
 
 FEW = Overrides(only="grid")
