@@ -41,7 +41,9 @@ from sweeps.on_ray.losses import Losses
 from sweeps.planning.plan import Cohort
 from sweeps.records.scratch import scratch_folder
 from sweeps.records.storage import joined
-from trainables.ray_train import Task, WorkerError, failures, last_saved_ns, trial
+from trainables.checkpoint import last_saved_ns
+from trainables.ray_train import trial
+from trainables.worker import Task, WorkerError, failures
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # results are small; the default takes a third of the machine's memory
 _LOST = (RayActorError, TrainingFailedError)

@@ -17,9 +17,9 @@ def trial(config: dict[str, str]) -> None:
     """The trial, whose training appends a line "cohort epoch" to NOTES after each epoch."""
     from collections.abc import Iterator  # what is at the top of this file is not sent to the process that trains
 
-    from trainables import ray_train, training
+    from trainables import ray_train, training, worker
 
-    task = ray_train.Task.from_json(config["task"])
+    task = worker.Task.from_json(config["task"])
 
     class Noted(training.CohortTraining):
         def __iter__(self) -> Iterator[int]:
@@ -28,7 +28,7 @@ def trial(config: dict[str, str]) -> None:
                     file.write(f"{task.key} {epoch}\n")
                 yield epoch
 
-    ray_train.CohortTraining = Noted
+    worker.CohortTraining = Noted
     ray_train.trial(config)
 
 

@@ -14,7 +14,7 @@ import pytest
 from commands import Command, keys, ledger
 from pyarrow import fs
 
-from trainables.ray_train import CheckpointFile, StorageError
+from trainables.checkpoint import CheckpointFile, StorageError
 
 MEMBERS = 20
 SHORT = ("--set", "epochs=2", "--max-concurrent", "1")

@@ -9,7 +9,7 @@ from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.planning.search import CellSearch
 from sweeps.records.ledger import Ledger
-from trainables.ray_train import failures
+from trainables.worker import failures
 
 
 def driver(ledger: Ledger, plan: Plan | None = None, retry_failed: bool = False) -> Driver:

@@ -9,7 +9,7 @@ from scripted import SMALL, result
 from sweeps.on_ray import execute
 from sweeps.on_ray.losses import LOSSES, NODES, Losses
 from sweeps.planning.plan import Cohort, Plan
-from trainables.ray_train import CheckpointFile, last_saved_ns
+from trainables.checkpoint import CheckpointFile, last_saved_ns
 
 
 def tries(losses: Losses, *, saved_ns: int = 0, dead_nodes: int = 0) -> int:

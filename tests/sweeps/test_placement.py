@@ -14,7 +14,7 @@ from scripted import SMALL
 from sweeps.errors import UserError
 from sweeps.on_ray import execute
 from sweeps.planning.plan import Cohort, Plan
-from trainables import ray_train
+from trainables import worker
 from trainables.config import TrainingConfig
 from trainables.cost.memory import USABLE, Footprint, footprint
 from trainables.data.sizes import size_of
@@ -111,14 +111,14 @@ def failing_in_one_worker():
         from ray import train
 
         if train.get_context().get_world_rank() == 1:
-            raise ray_train.WorkerError("out_of_memory", "CUDA out of memory, and where")
+            raise worker.WorkerError("out_of_memory", "CUDA out of memory, and where")
         dist.barrier()
 
     def trial(config: dict[str, str]) -> None:
         from ray import train
         from ray.train.torch import TorchTrainer
 
-        scratch = ray_train.Task.from_json(config["task"]).scratch
+        scratch = worker.Task.from_json(config["task"]).scratch
         run_config = train.RunConfig(name="group", storage_path=scratch)
         TorchTrainer(loop, scaling_config=train.ScalingConfig(num_workers=2), run_config=run_config).fit()
 
@@ -145,30 +145,30 @@ def test_cohorts_share_out_the_cores_that_nobody_else_needs(gpu):
 # --- how many members fit --------------------------------------------------------------------------------------------
 
 
-def task(folder: Path, **changes: Any) -> ray_train.Task:
+def task(folder: Path, **changes: Any) -> worker.Task:
     configs = [member.config.model_dump(mode="json") for member in MEMBERS]
     parts = {"device": "cpu", "data_dir": "nowhere", "checkpoint_every_s": 60.0, "workers": 1, "threads": 1}
-    return ray_train.Task(key="k", configs=configs, checkpoints=str(folder), scratch=str(folder), **(parts | changes))
+    return worker.Task(key="k", configs=configs, checkpoints=str(folder), scratch=str(folder), **(parts | changes))
 
 
-def reported(task: ray_train.Task) -> list[dict[str, Any]]:
+def reported(task: worker.Task) -> list[dict[str, Any]]:
     """The results that a cohort reports."""
     configs = [TrainingConfig.model_validate(config) for config in task.configs]
     reports: list[dict[str, Any]] = []
-    ray_train.try_cohort(task, configs, reports.append, name="members", every_s=np.inf)
+    worker.try_cohort(task, configs, reports.append, name="members", every_s=np.inf)
     return reports[-1]["results"]
 
 
 @pytest.fixture
 def probed(monkeypatch):
     """Measures memory however short the training is, and forgets it afterwards."""
-    monkeypatch.setattr(ray_train, "WORTH_A_PROBE", 0)
-    monkeypatch.setattr(ray_train, "_footprints", {})
+    monkeypatch.setattr(worker, "WORTH_A_PROBE", 0)
+    monkeypatch.setattr(worker, "_footprints", {})
 
 
 def test_a_cohort_that_would_not_fit_says_how_many_would_and_trains_nothing(probed, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_train, "footprint", lambda *_, **__: Footprint(fixed=100, member=10))
-    monkeypatch.setattr(ray_train, "free_bytes", lambda device: 400)
+    monkeypatch.setattr(worker, "footprint", lambda *_, **__: Footprint(fixed=100, member=10))
+    monkeypatch.setattr(worker, "free_bytes", lambda device: 400)
     results = reported(task(tmp_path, memory_share=0.5))  # 0.8 * 200 - 100 leave room for six
     assert [result["fit"] for result in results] == [6] * len(MEMBERS)
     assert {(result["status"], result["reason"]) for result in results} == {("failed", "out_of_memory")}
@@ -179,7 +179,7 @@ def test_a_cohort_that_would_not_fit_says_how_many_would_and_trains_nothing(prob
 def test_memory_is_measured_once_for_a_shape(probed, tmp_path, monkeypatch):
     asked: list[TrainingConfig] = []
     monkeypatch.setattr(
-        ray_train, "footprint", lambda config, *_, **__: asked.append(config) or Footprint(fixed=0, member=1)
+        worker, "footprint", lambda config, *_, **__: asked.append(config) or Footprint(fixed=0, member=1)
     )
     for folder in ("one", "two"):
         reported(task(tmp_path / folder, memory_share=1.0))
@@ -187,12 +187,12 @@ def test_memory_is_measured_once_for_a_shape(probed, tmp_path, monkeypatch):
 
 
 def test_short_trainings_are_tried_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_train, "footprint", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(worker, "footprint", lambda *_, **__: pytest.fail("asked"))
     assert {result["status"] for result in reported(task(tmp_path, memory_share=1.0))} == {"finished"}
 
 
 def test_a_cohort_of_a_given_size_is_not_asked(probed, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_train, "footprint", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(worker, "footprint", lambda *_, **__: pytest.fail("asked"))
     assert {result["status"] for result in reported(task(tmp_path))} == {"finished"}
 
 
@@ -200,5 +200,5 @@ def test_what_a_cohort_needs_is_measured_as_it_is_trained(probed, tmp_path, monk
     needed = footprint(MEMBERS[0].config, size_of("digits", Path("nowhere")), torch.device("cpu"))
     for count in (2, 5):
         free = (needed.fixed + (count + 0.5) * needed.member) / USABLE
-        monkeypatch.setattr(ray_train, "free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(worker, "free_bytes", lambda device, free=free: free)
         assert {result["fit"] for result in reported(task(tmp_path, memory_share=1.0))} == {count}

@@ -9,7 +9,7 @@ from search_spaces.space import Axis, LogUniform, Search, Study, Sweep, Uniform,
 from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan
-from trainables.ray_train import failures
+from trainables.worker import failures
 
 METHODS = Variants("method", {"silent": {}, "sampled": {"estimator": {"name": "reparameterization"}}})
 RATES = Study(
