@@ -1,4 +1,4 @@
-"""What is compared: studies and sweeps, described without running anything. One file a study family.
+"""Describes what is compared, one file a study family. Imports neither `trainables` nor `sweeps`.
 
 A module of this package that defines `SWEEPS`, a tuple of `Sweep`s, is found by itself.
 """

@@ -1,4 +1,4 @@
-"""Plans, schedules, records and reports sweeps. Knows Ray, Optuna and MLflow; knows nothing of tensors.
+"""Plans, runs, records and reports sweeps; its modules are the commands. Leaves tensors to `trainables`.
 
 import sweeps
 sweeps.results("quickstart").results.groupby("study")["metrics.bits_per_dim"].min()

@@ -1,14 +1,31 @@
 """What holds for the project as a whole."""
 
+import ast
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from packaging.requirements import Requirement
 
+from sweeps import doctor, rates, run, status, ui
+from sweeps.cli import single
+from sweeps.report import __main__ as report
+
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGES = ("search_spaces", "sweeps", "trainables")
+COMMANDS = {
+    "run": run.run,
+    "status": status.status,
+    "report": report.report,
+    "ui": ui.ui,
+    "doctor": doctor.doctor,
+    "rates": rates.rates,
+}
 
 
 def pins() -> dict[str, str]:
@@ -43,6 +60,44 @@ def test_the_readmes_example_runs_and_prints_three_numbers(capsys):
 
 
 def test_links_between_documents_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         for name in re.findall(r"\b([a-z-]+\.md)\b", page.read_text()):
             assert (ROOT / "docs" / name).exists() or (page.parent / name).exists(), f"{page.name}: {name}"
+
+
+def written_commands() -> list[tuple[str, str]]:
+    """(page, command) for every `python -m sweeps.…` and `sweeps/run.py -- …` in the documents, without its comment."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"(--device cuda)\n +", r"\1 ", page.read_text())  # one command goes over two lines
+        for match in re.finditer(r"(?:python -m sweeps\.([a-z]+)|sweeps/run.py --)( [^\n`']*)?", text):
+            found.append((page.name, (match[1] or "run") + re.sub(r" +# .*", "", match[2] or "")))
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(("page", "command"), written_commands())
+def test_the_parser_accepts_every_command_in_the_documents(page, command):
+    name, *arguments = shlex.split(command)
+    typer.main.get_command(single(COMMANDS[name])).make_context(
+        name,
+        arguments,
+        resilient_parsing=not arguments,  # a sentence may name a command without what it requires
+    )
+
+
+def folder_sentences() -> dict[str, str]:
+    """Folder to the first paragraph of its `__init__`, in one line."""
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("__init__.py"):
+            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            found[str(path.parent.relative_to(ROOT))] = " ".join(docstring.split("\n\n")[0].split())
+    return found
+
+
+def test_the_readme_says_of_every_folder_what_its_docstring_says():
+    listed, package = {}, ""
+    for indent, folder, sentence in re.findall(r"^( *)- `([a-z_]+)/`: (.*)$", (ROOT / "README.md").read_text(), re.M):
+        package = package if indent else folder
+        listed[f"{package}/{folder}" if indent else folder] = sentence
+    assert listed == folder_sentences()

@@ -1,4 +1,1 @@
-"""What one training is: latents, estimators, models, objective and the packed training of many members at once.
-
-This package knows nothing of sweeps. Only `trainables.ray_train` imports Ray.
-"""
+"""Trains variational autoencoders, many at once. Knows nothing of sweeps; only `ray_train` imports Ray."""

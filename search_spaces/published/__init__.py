@@ -1,4 +1,4 @@
-"""Numbers printed in the papers, as data: one TOML file a paper, and in it one table for each that the paper has.
+"""Holds the numbers printed in the papers, one TOML file a paper. Imports nothing of this project.
 
     [tables.sg_table2]
     source = "Silent Gradients, Table 2"
@@ -8,7 +8,7 @@
     metric = "bits_per_dim"
     value = 6.718
 
-A study names its table (`Study.published`). The labels are those that pick one row of the study's own table.
+A study names its table (`Study.published`). The labels pick one row of the study's own table.
 """
 
 import reprlib

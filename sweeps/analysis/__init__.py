@@ -1,1 +1,1 @@
-"""From rows to numbers: cells, means, tests, tables and trained models. Knows the plan; draws and writes nothing."""
+"""Turns rows into numbers: means, tests, labels, the best. Imports `planning`; draws nothing."""

@@ -1,1 +1,1 @@
-"""One run of a sweep: hands out cohorts, records what comes back, tells listeners. Imports all packages below it."""
+"""Runs a sweep: hands out cohorts, records results, tells listeners. May import every other folder."""

@@ -1,1 +1,1 @@
-"""Trains cohorts on Ray. The only package of `sweeps` that imports Ray."""
+"""Trains cohorts on Ray, on this machine or a cluster. No other folder of `sweeps` imports Ray."""

@@ -1,1 +1,1 @@
-"""What is to be trained, in which order, and what it costs. Knows the records; knows no Ray and no MLflow."""
+"""Decides what is trained, in which order, at what cost. Imports `records`; knows no Ray, no MLflow."""

@@ -1,2 +1,1 @@
-"""The truth of a sweep: its storage, its ledger, and the lock that says who may write. Imports only `sweeps.errors`
-and `trainables`."""
+"""Keeps the truth of a sweep: storage, ledger, lock. Imports no other folder of `sweeps`."""

@@ -1,1 +1,1 @@
-"""From numbers to a page: tables, figures and files of the report."""
+"""Writes the report: tables, figures, exports. Imports `analysis`; knows neither Ray nor MLflow."""

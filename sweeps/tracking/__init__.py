@@ -1,1 +1,1 @@
-"""MLflow's view of a sweep, which can be rebuilt from the ledger. The only package that imports MLflow."""
+"""Shows runs and models in MLflow; all can be rebuilt. No other folder of `sweeps` imports MLflow."""

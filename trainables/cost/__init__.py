@@ -1,1 +1,1 @@
-"""What a training costs: memory, operations, parameters and time."""
+"""Tells what a training costs: memory, operations, parameters, time. Imports `packing`, which it tries out."""

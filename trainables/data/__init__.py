@@ -1,4 +1,7 @@
-"""Data sets: uint8 images in fixed splits (docs/data.md). One file a data set; a file added here is found by itself."""
+"""Loads data sets as uint8 images in fixed splits, one file a data set. Knows no models and no training.
+
+The splits are described in docs/data.md. A file added here is found by itself.
+"""
 
 from trainables.data.base import DATASETS, DataError, Images, load
 from trainables.data.files import MissingFiles, download

@@ -1,9 +1,10 @@
-"""Diagnostics: what is measured of trained members beside the loss. One file an idea; a file added here is found.
+"""Measures trained members beside the loss, one file a diagnostic. Imports `packing` and `estimators`.
 
     from trainables.diagnostics import measure
     measure(cohort, ["gradient_variance"])   # {"gradient_variance": [M] float64}
 
-During training, `TrainingConfig.diagnostics` says after which epochs; `trainables.diagnose` measures saved members.
+`TrainingConfig.diagnostics` says after which epochs to measure; `trainables.diagnose` measures saved members. A file
+added here is found by itself.
 """
 
 from trainables.diagnostics.base import DIAGNOSTICS, Diagnostic, measure, measure_due

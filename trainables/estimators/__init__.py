@@ -1,9 +1,9 @@
-"""Estimators of the gradient of E_q[loss(z)]. One file a family; a file added here is found by itself.
+"""Estimates the gradient of E_q[loss(z)], one file a method. Knows latents, but no models and no data.
 
     from trainables.estimators import ESTIMATORS
     surrogate = ESTIMATORS["decoupled_st_gs"](loss, q, noise, knobs)
 
-`trainables.estimators.base` holds the contract.
+`trainables.estimators.base` holds the contract. A file added here is found by itself.
 """
 
 from typing import Annotated

@@ -1,1 +1,1 @@
-"""Trains many members as one program: the cohort, its step, its optimizer, and compilation."""
+"""Trains many members as one program: cohort, step, optimizer. Knows no files and no diagnostics."""
