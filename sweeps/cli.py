@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import typer
 
@@ -45,6 +45,28 @@ def single(function: Callable[..., int | None]) -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(function)
     return app
+
+
+def given(context: typer.Context, leave_out: Collection[str] = ()) -> tuple[str, ...]:
+    """The words of a command line that gives a command the same arguments and options again.
+
+    Args:
+        context: of the command that was called.
+        leave_out: names of parameters that are not to be given again.
+    """
+    words: list[str] = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in leave_out or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[parameter.name]
+        option = [max(parameter.opts, key=len)] if parameter.param_type_name == "option" else []
+        if value is True:
+            words += option
+        else:
+            for each in value if isinstance(value, list | tuple) else [value]:
+                words += [*option, str(each)]
+    return tuple(words)
 
 
 def check_device(device: str) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces import get_sweep, list_sweeps
-from sweeps.cli import check_device, run_app, single
+from sweeps.cli import check_device, given, run_app, single
 from sweeps.errors import OK, UserError
 
 if TYPE_CHECKING:
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 _WIDE = 160
 """Columns of a table that is not for a terminal, which would have its own."""
 LOG_FORMATS = ("text", "json")
+NOT_REPEATED = ("list_", "plan", "fresh", "storage")
+"""Options that the command to go on lacks: what holds for one call, and the storage, which it names as it is now."""
 
 
 def run(
+    context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="The sweep; --list shows all.", show_default=False)] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the sweeps and stop.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be trained and stop.")] = False,
@@ -93,6 +96,7 @@ def run(
 
     # Only now what takes seconds to import.
     from sweeps.planning import saved, stand_ins
+    from sweeps.planning.command import called_here
     from sweeps.planning.plan import Overrides, Plan, parse_setting
     from sweeps.records.lock import Lock
     from sweeps.records.storage import Storage
@@ -127,6 +131,7 @@ def run(
     from sweeps.driver import launch  # and what it needs of MLflow, which --plan does without
 
     options = launch.Options(
+        command=called_here(given(context, NOT_REPEATED)),
         retry_failed=retry_failed,
         max_failures=max_failures,
         tracking_uri=tracking_uri,

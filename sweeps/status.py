@@ -20,7 +20,6 @@ from search_spaces.space import Study
 from sweeps.analysis import cells as tables
 from sweeps.analysis.labels import describe
 from sweeps.cli import run_app, single
-from sweeps.planning.command import run_command
 from sweeps.planning.plan import Member, Plan
 from sweeps.records.ledger import Ledger, Row
 from sweeps.records.lock import Holder, running
@@ -102,7 +101,7 @@ def status_of(storage: Storage) -> Status:
     Raises:
         UserError: it has never been run there.
     """
-    from sweeps.planning import saved
+    from sweeps.planning import saved, sessions
 
     plan = saved.last_plan(storage)
     ledger = _Unchanged(storage)
@@ -112,7 +111,7 @@ def status_of(storage: Storage) -> Status:
     studies = [_study(plan, study, saved.known_members(plan, ledger, [study]), rows, begun) for study in plan.studies]
     left = sum(study.running + study.missing for study in studies)
     failed = any(study.failed for study in studies)
-    command = run_command(plan, storage.uri)
+    command = sessions.last_command(storage, plan)
     return Status(
         sweep=plan.sweep.name,
         storage=storage.full_uri,
@@ -122,8 +121,8 @@ def status_of(storage: Storage) -> Status:
         checkpoint_age_s=_checkpoint_age_s(storage),
         damaged=ledger.damaged,
         studies=studies,
-        continue_command=command if left and not driver else None,
-        retry_command=f"{command} --retry-failed" if failed else None,
+        continue_command=command.text(storage) if left and not driver else None,
+        retry_command=command.text(storage, "--retry-failed") if failed else None,
     )
 
 

@@ -18,7 +18,7 @@ from sweeps.driver.progress import Progress
 from sweeps.errors import INTERRUPTED, OK, SOME_FAILED, UserError
 from sweeps.planning import disk_space as space
 from sweeps.planning import saved, sessions
-from sweeps.planning.command import run_command
+from sweeps.planning.command import Command
 from sweeps.planning.plan import Plan
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage, joined
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 class Options:
     """How a run goes about it; none of this changes what is trained."""
 
+    command: Command
+    """That asked for it, to be told where it is to be given again."""
     retry_failed: bool
     max_failures: int | None
     tracking_uri: str
@@ -74,14 +76,14 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
             _check_nodes(plan, resources, storage, options)
         # Only now is it certain that the run can be done as asked.
         saved.save_plan(storage, plan.overrides)
-        sessions.record(storage, plan.overrides)
+        sessions.record(storage, plan.overrides, options.command)
         finished = _run(driver, tracker, Progress(console, plan), resources, storage, options)
     if not finished:
         console.print("Interrupted; what is done is recorded.", highlight=False)
     report = write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids, options.data_dir)
     tracker.publish_report()
     _summarize(driver, tracker, storage, report, console)
-    code = _conclude(driver, storage, console, interrupted=not finished)
+    code = _conclude(driver, storage, options.command, console, interrupted=not finished)
     if options.log_json:
         found = summary.summary(driver.plan, driver.members(), driver.current(), driver.trained)
         JsonLog(sys.stdout).write("summary", report=report, exit_code=code, **dataclasses.asdict(found))
@@ -164,11 +166,10 @@ def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, 
         console.print(redact(line), highlight=False, soft_wrap=True)
 
 
-def _conclude(driver: Driver, storage: Storage, console: Console, *, interrupted: bool) -> int:
-    command = run_command(driver.plan, storage.uri)
+def _conclude(driver: Driver, storage: Storage, command: Command, console: Console, *, interrupted: bool) -> int:
     reasons = sorted({row.reason or "" for row in driver.current().values() if row.status == "failed"})
     if interrupted:
-        console.print(f"To go on: {command}", highlight=False, soft_wrap=True)
+        console.print(f"To go on: {command.text(storage)}", highlight=False, soft_wrap=True)
         return INTERRUPTED
     for reason in driver.blocked:
         console.print(f"Not trained: {reason}.", highlight=False, soft_wrap=True)
@@ -180,7 +181,8 @@ def _conclude(driver: Driver, storage: Storage, console: Console, *, interrupted
         )
     if reasons:
         console.print(
-            f"Some members failed ({', '.join(reasons)}); to train them again: {command} --retry-failed",
+            f"Some members failed ({', '.join(reasons)}); to train them again: "
+            f"{command.text(storage, '--retry-failed')}",
             highlight=False,
             soft_wrap=True,
         )

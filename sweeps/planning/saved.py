@@ -40,8 +40,10 @@ def last_plan(storage: Storage) -> Plan:
     try:
         content = storage.read(_PLAN)
     except FileNotFoundError:
+        derived = storage.derived()
+        has = f"; what has been run there: {', '.join(derived)}" if derived else ""
         raise UserError(
-            f"sweep {storage.name!r} has not been run in {storage.uri!r}; start with: "
+            f"sweep {storage.name!r} has not been run in {storage.uri!r}{has}; start with: "
             f"python -m sweeps.run {storage.name} --storage {shlex.quote(storage.uri)}"
         ) from None
     try:

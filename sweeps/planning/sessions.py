@@ -4,6 +4,7 @@ A file each. The ledger says what a training was and when it ended, so that its 
 which commit it was trained, also when MLflow is rebuilt much later.
 """
 
+import dataclasses
 import getpass
 import platform
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from sweeps.planning.plan import Overrides
+from sweeps.planning.command import Command, of_plan
+from sweeps.planning.plan import Overrides, Plan
 from sweeps.records.storage import Storage
 
 _FOLDER = "sessions"
@@ -30,6 +32,8 @@ class Session:
     started: datetime
     overrides: Overrides
     environment: dict[str, str] = field(default_factory=dict)
+    command: Command | None = None
+    """How it was called; None if an earlier version of the program recorded it."""
 
 
 _JSON = TypeAdapter(Session)
@@ -63,11 +67,11 @@ def _git(*arguments: str) -> str:
         return ""
 
 
-def record(storage: Storage, overrides: Overrides) -> None:
+def record(storage: Storage, overrides: Overrides, command: Command | None = None) -> None:
     """Records a session that begins, unless it is like the one before."""
-    session = Session(datetime.now(UTC), overrides, environment())
+    session = Session(datetime.now(UTC), overrides, environment(), command)
     before = read(storage)[-1:]
-    if [(s.overrides, s.environment) for s in before] != [(session.overrides, session.environment)]:
+    if not before or dataclasses.replace(session, started=before[0].started) != before[0]:
         storage.write(f"{_FOLDER}/{session.started:%Y%m%dT%H%M%S%f}.json", _JSON.dump_json(session))
 
 
@@ -80,6 +84,12 @@ def read(storage: Storage) -> list[Session]:
         except ValidationError:
             continue  # it says nothing that results depend on
     return sorted(sessions, key=lambda session: session.started)
+
+
+def last_command(storage: Storage, plan: Plan) -> Command:
+    """The command that the sweep of a storage was last run with; `plan` is what it was to train."""
+    last = read(storage)[-1:]
+    return last[0].command or of_plan(plan) if last else of_plan(plan)
 
 
 def environment_at(sessions: Iterable[Session], time: datetime) -> dict[str, str]:

@@ -69,6 +69,14 @@ class Storage:
         with self._readable():
             return self._base.get_file_info(self.root).type == fs.FileType.Directory
 
+    def derived(self) -> list[str]:
+        """The sorted names of sweeps in the same place that were derived from this one; raises UserError as `read`."""
+        selector = fs.FileSelector(self.root.rpartition("/")[0], allow_not_found=True)
+        with self._readable():
+            infos = self._base.get_file_info(selector)
+        folders = (info.base_name for info in infos if info.type == fs.FileType.Directory)
+        return sorted(name for name in folders if name.startswith(f"{self.name}-"))
+
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
         try:

@@ -10,8 +10,7 @@ import pytest
 from scripted import row
 
 from sweeps.planning import saved
-from sweeps.planning.command import run_command
-from sweeps.planning.plan import Overrides, Plan, parse_setting
+from sweeps.planning.plan import Overrides, Plan
 from sweeps.records.ledger import Ledger
 from sweeps.records.lock import FILE, Holder, Lock
 from sweeps.records.storage import Storage
@@ -197,6 +196,20 @@ def test_what_was_never_run_is_exit_2_with_the_command(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_run_under_a_derived_name_only_is_named(command, tmp_path):
+    for name in ("quickstart-tpe", "quickstart-smoke", "paper_grid-smoke", "quickstartle"):
+        place = Storage(str(tmp_path / "runs"), name)
+        place.prepare()
+        saved.save_plan(place, ESTIMATORS)
+    (tmp_path / "runs" / "quickstart-file").write_text("")
+    code, _, err = command(status, "quickstart")
+    assert code == 2
+    assert "there: quickstart-smoke, quickstart-tpe; start with: python -m sweeps.run quickstart" in err
+    code, out, _ = command(status, "quickstart-tpe")
+    assert code == 0
+    assert out.startswith("quickstart in ")  # as its plan has it
+
+
 def test_it_starts_neither_ray_nor_mlflow(begun, tmp_path):
     import subprocess
 
@@ -205,29 +218,6 @@ def test_it_starts_neither_ray_nor_mlflow(begun, tmp_path):
     code += "s.status_of(Storage('runs', 'quickstart')); print({'ray', 'mlflow'} & sys.modules.keys())"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert ended.stdout == "set()\n", ended.stderr
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        Overrides(),
-        Overrides(only="est*", seeds=3),
-        Overrides(values=(("optim.lr", 1e-3), ("encoder.hidden", [8, 4]), ("data.name", "npz:my file.npz"))),
-    ],
-)
-def test_the_command_gives_the_same_plan_again(overrides):
-    words = shlex.split(run_command(Plan(SWEEP), "my runs"))
-    assert words[:4] == ["python", "-m", "sweeps.run", "quickstart"]
-    assert words[-1] == "my runs"
-    plan = Plan(SWEEP)
-    plan.overrides = overrides
-    words = shlex.split(run_command(plan, "./runs"))[4:]
-    given = dict(zip(words[::2], words[1::2], strict=True))
-    settings = [value for name, value in zip(words[::2], words[1::2], strict=True) if name == "--set"]
-    assert given.get("--only") == overrides.only
-    assert given.get("--seeds") == (None if overrides.seeds is None else str(overrides.seeds))
-    assert tuple(map(parse_setting, settings)) == overrides.values
-    assert given.keys() <= {"--only", "--seeds", "--set"}
 
 
 def test_the_sweeps_command_has_it(begun, monkeypatch, capsys, tmp_path):
