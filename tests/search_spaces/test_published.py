@@ -86,32 +86,96 @@ def test_no_table_is_left_out():
     assert {study.published for study in STUDIES.values()} >= {name for name in read(FOLDER) if name.startswith("sg_")}
 
 
-def value(table, metric, epoch=None, **labels):
-    (number,) = [
-        n
-        for n in published(table)
-        if (n.metric, n.epoch) == (metric, epoch) and {k: v for k, v in n.labels.items() if k in labels} == labels
-    ]
-    return number.value
+# --- Every number of Silent Gradients, against the tables as they are printed ----------------------------------------
+
+TABLE_1 = """
+Silent Gradients	0	0	0
+Reparameterization	1.08×10^5	1.78×10^4	1.37×10^4
+Silent Gradients	0	0	0
+Gumbel-Softmax	1.10×10^5	2.08×10^5	1.68×10^5
+REINFORCE	2.30×10^8	6.30×10^7	4.00×10^7
+"""
+TABLE_2 = """
+Silent Gradients	6.718	3.011
+Reparameterization	6.722	3.059
+Silent Gradients	6.900	6.103
+Gumbel-Softmax	6.990	7.670
+REINFORCE	7.208	9.289
+"""
+TABLE_3 = """
+None	–	2.41	–	5.98	–	5.82
+Reparameterization	1.91	1.80	5.79	5.69	5.70	5.53
+None	–	2.77	–	6.45	–	6.72
+Gumbel-Softmax	2.48	2.37	6.31	6.20	6.22	6.19
+REINFORCE	2.96	2.94	6.87	6.77	6.74	6.67
+"""
+TABLE_4 = """
+None	–	330.77	–	478.43	–	550.70
+Reparameterization	155.15	165.76	382.87	533.20	427.79	577.25
+None	–	91.82	–	534.29	–	243.69
+Gumbel-Softmax	94.64	96.24	368.02	404.57	446.75	442.58
+REINFORCE	109.67	128.55	294.88	381.27	303.33	367.10
+"""
+METHODS = (
+    "Silent Gradients, continuous",
+    "Reparameterization",
+    "Silent Gradients, discrete",
+    "Gumbel-Softmax",
+    "REINFORCE",
+)
+"""The rows of all four tables; where the paper has "None" or "Silent Gradients", the latents tell the two apart."""
 
 
-def test_numbers_are_those_of_silent_gradients():
-    assert value("sg_table1", "gradient_variance", 10, method="Reparameterization") == 1.08e5
-    assert value("sg_table1", "gradient_variance", 200, method="Gumbel-Softmax") == 2.08e5
-    assert value("sg_table1", "gradient_variance", 500, method="REINFORCE") == 4.00e7
-    assert value("sg_table1", "gradient_variance", 500, method="Silent Gradients, discrete") == 0
-    assert value("sg_table2", "bits_per_dim", method="Silent Gradients, continuous") == 6.718
-    assert value("sg_table2", "mse", method="REINFORCE") == 9.289
-    assert value("sg_table2", "bits_per_dim", 90, method="Reparameterization") == 6.73
-    assert value("sg_table3_mnist", "bits_per_dim", method="Reparameterization", sg="w/ SG") == 1.80
-    assert value("sg_table3_mnist", "kl", method="Silent Gradients, continuous", sg="w/ SG") == 330.77
-    assert value("sg_table3_imagenet32", "bits_per_dim", method="REINFORCE", sg="w/o SG") == 6.87
-    assert value("sg_table3_imagenet32", "kl", method="Silent Gradients, discrete", sg="w/ SG") == 534.29
-    assert value("sg_table3_cifar10", "bits_per_dim", method="Gumbel-Softmax", sg="w/ SG") == 6.19
-    assert value("sg_table3_cifar10", "kl", method="REINFORCE", sg="w/o SG") == 303.33
+def rows(printed):
+    """(method, numbers) of a printed table; None for a dash."""
+    for method, line in zip(METHODS, printed.strip().splitlines(), strict=True):
+        name, *cells = line.split("\t")
+        assert method.startswith(name if name != "None" else "Silent Gradients")
+        yield method, [None if cell == "–" else float(cell.replace("×10^", "e")) for cell in cells]
 
 
-def test_counts_are_those_of_the_tables():
-    names = ("sg_table1", "sg_table2", "sg_table3_mnist", "sg_table3_imagenet32", "sg_table3_cifar10")
-    # Table 2 with the two epochs of section 3.2; Tables 3 and 4 have eight numbers a data set each.
-    assert [len(published(name)) for name in names] == [15, 10 + 2, 16, 16, 16]
+def transcribed(table):
+    """Every number of a table by (metric, epoch, method, and with or without SG)."""
+    numbers = published(table)
+    by_place = {(n.metric, n.epoch, n.labels["method"], n.labels.get("sg")): n.value for n in numbers}
+    assert len(by_place) == len(numbers)
+    return by_place
+
+
+def test_table_1_is_as_printed():
+    expected = {
+        ("gradient_variance", epoch, method, None): value
+        for method, values in rows(TABLE_1)
+        for epoch, value in zip((10, 200, 500), values, strict=True)
+    }
+    assert len(expected) == 15
+    assert transcribed("sg_table1") == expected
+
+
+def test_table_2_is_as_printed_with_the_two_epochs_of_section_3_2():
+    expected = {
+        (metric, None, method, None): value
+        for method, values in rows(TABLE_2)
+        for metric, value in zip(("bits_per_dim", "mse"), values, strict=True)
+    }
+    expected |= {
+        ("bits_per_dim", 45, "Silent Gradients, continuous", None): 6.73,
+        ("bits_per_dim", 90, "Reparameterization", None): 6.73,
+    }
+    assert len(expected) == 12
+    assert transcribed("sg_table2") == expected
+
+
+@pytest.mark.parametrize(("position", "data_set"), [(0, "mnist"), (1, "imagenet32"), (2, "cifar10")])
+def test_tables_3_and_4_are_as_printed(position, data_set):
+    expected = {
+        (metric, None, method, sg): value
+        for metric, printed in (("bits_per_dim", TABLE_3), ("kl", TABLE_4))
+        for method, values in rows(printed)
+        for sg, value in zip(("w/o SG", "w/ SG"), values[2 * position : 2 * position + 2], strict=True)
+        if value is not None
+    }
+    assert len(expected) == 16
+    assert transcribed(f"sg_table3_{data_set}") == expected
+    sources = {n.metric: n.source for n in published(f"sg_table3_{data_set}")}
+    assert sources == {"bits_per_dim": "Silent Gradients, Table 3", "kl": "Silent Gradients, Table 4"}

@@ -178,6 +178,38 @@ def test_taylor_is_too_high_by_at_most_018_nats_a_pixel():
     assert float(ratio[excess.argmax()]) == pytest.approx(1.09, abs=0.01)
 
 
+def taylor_against_enumeration(family: str, precision: float) -> tuple[Tensor, Tensor]:
+    """Forty small problems: the error of the log-likelihood in nats, and of its logit gradient relative to its norm.
+
+    precision: the bias of every pixel's precision v, whose weights are normal with a standard deviation of 0.3.
+    """
+    errors, relative = [], []
+    for seed in range(40):
+        d = decoder(family, batch=3, pixels=4, latents=3, categories=3, scale=0.3, seed=seed)
+        d.b_alpha.data.fill_(precision)
+
+        def log_likelihood(z: Tensor, d: Decoder = d) -> Tensor:
+            squared = ((d.x - d.mean(z)) * d.precision(z)).square()
+            return (0.5 * (d.precision(z).square().log() - squared - LOG_2PI)).sum(-1)
+
+        exact, taylor = expectation(d.q, log_likelihood), d.analytic(log_term="taylor")
+        wanted, given = (torch.autograd.grad(value.sum(), d.q.parameters)[0] for value in (exact, taylor))
+        errors.append((taylor - exact).detach())
+        relative.append((given - wanted).norm() / wanted.norm())
+    return torch.cat(errors), torch.stack(relative)
+
+
+@pytest.mark.parametrize("family", ["bernoulli", "categorical"])
+def test_taylor_is_biased_for_discrete_latents(family):
+    errors, relative = taylor_against_enumeration(family, precision=1.0)
+    assert (errors > 1e-3).any()
+    assert (errors < -1e-3).any()
+    assert relative.median() > 0.03
+    assert relative.max() > 0.3
+    assert taylor_against_enumeration(family, precision=0.3)[1].median() > 0.4
+    assert taylor_against_enumeration(family, precision=3.0)[1].max() < 5e-3
+
+
 # --- negative controls ------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +255,39 @@ def through_covariance(d: Decoder, printed: bool) -> Tensor:
     u2v2 = expectation(d.q, lambda z: d.mean(z).square()) * v2 + covariance_of_squares(d, printed)
     bracket = d.x.square() * v2 - 2 * d.x * uv2 + u2v2
     return (-0.5 * bracket + 0.5 * (v2.log() - variance_v2 / (2 * v2.square())) - 0.5 * LOG_2PI).sum(-1)
+
+
+def third_moment(w_mu: Tensor, w_alpha: Tensor, c3: Tensor) -> Tensor:
+    """E[du dv^2] [B, D] by SG eq. 32 with every index i; as printed it has free ones."""
+    return c3 @ (w_mu * w_alpha.square()).mT
+
+
+def fourth_moment(w_mu: Tensor, w_alpha: Tensor, c2: Tensor, c4: Tensor, *, line3: str, line2: str) -> Tensor:
+    """E[du^2 dv^2] [B, D] by SG eq. 58: its third line and the index of its second (eq. 59), printed or corrected."""
+    own = (w_mu * w_alpha).square()
+    s_uv, squares = c2 @ (w_mu * w_alpha).mT, c2.square() @ own.mT
+    second = {
+        "corrected": (c2 @ w_mu.square().mT) * (c2 @ w_alpha.square().mT),
+        "printed": (c2 @ own.mT) * c2.sum(-1, keepdim=True),
+    }
+    third = {"corrected": squares, "printed": s_uv.square()}
+    return c4 @ own.mT + second[line2] - third[line3] + 2 * s_uv.square() - 2 * squares
+
+
+def test_printed_moments_fail_and_their_corrections_pass():
+    d = decoder("bernoulli", batch=2, pixels=3, latents=3, categories=0, scale=1.0, seed=0)
+    u, v = (expectation(d.q, projection) for projection in (d.mean, d.precision))
+    third = expectation(d.q, lambda z: (d.mean(z) - u) * (d.precision(z) - v).square())
+    fourth = expectation(d.q, lambda z: ((d.mean(z) - u) * (d.precision(z) - v)).square())
+    assert isinstance(d.q, Bernoulli)
+    p = d.q.probs
+    c2, c3, c4 = (((1 - p) ** k * p + (-p) ** k * (1 - p)) for k in (2, 3, 4))  # SG eq. 16
+    weights = (d.w_mu, d.w_alpha)
+    torch.testing.assert_close(third_moment(*weights, c3), third, rtol=1e-9, atol=1e-12)
+    right = fourth_moment(*weights, c2, c4, line3="corrected", line2="corrected")
+    torch.testing.assert_close(right, fourth, rtol=1e-9, atol=1e-12)
+    for wrong in ({"line3": "printed", "line2": "corrected"}, {"line3": "corrected", "line2": "printed"}):
+        assert (fourth_moment(*weights, c2, c4, **wrong) - fourth).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,12 @@ def test_only_exact_estimators_have_no_variance(name, family):
     assert (ESTIMATORS[name].bias == "exact") == (name in EXACT)
 
 
+def test_the_label_of_silent_gradients_says_where_they_are_biased():
+    assert [name for name, e in ESTIMATORS.items() if e.bias_except] == ["silent"]
+    (row,) = [line for line in table().splitlines() if line.startswith("| `silent` |")]
+    assert row.split(" | ")[2] == 'exact; biased with a learned precision and `log_term` "taylor"'
+
+
 @pytest.mark.parametrize("family", ["bernoulli", "categorical"])
 def test_silent_gradients_are_exact(family):
     silent, exact = problem("silent", family), problem("exact", family)

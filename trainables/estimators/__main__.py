@@ -1,6 +1,7 @@
 """Prints the table of estimators: python -m trainables.estimators > docs/estimators.md."""
 
 from trainables.estimators import ESTIMATORS
+from trainables.estimators.base import Estimator
 
 HEADER = """\
 # Estimators of the gradient of E[loss(z)]
@@ -17,10 +18,14 @@ drawn from. L latents, K categories; SG is "Silent Gradients", DST "Decoupled St
 def table() -> str:
     """Every registered estimator as a Markdown page."""
     rows = (
-        f"| `{name}` | {', '.join(sorted(e.families))} | {e.bias} | {e.samples} | {e.cost} | {e.source} |\n"
+        f"| `{name}` | {', '.join(sorted(e.families))} | {_bias(e)} | {e.samples} | {e.cost} | {e.source} |\n"
         for name, e in sorted(ESTIMATORS.items())
     )
     return HEADER + "".join(rows)
+
+
+def _bias(estimator: Estimator) -> str:
+    return f"{estimator.bias}; {estimator.bias_except}" if estimator.bias_except else estimator.bias
 
 
 if __name__ == "__main__":

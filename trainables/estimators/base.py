@@ -46,6 +46,8 @@ class Estimator(Component):
     families: ClassVar[frozenset[str]] = DISCRETE
     bias: ClassVar[Literal["unbiased", "biased", "exact"]]
     """Against the gradient of E[loss] under `sampled(q)`."""
+    bias_except: ClassVar[str] = ""
+    """Where that label does not hold, in words."""
     samples: ClassVar[str] = "1"
     """How many codes are drawn for an image."""
     cost: ClassVar[str] = "1 decoder pass"

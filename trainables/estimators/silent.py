@@ -1,4 +1,4 @@
-"""Silent Gradients: the expectation itself, with no sample and no variance (SG sections 3 and 4)."""
+"""Silent Gradients: the expected loss in closed form, with no sample and no variance (SG sections 3 and 4)."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -11,11 +11,19 @@ from trainables.latents import FAMILIES, Latent
 
 @registered(ESTIMATORS)
 class Silent(Estimator):
-    """The analytic expectation of the loss of a linear Gaussian decoder."""
+    """The analytic expectation of the loss of a linear Gaussian decoder.
+
+    Exact with a fixed variance, and with a learned precision where `log_term` is "exact" (Gaussian latents only).
+
+    Warning: with a learned precision and `log_term` "taylor", E[log v^2] is a second-order expansion: the gradient has
+    no variance, but a bias. The bias is small where the mean of the precision v is several of its standard deviations,
+    and large elsewhere (docs/errata.md).
+    """
 
     name: Annotated[Literal["silent"], SHAPE] = "silent"
     families: ClassVar[frozenset[str]] = FAMILIES
     bias: ClassVar[Literal["exact"]] = "exact"
+    bias_except: ClassVar[str] = 'biased with a learned precision and `log_term` "taylor"'
     samples: ClassVar[str] = "0"
     cost: ClassVar[str] = "2 to 10 matrix products of the decoder's size"
     source: ClassVar[str] = "Silent Gradients; categorical latents are this project's"
