@@ -83,7 +83,7 @@ def floor_s(model: str, precision: str, device: torch.device, ceiling: dict[str,
     one = cohort(model, 1, steps=1, precision=precision, device=device, compiled=False)
     with FlopCounterMode(display=False) as counter:
         one.train_epoch()  # with an evaluation of one image
-    moved = OPTIMIZER_BYTES * sum(group.flat.numel() for group in one.groups.values())
+    moved = OPTIMIZER_BYTES * sum(group.flat.numel() for group in one.members.groups.values())
     return max(counter.get_total_flops() / ceiling[precision], moved / ceiling["copy"])
 
 

@@ -55,4 +55,4 @@ def _take_up(training: CohortTraining, results: Sequence[TrainingResult]) -> Non
     if any(not result.state for result in results):
         raise ValueError("these results hold no state")
     losses = [-(result.metrics["elbo"] + result.metrics["kl"]) for result in results]
-    training.cohort.load_models([r.state for r in results], epoch=results[0].epochs, running_loss=losses)
+    training.cohort.members.load_models([r.state for r in results], epoch=results[0].epochs, running_loss=losses)

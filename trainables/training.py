@@ -140,7 +140,7 @@ class CohortTraining:
                     wall_s=self.wall_s * trained[position] / max(1, sum(trained)),
                     metrics=metrics,
                     history=own,
-                    state={} if member is None or not with_state else self.cohort.member_state(member),
+                    state={} if member is None or not with_state else self.cohort.members.model_state(member),
                 )
             )
         return results
@@ -148,7 +148,9 @@ class CohortTraining:
     def checkpoint(self) -> bytes:
         """The state as a safetensors file whose metadata say what it is."""
         history = self.history()
-        tensors = self.cohort.state() | {_HISTORY + name: torch.from_numpy(values) for name, values in history.items()}
+        tensors = self.cohort.members.state() | {
+            _HISTORY + name: torch.from_numpy(values) for name, values in history.items()
+        }
         header = CheckpointHeader(
             format=CHECKPOINT_FORMAT,
             keys=self.keys,
@@ -172,12 +174,12 @@ class CohortTraining:
         history = {name: tensors.pop(_HISTORY + name, torch.empty(0)).numpy() for name in header.metrics}
         if any((h.shape, h.dtype) != ((header.epoch, len(self.keys)), np.float64) for h in history.values()):
             raise ValueError("this checkpoint is damaged: its history is not of its epochs and members")
-        shapes = {name: (len(header.kept), *value.shape[1:]) for name, value in self.cohort.state().items()}
+        shapes = {name: (len(header.kept), *value.shape[1:]) for name, value in self.cohort.members.state().items()}
         if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
             raise ValueError("this checkpoint is of another cohort: its tensors have other names or shapes")
         if len(header.kept) < len(self._kept):
             self.cohort.keep(header.kept)
-        self.cohort.load_state(tensors, header.epoch)
+        self.cohort.members.load_state(tensors, header.epoch)
         self._kept, self._dropped = list(header.kept), dict(header.dropped)
         self.wall_s = header.wall_s
         self._metrics = defaultdict(list, {name: list(values) for name, values in history.items()})

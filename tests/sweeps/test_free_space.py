@@ -30,7 +30,9 @@ def test_parameters_are_those_of_the_model(tmp_path):
     config = next(iter(SHAPES.values()))
     images = load("digits", tmp_path)
     cohort = Cohort([config], images)
-    assert parameters(config, images.image_shape) == sum(group.flat.shape[1] for group in cohort.groups.values())
+    assert parameters(config, images.image_shape) == sum(
+        group.flat.shape[1] for group in cohort.members.groups.values()
+    )
 
 
 @pytest.mark.parametrize("name", list_sweeps())

@@ -42,7 +42,7 @@ def trained(configs: list[TrainingConfig], epochs: int, images: Images, **option
     cohort = Cohort(configs, images, **options)
     for _ in range(epochs):
         metrics = cohort.train_epoch()
-    return [({k: float(v[i]) for k, v in metrics.items()}, cohort.member_state(i)) for i in range(len(configs))]
+    return [({k: float(v[i]) for k, v in metrics.items()}, cohort.members.model_state(i)) for i in range(len(configs))]
 
 
 def assert_alike(got: Trained, want: Trained, tolerance: float) -> None:

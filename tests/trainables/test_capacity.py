@@ -37,7 +37,10 @@ def test_a_member_needs_its_weights_moments_and_gradients_at_least(hidden):
     config = member("gaussian", "reparameterization", encoder={"name": "mlp", "hidden": hidden}, batch_size=10)
     own = footprint(config, DIGITS, CPU, packed=True)
     (parameters,) = {
-        sum(g.flat.shape[1] for g in Cohort([config], Images(*[np.zeros((1, 1, 8, 8), np.uint8)] * 2)).groups.values())
+        sum(
+            g.flat.shape[1]
+            for g in Cohort([config], Images(*[np.zeros((1, 1, 8, 8), np.uint8)] * 2)).members.groups.values()
+        )
     }
     assert 4 * 4 * parameters < own.member < 12 * 4 * parameters + 4_000_000
 

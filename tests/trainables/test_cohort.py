@@ -162,7 +162,7 @@ def test_training_is_that_of_a_plain_loop(name, company):
         loss = plain.epoch(FEW.train, epoch, noise_kind)
         metrics = cohort.train_epoch()
         assert metrics["train_loss"][-1] == pytest.approx(loss, rel=1e-9)
-    state = cohort.member_state(company - 1)
+    state = cohort.members.model_state(company - 1)
     assert len(state) == len(plain.parameters)
     for (path, got), want, start in zip(state.items(), plain.parameters, before, strict=True):
         assert_close(got, want.detach(), rtol=1e-9, atol=1e-9 * want.abs().max().item(), msg=path)
@@ -206,11 +206,11 @@ def test_evaluation_is_that_of_a_plain_loop():
     cohort = Cohort(configs, SOME, dtype=torch.float64)
     metrics = cohort.train_epoch()
     for index, (config, temperature) in enumerate(zip(configs, (0.3, 1.0, 3.0), strict=True)):
-        want = evaluated(config, cohort.member_state(index), temperature, SOME.validation)
+        want = evaluated(config, cohort.members.model_state(index), temperature, SOME.validation)
         assert want.keys() == metrics.keys() - {"train_loss"}
         assert {name: metrics[name][index] for name in want} == pytest.approx(want, rel=1e-10)
     # The KL of softmax(logits), at another temperature than the one sampled at, is another number.
-    wrong = evaluated(configs[0], cohort.member_state(0), 1.0, SOME.validation)
+    wrong = evaluated(configs[0], cohort.members.model_state(0), 1.0, SOME.validation)
     assert metrics["kl"][0] != pytest.approx(wrong["kl"], rel=1e-2)
 
 
@@ -304,10 +304,10 @@ def test_members_that_are_kept_go_on_as_if_nothing_had_happened(name, members):
         }
     (dropped, *_) = set(range(3)) - set(members)
     for position, index in enumerate(members):
-        ours = kept.member_state(position)
-        assert_close(ours, whole.member_state(index), rtol=1e-8, atol=1e-10)
+        ours = kept.members.model_state(position)
+        assert_close(ours, whole.members.model_state(index), rtol=1e-8, atol=1e-10)
         with pytest.raises(AssertionError):  # the comparison can fail
-            assert_close(ours, whole.member_state(dropped), rtol=1e-8, atol=1e-10)
+            assert_close(ours, whole.members.model_state(dropped), rtol=1e-8, atol=1e-10)
 
 
 def epoch_flops(cohort: Cohort) -> int:
@@ -335,12 +335,12 @@ def test_what_divergence_and_state_say_follows_the_members_kept():
         [first, second.model_copy(update={"optim": second.optim.model_copy(update={"lr": 1e30})}), third], FEW
     )
     cohort.train_epoch()
-    states = [cohort.member_state(index) for index in range(3)]
+    states = [cohort.members.model_state(index) for index in range(3)]
     cohort.keep([2, 1])
     assert len(cohort) == 2
     assert cohort.diverged_epoch == [None, 1]
-    assert torch.equal(cohort.member_state(0)["encoder.1.weight"], states[2]["encoder.1.weight"])
-    assert {len(value) for value in cohort.state().values()} == {2}
+    assert torch.equal(cohort.members.model_state(0)["encoder.1.weight"], states[2]["encoder.1.weight"])
+    assert {len(value) for value in cohort.members.state().values()} == {2}
 
 
 @pytest.mark.parametrize("members", [[], [0, 0], [3], [-1], [0, 1, 2, 3]], ids=str)
@@ -380,7 +380,7 @@ def test_a_diverged_member_is_masked_and_harms_nobody(family, estimator, changes
     assert cohorts[0].diverged_epoch == [None, None, None]
     assert cohorts[1].diverged_epoch == [None, 1, None]
     for index in (0, 2):
-        ours, theirs = (cohort.member_state(index) for cohort in cohorts)
+        ours, theirs = (cohort.members.model_state(index) for cohort in cohorts)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -388,11 +388,11 @@ def test_a_member_stays_diverged_and_its_epoch_is_the_first():
     config = member(epochs=3)
     cohort = Cohort([config, config.model_copy(update={"seed": 1})], FEW)
     cohort.train_epoch()
-    cohort.groups["decoder"].flat[1, 0] = torch.nan
+    cohort.members.groups["decoder"].flat[1, 0] = torch.nan
     cohort.train_epoch()
-    cohort.groups["decoder"].flat[1] = 0.0
-    cohort.groups["encoder"].flat[1] = 0.0
-    for group in cohort.groups.values():
+    cohort.members.groups["decoder"].flat[1] = 0.0
+    cohort.members.groups["encoder"].flat[1] = 0.0
+    for group in cohort.members.groups.values():
         group.mean[1], group.square[1] = 0.0, 0.0
     metrics = cohort.train_epoch()
     assert cohort.diverged_epoch == [None, 2]
@@ -418,18 +418,20 @@ def test_building_a_cohort_leaves_the_global_random_state_alone():
 
 
 def test_members_that_differ_in_their_estimator_start_from_the_same_weights():
-    first, second = (Cohort([member(estimator=name)], FEW).member_state(0) for name in ("reinforce", "decoupled_st_gs"))
-    other = Cohort([member(seed=1)], FEW).member_state(0)
+    first, second = (
+        Cohort([member(estimator=name)], FEW).members.model_state(0) for name in ("reinforce", "decoupled_st_gs")
+    )
+    other = Cohort([member(seed=1)], FEW).members.model_state(0)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not any(torch.equal(first[name], other[name]) for name in first)
 
 
 def test_member_state_is_a_state_dict_of_the_model():
     cohort = Cohort([member(guide={})], FEW)
-    cohort._model.load_state_dict(cohort.member_state(0), strict=True)
+    cohort._model.load_state_dict(cohort.members.model_state(0), strict=True)
 
 
 @pytest.mark.parametrize(("hidden", "turns"), [((8,), 1), ((2000, 200), 3)])
 def test_on_a_cpu_small_members_are_packed_and_large_ones_trained_in_turn(hidden, turns):
     members = [member(encoder={"name": "mlp", "hidden": hidden}, seed=seed) for seed in range(3)]
-    assert len(Cohort(members, load("digits", Path("data")))._turns) == turns
+    assert len(Cohort(members, load("digits", Path("data")))._stacks) == turns

@@ -40,7 +40,7 @@ def test_what_was_compiled_for_a_cohort_does_not_keep_it_in_memory(monkeypatch):
     monkeypatch.setattr(compiled, "_programs", kept)
     cohort = Cohort(members(2), images(), compiled=True)
     cohort.train_epoch()
-    tensors = [weakref.ref(value) for group in cohort.groups.values() for value in (group.flat, group.mean)]
+    tensors = [weakref.ref(value) for group in cohort.members.groups.values() for value in (group.flat, group.mean)]
     assert kept
     assert all(reference() is not None for reference in tensors)
     del cohort
@@ -146,7 +146,7 @@ def three_epochs(name: str, count: int, *, compiled: bool) -> tuple[dict[str, np
     )
     for _ in range(3):
         metrics = cohort.train_epoch()
-    return metrics, [cohort.state(), *(cohort.member_state(index) for index in range(count))]
+    return metrics, [cohort.members.state(), *(cohort.members.model_state(index) for index in range(count))]
 
 
 def assert_alike(name: str, count: int) -> None:
@@ -233,8 +233,8 @@ def test_without_a_compiler_a_step_is_eager_and_says_so(monkeypatch):
 def test_long_trainings_are_compiled_on_a_cpu_where_there_is_a_compiler(monkeypatch, epochs, expected):
     configs = members(2, epochs=epochs)
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)
-    assert Cohort(configs, images())._compiled is False
+    assert Cohort(configs, images()).compiled is False
     large = [c.model_copy(update={"encoder": c.encoder.model_copy(update={"hidden": (2000, 2000)})}) for c in configs]
-    assert Cohort(large, images())._compiled is expected
+    assert Cohort(large, images()).compiled is expected
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert Cohort(large, images())._compiled is False
+    assert Cohort(large, images()).compiled is False

@@ -72,7 +72,7 @@ class ByHand:
     def __init__(self, cohort, member=0):
         self.config, (members,) = cohort.config, list(cohort.snapshots())
         self.model = VAE(self.config, (1, 8, 8)).double()
-        self.model.load_state_dict(cohort.member_state(member))
+        self.model.load_state_dict(cohort.members.model_state(member))
         self.x = next(members.batches(BATCH))[member]
         self.streams = Streams([self.config.seed], dtype=torch.float64)
 
@@ -303,7 +303,7 @@ def test_results_give_reinforce_a_baseline(tmp_path):
         for saved in (training.checkpoint(), training.results(with_state=True))
     )
     np.testing.assert_allclose(by_results, by_checkpoint, rtol=0.2)
-    training.cohort.load_models([training.cohort.member_state(0)], epoch=8, running_loss=[0.0])
+    training.cohort.members.load_models([training.cohort.members.model_state(0)], epoch=8, running_loss=[0.0])
     without = measure(training.cohort, ["gradient_variance"])["gradient_variance"]
     assert abs(without / by_checkpoint - 1) > 0.2  # the comparison would notice a missing baseline
 

@@ -57,7 +57,7 @@ def part(cohort, prefix):
     """Parameters and statistics of one part of the model."""
     selected = {
         name: value.clone()
-        for name, value in cohort.tensors().items()
+        for name, value in cohort.members.tensors().items()
         if name.startswith(prefix + ".") and not name.endswith(".frozen")
     }
     assert selected
@@ -131,8 +131,8 @@ def test_members_of_one_cohort_anneal_at_their_own_rates():
         for cohort in (together, *alone):
             cohort.train_epoch()
     for member, cohort in enumerate(alone):
-        assert_close(together.member_state(member), cohort.member_state(0), rtol=1e-9, atol=1e-12)
-    assert moved(together.member_state(0), together.member_state(1))
+        assert_close(together.members.model_state(member), cohort.members.model_state(0), rtol=1e-9, atol=1e-12)
+    assert moved(together.members.model_state(0), together.members.model_state(1))
 
 
 # --- freezing --------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_a_member_freezes_in_company_as_it_does_alone():
         for member, cohort in enumerate(alone):
             assert metrics["elbo"][member] == pytest.approx(cohort.train_epoch()["elbo"][0], rel=1e-7)
     for member, cohort in enumerate(alone):
-        assert_close(together.member_state(member), cohort.member_state(0), rtol=1e-4, atol=1e-6)
+        assert_close(together.members.model_state(member), cohort.members.model_state(0), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("estimator", "family"), EVERY)
@@ -191,7 +191,7 @@ def test_a_frozen_encoder_survives_a_checkpoint():
     through, resumed = fresh(), fresh()
     for _ in range(2):
         through.train_epoch()
-    resumed.load_state(through.state(), through.epoch)
+    resumed.members.load_state(through.members.state(), through.epoch)
     assert through.train_epoch()["elbo"].tolist() == resumed.train_epoch()["elbo"].tolist()
     assert moved(part(through, "encoder"), part(resumed, "encoder")) == set()
 
@@ -207,10 +207,10 @@ def test_both_parts_of_the_guide_have_learning_rates_of_their_own():
         batch_size=15,
     )
     cohort = Cohort([own], images(), dtype=torch.float64)
-    before = {name: group.flat.clone() for name, group in cohort.groups.items()}
+    before = {name: group.flat.clone() for name, group in cohort.members.groups.items()}
     cohort.train_epoch()  # one step, and the first step of Adam is lr * sign(gradient)
     for name, rate in rates.items():
-        step = (cohort.groups[name].flat - before[name]).abs()
+        step = (cohort.members.groups[name].flat - before[name]).abs()
         assert_close(step.max(), torch.tensor(rate, dtype=torch.float64), rtol=1e-6, atol=0)
         assert (step.gt(0.5 * rate).double().mean()) > 0.5
 

@@ -60,7 +60,7 @@ class Exact:
     def __init__(self, cohort: Cohort):
         self.config, (members,) = cohort.config, list(cohort.snapshots())
         self.model = VAE(self.config, (1, 8, 8)).double()
-        self.model.load_state_dict(cohort.member_state(0))
+        self.model.load_state_dict(cohort.members.model_state(0))
         self.x = next(members.batches(len(members.images)))[0]
 
     @torch.no_grad()

@@ -320,7 +320,7 @@ def strided_cohort(n=3, dtype=torch.float64, packed=True):
 
 
 def statistics(cohort):
-    return {name: value.clone() for name, value in cohort.tensors().items() if ".running_" in name}
+    return {name: value.clone() for name, value in cohort.members.tensors().items() if ".running_" in name}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -328,7 +328,7 @@ def test_statistics_have_the_dtype_of_the_cohort(dtype):
     cohort = strided_cohort(dtype=dtype)
     cohort.train_epoch()
     assert {value.dtype for value in statistics(cohort).values()} == {dtype}
-    assert {v.dtype for name, v in cohort.tensors().items() if name.endswith(".frozen")} == {torch.bool}
+    assert {v.dtype for name, v in cohort.members.tensors().items() if name.endswith(".frozen")} == {torch.bool}
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -348,7 +348,7 @@ def test_checkpoints_cover_the_statistics():
     through.train_epoch()
     expected = through.train_epoch()
     first.train_epoch()
-    second.load_state(first.state(), first.epoch)
+    second.members.load_state(first.members.state(), first.epoch)
     assert all(torch.equal(value, statistics(first)[name]) for name, value in statistics(second).items())
     resumed = second.train_epoch()
     assert {name: values.tolist() for name, values in resumed.items()} == {

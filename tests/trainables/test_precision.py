@@ -46,7 +46,7 @@ def test_numbers_differ_by_roundings_of_bf16(pixels, changes):
     error = np.abs(lower["elbo"] / full["elbo"] - 1)
     assert error.max() < 2e-2
     assert error.min() > 1e-7  # it is not the same computation
-    state = cohort.state()
+    state = cohort.members.state()
     assert {value.dtype for name, value in state.items() if not name.endswith((".frozen", "diverged_epoch"))} == {
         torch.float32
     }

@@ -62,7 +62,7 @@ def trained(configs: list[TrainingConfig], shards: Shards) -> list:
     """Metrics of every epoch and on the test images, then the state: float64, so that only summation differs."""
     cohort = Cohort(configs, IMAGES, dtype=torch.float64, packed=False, compiled=False, shards=shards)
     metrics = [cohort.train_epoch() for _ in range(configs[0].epochs)]
-    return [metrics, cohort.state()]
+    return [metrics, cohort.members.state()]
 
 
 def in_group(rank: int, count: int, folder: str, normalize_apart: bool) -> None:

@@ -51,7 +51,7 @@ def advance(training: CohortTraining, epochs: int) -> CohortTraining:
 
 def fingerprint(training: CohortTraining) -> dict:
     """Everything that a checkpoint could change, comparable bit for bit."""
-    tensors = training.cohort.state()
+    tensors = training.cohort.members.state()
     return {
         "epoch": training.cohort.epoch,
         "wall_s": training.wall_s,
@@ -103,7 +103,7 @@ def test_a_diverged_member_is_a_failed_result_with_its_reason():
 
 def test_the_history_of_a_member_ends_before_its_divergence():
     run = advance(training(), 2)
-    run.cohort.groups["encoder"].flat[1] = torch.nan
+    run.cohort.members.groups["encoder"].flat[1] = torch.nan
     advance(run, 2)
     well, ill = run.results()
     assert (ill.status, ill.reason, ill.epochs) == ("failed", "diverged", 3)
