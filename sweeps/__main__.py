@@ -2,14 +2,13 @@
 
 import typer
 
+from sweeps import doctor, run, status, ui
 from sweeps.cli import run_app
+from sweeps.report import __main__ as report
 
 
 def main() -> None:
     """The `sweeps` command: run, status, report, ui and doctor as subcommands."""
-    from sweeps import doctor, run, status, ui
-    from sweeps.report import __main__ as report
-
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
     app.command("run")(run.run)
     app.command("status")(status.status)

@@ -25,6 +25,7 @@ from packaging.specifiers import SpecifierSet
 from sweeps.cli import check_device, run_app, single
 from sweeps.errors import INTERNAL, OK, UserError
 from sweeps.findings import PROJECT, Finding, ok, problem, safely
+from sweeps.records.storage import Storage
 from sweeps.tracking.uri import database, of_database
 
 GIB = 2**30
@@ -89,8 +90,6 @@ def memory() -> Iterator[Finding]:
 
 def storage_place(uri: str) -> Iterator[Finding]:
     """Whether the storage can be written, and the space left there."""
-    from sweeps.records.storage import Storage
-
     place = Storage(uri, f"doctor-{uuid.uuid4().hex}")
     if not place.local:
         place.prepare()  # of its own name: nothing else is touched

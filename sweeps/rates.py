@@ -13,7 +13,8 @@ import torch
 import typer
 
 from sweeps.cli import check_device, run_app, single
-from sweeps.planning.plan import Member, Plan
+from sweeps.planning import saved
+from sweeps.planning.plan import Member, Overrides, Plan
 from sweeps.planning.rates import Rates, file_of, known
 from trainables.config import TrainingConfig
 from trainables.cost.timing import measure, program_key
@@ -69,9 +70,6 @@ def rates(
     storage: Annotated[Path, typer.Option(metavar="DIR", help="The folder to keep them in.")] = Path("runs"),
 ) -> None:
     """Measures how fast the members of a sweep train on this machine; `python -m sweeps.run NAME --plan` uses it."""
-    from sweeps.planning import saved
-    from sweeps.planning.plan import Overrides
-
     check_device(device)
     plan = Plan(saved.find_sweep(name), Overrides(only=only))
     kind = resolve_device(device).type

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces import get_sweep, list_sweeps
+from search_spaces.scale import SCALES
+from search_spaces.space import Sampler
 from sweeps.cli import check_device, given, run_app, single
 from sweeps.errors import OK, UserError
 
@@ -150,7 +152,6 @@ def run(
 
 
 def _search(sampler: str | None, budget: int | None, halving: int | None) -> "SearchOptions | None":
-    from search_spaces.space import Sampler
     from sweeps.planning.plan import SearchOptions
 
     if sampler is None:
@@ -178,7 +179,6 @@ def _precision(precision: str | None, settings: Sequence[tuple[str, Any]]) -> tu
 
 def _with_stand_ins(plan: "Plan", data_dir: Path) -> "Plan":
     """The plan, with the images that its scale offers for data sets that are missing."""
-    from search_spaces.scale import SCALES
     from sweeps.planning import stand_ins
 
     scale = plan.overrides.scale

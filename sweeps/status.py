@@ -20,6 +20,7 @@ from search_spaces.space import Study
 from sweeps.analysis import cells as tables
 from sweeps.analysis.labels import describe
 from sweeps.cli import run_app, single
+from sweeps.planning import sessions
 from sweeps.planning.plan import Member, Plan
 from sweeps.records.ledger import Ledger, Row
 from sweeps.records.lock import Holder, running
@@ -101,7 +102,7 @@ def status_of(storage: Storage) -> Status:
     Raises:
         UserError: it has never been run there.
     """
-    from sweeps.planning import saved, sessions
+    from sweeps.planning import saved
 
     plan = saved.last_plan(storage)
     ledger = _Unchanged(storage)

@@ -4,6 +4,7 @@ import os
 import socket
 import sqlite3
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,8 +19,6 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
 ) -> None:
     """Opens MLflow's user interface on 127.0.0.1; Ctrl-C ends it."""
-    from pathlib import Path
-
     database = Path(storage).absolute() / DATABASE
     if not database.is_file():
         raise UserError(f"no runs in {storage!r}: {database.name} is missing; first: python -m sweeps.run quickstart")

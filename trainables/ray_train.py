@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from trainables.config import TrainingConfig
 from trainables.shards import Shards
@@ -47,7 +48,6 @@ def _local_loop(config: dict[str, str]) -> None:
 
 
 def _worker_loop(config: dict[str, str]) -> None:
-    import torch.distributed as dist
     from ray import train
     from ray.train.torch import get_device
 

@@ -9,6 +9,7 @@ import numpy as np
 from search_spaces.figures import Images
 from search_spaces.space import Study
 from sweeps.analysis.cells import Cell, groups, ranked
+from sweeps.analysis.checkpoints import NoModelError, trained_model
 from sweeps.analysis.labels import label, readable
 from sweeps.planning.plan import Member
 from sweeps.records.storage import Storage
@@ -57,8 +58,6 @@ def _rows(
     study: Study, figure: Images, found: Sequence[Cell], sources: Sources
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Images [n, C, H, W] by what they are, and what is missing."""
-    from sweeps.analysis.checkpoints import NoModelError, trained_model
-
     rows: dict[str, np.ndarray] = {}
     missing = []
     for same in groups((figure.series,), found):

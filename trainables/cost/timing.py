@@ -15,6 +15,7 @@ from trainables.config import TrainingConfig
 from trainables.data import Images
 from trainables.data.sizes import Size
 from trainables.models.base import ImageShape
+from trainables.packing.cohort import Cohort
 
 DIAGNOSTIC_STEPS = {"gradient_variance": 100, "gradient_gap": 100, "gradient_error": 1024, "iw_bound": 100}
 """A measurement is counted as so many steps: as often as it draws."""
@@ -70,8 +71,6 @@ def measure(configs: Sequence[TrainingConfig], image_shape: ImageShape, device: 
 
 def _epoch_s(configs: Sequence[TrainingConfig], image_shape: ImageShape, steps: int, device: torch.device) -> float:
     """The shorter of two epochs, after one that warms up."""
-    from trainables.packing.cohort import Cohort  # what compiles takes a second to import, and a plan only reads rates
-
     pixels = np.random.default_rng(0).integers(0, 256, (configs[0].batch_size * steps, *image_shape), dtype=np.uint8)
     cohort = Cohort(configs, Images(train=pixels, validation=pixels[: configs[0].batch_size]), device=device)
     # On a CPU other programs' time does not count: a machine that is measured need not be idle.

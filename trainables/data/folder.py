@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from trainables.data.base import DATASETS, DataError
 from trainables.data.files import FileSet, MissingFiles, Parts
@@ -57,8 +58,6 @@ def _decoded(path: Path) -> np.ndarray:
     Raises:
         DataError: it is none that Pillow can read, or has other than 8 bits a channel.
     """
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             if image.mode not in _GREY | _COLOUR:

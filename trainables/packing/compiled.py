@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 Function = Callable[..., None]
@@ -46,9 +47,7 @@ def compiled(function: Function, key: Hashable, *args: Any) -> Function:
 
 
 def _compile(function: Function, *args: Any) -> Function:
-    # Seconds of imports, which a process that compiles nothing does without.
-    from torch._dynamo.exc import BackendCompilerFailed
-    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch._dynamo.exc import BackendCompilerFailed  # seconds that a process without a compiler saves
 
     graph = make_fx(function, tracing_mode="fake")(*args)
     # The shapes are in the key above; Dynamo's guards on every tensor would cost a tenth of a millisecond a call.

@@ -1,0 +1,392 @@
+"""The imports of the three packages: which module may know which.
+
+`python -m tests.imports` prints the graph as text: floors with their rooms, circles, and arrows that run back up. A
+room is a file or folder that `ORDER` names; its floor is one above the highest room that it imports.
+
+The files are parsed, not imported: the command works in a plain checkout. Every import counts, also inside functions
+and for type checkers alone.
+"""
+
+import ast
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+ROOT = Path(__file__).resolve().parents[1]
+
+ORDER: Mapping[str, tuple[str, ...]] = {
+    "trainables": (
+        "registry ieee halving shards streams checkpoint",
+        "components pixels",
+        "latents",
+        "analytic",
+        "likelihoods models data estimators",
+        "config",
+        "objective",
+        "packing",
+        "cost diagnostics",
+        "training",
+        "worker trained diagnose estimators.__main__",
+        "ray_train __init__",
+    ),
+    "search_spaces": (
+        "figures scale published",
+        "space",
+        "__init__ derived decoupled_st_gs",
+        "discrete_vae silent_gradients",
+        "*",
+    ),
+    "sweeps": (
+        "errors redact",
+        "findings",
+        "cli",
+        "records",
+        "planning",
+        "analysis",
+        "on_ray",
+        "report",
+        "tracking",
+        "driver",
+        "run status ui doctor rates report.__main__",
+        "__main__ __init__",
+    ),
+}
+"""The rooms of each package, from the bottom: a room may import rooms of earlier lines, and its own modules. A star is
+any other file, so that a new study needs no entry."""
+
+KNOWS: Mapping[str, Collection[str]] = {
+    "trainables": (),
+    "search_spaces": (),
+    "sweeps": ("trainables", "search_spaces"),
+}
+"""Which package may import which other."""
+
+ONLY_IN: Mapping[str, Collection[str]] = {
+    "ray": ("sweeps/on_ray/", "trainables/ray_train.py"),
+    "mlflow": ("sweeps/tracking/",),
+    "optuna": ("sweeps/planning/search.py", "sweeps/report/search_plots.py"),
+    "torch": ("trainables/", "sweeps/"),
+}
+"""Libraries, and the only files and folders that may import them."""
+
+PRIVATE: Mapping[str, Collection[str]] = {
+    "ray._private": ("sweeps/on_ray/address.py", "sweeps/on_ray/autoscaling.py", "sweeps/on_ray/nodes.py"),
+    "ray._raylet": ("sweeps/on_ray/address.py",),
+    "torch.utils._pytree": ("trainables/packing/", "trainables/cost/"),
+    "torch.utils._python_dispatch": ("trainables/cost/memory.py",),
+    "torch._dynamo": ("trainables/packing/compiled.py",),
+}
+"""Private modules of libraries, and the only files and folders that may use them."""
+
+SLOW: Mapping[str, str] = {
+    "ray": "0.5 s",
+    "ray.tune": "1.4 s",
+    "ray.train": "1.4 s",
+    "mlflow": "1.5 s",
+    "optuna": "0.2 s",
+    "torch": "1.8 s",
+    "torch._dynamo": "1.5 s more than torch",
+    "torchvision": "1.5 s more than torch",
+    "sklearn": "1.3 s",
+    "scipy": "0.3 s",
+    "matplotlib": "0.3 s",
+    "matplotlib.pyplot": "0.2 s more than matplotlib",
+    "pandas": "0.4 s",
+    "pyarrow": "0.1 s",
+}
+"""Libraries that take long to import, in processor time. An import may stand inside a function only if it loads one of
+these, itself or through our own modules, and the importing module does not load it in any case."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name that a module imports."""
+
+    path: Path
+    """The importing file, relative to the checkout."""
+    line: int
+    importer: str
+    name: str
+    """The dotted name of what is imported."""
+    target: str
+    """The module of ours in which it lies; the name itself if it comes from a library."""
+    late: bool
+    """Inside a function."""
+    for_types: bool
+    """Below `if TYPE_CHECKING`."""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.importer} imports {self.target}"
+
+
+class Graph:
+    """The imports of the packages below a root.
+
+    Args:
+        root: the folder in which the packages lie.
+        planted: source texts by path relative to the root, in place of files or beside them.
+    """
+
+    def __init__(self, root: Path = ROOT, planted: Mapping[str, str] | None = None):
+        sources = {
+            path.relative_to(root): path.read_text()
+            for package in ORDER
+            for path in sorted((root / package).rglob("*.py"))
+        }
+        sources |= {Path(path): text for path, text in (planted or {}).items()}
+        self.modules = {_module(path): path for path in sources}
+        self.imports = [each for path, text in sources.items() for each in self._of(path, ast.parse(text))]
+
+    def _of(self, path: Path, tree: ast.Module) -> Iterator[Import]:
+        importer = _module(path)
+        local: dict[str, str] = {}
+        for node, late, for_types in _statements(tree):
+            for name, known_as in _names(node, importer, path.name == "__init__.py"):
+                local[known_as] = name
+                target = self._ours(name) or name
+                if target != importer:
+                    yield Import(path, node.lineno, importer, name, target, late, for_types)
+        for line, name in _private_uses(tree, local):
+            if self._ours(name) is None:
+                yield Import(path, line, importer, name, name, False, False)
+
+    def _ours(self, name: str) -> str | None:
+        """The module of ours that a dotted name lies in."""
+        while name and name not in self.modules:
+            name = name.rpartition(".")[0]
+        return name or None
+
+    @cached_property
+    def inner(self) -> list[Import]:
+        """The imports of our own modules."""
+        return [each for each in self.imports if each.target in self.modules]
+
+    def circles(self) -> list[list[Import]]:
+        """Groups of modules that import each other, directly or not: the imports that close each circle."""
+        return _circles(self.inner, lambda module: module)
+
+    def circles_of_rooms(self) -> list[list[Import]]:
+        """The same for rooms."""
+        return _circles(self.inner, room)
+
+    def arrows_up(self) -> list[Import]:
+        """Imports that break `ORDER` or `KNOWS`."""
+        return [each for each in self.inner if _is_up(each.importer, each.target)]
+
+    def strangers(self) -> list[Import]:
+        """Imports of libraries outside of their files."""
+        return [each for each in self._foreign() if not _allowed(each, ONLY_IN)]
+
+    def private(self) -> list[Import]:
+        """Imports of libraries' private modules outside of their files."""
+        return [each for each in self._foreign() if _is_private(each.target) and not _allowed(each, PRIVATE, False)]
+
+    def needless_late(self) -> list[Import]:
+        """Imports inside functions that save no start-up time."""
+        needless = []
+        for each in self.imports:
+            if each.late and not self._loads(each.target) - self._loads(each.importer):
+                needless.append(each)
+        return needless
+
+    def _foreign(self) -> list[Import]:
+        return [each for each in self.imports if each.target not in self.modules]
+
+    def _loads(self, name: str) -> Set[str]:
+        """The slow libraries that are loaded with a module of ours, or with a library's."""
+        seen: set[str] = set()
+        ahead = [name]
+        while ahead:
+            module = ahead.pop()
+            if module not in seen:
+                seen.add(module)
+                ahead += self._at_once.get(module, ())
+                if module in self.modules and "." in module:
+                    ahead.append(module.rpartition(".")[0])
+        return {slow for slow in SLOW for module in seen if _lies_in(module, slow)}
+
+    @cached_property
+    def _at_once(self) -> Mapping[str, list[str]]:
+        """What each module imports when it is imported itself."""
+        at_once: dict[str, list[str]] = {}
+        for each in self.imports:
+            if not each.late and not each.for_types:
+                at_once.setdefault(each.importer, []).append(each.target)
+                if each.target == "trainables.registry" and each.name.endswith(".import_submodules"):
+                    plug_ins = (module for module in self.modules if module.rpartition(".")[0] == each.importer)
+                    at_once[each.importer] += plug_ins
+        return at_once
+
+
+def room(module: str) -> str:
+    """The room of a module: the longest name of `ORDER` that it is or lies in.
+
+    Raises:
+        KeyError: `ORDER` does not name it.
+    """
+    package, _, rest = module.partition(".")
+    rest = rest or "__init__"
+    own = rest
+    while own and own not in _LINES[package]:
+        own = own.rpartition(".")[0]
+    if own:
+        return f"{package}.{own}"
+    if "*" in _LINES[package]:
+        return f"{package}.{rest}"
+    raise KeyError(f"name {module} in ORDER of {Path(__file__).name}")
+
+
+_LINES = {
+    package: {name: number for number, line in enumerate(lines) for name in line.split()}
+    for package, lines in ORDER.items()
+}
+
+
+def _is_up(importer: str, target: str) -> bool:
+    own, _, own_room = room(importer).partition(".")
+    other, _, other_room = room(target).partition(".")
+    if own != other:
+        return other not in KNOWS[own]
+    lines = _LINES[own]
+    return own_room != other_room and lines.get(own_room, lines.get("*", 0)) <= lines.get(other_room, lines.get("*", 0))
+
+
+def _lies_in(name: str, parent: str) -> bool:
+    return f"{name}.".startswith(f"{parent}.")
+
+
+def _allowed(each: Import, table: Mapping[str, Collection[str]], unknown: bool = True) -> bool:
+    """Whether the table lets this file import this name; `unknown` if the table does not know the name."""
+    places = [places for name, places in table.items() if _lies_in(each.target, name)]
+    if not places:
+        return unknown
+    return any(each.path.as_posix().startswith(place) for group in places for place in group)
+
+
+def _is_private(name: str) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+Statement = ast.Import | ast.ImportFrom | ast.Call
+"""What imports; a call is one of `importlib.import_module` or `__import__` with a constant name."""
+
+
+def _statements(tree: ast.AST, late: bool = False, for_types: bool = False) -> Iterator[tuple[Statement, bool, bool]]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) or _imports_by_name(node):
+            yield cast(Statement, node), late, for_types
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from _statements(node, late, True)
+        else:
+            inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from _statements(node, late or inside, for_types)
+
+
+def _imports_by_name(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+        return False
+    return ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__")
+
+
+def _names(node: Statement, importer: str, is_package: bool) -> Iterator[tuple[str, str]]:
+    """The dotted names that a statement imports, each with the name that it gets in the module."""
+    if isinstance(node, ast.Call):
+        name = ast.literal_eval(node.args[0])
+        yield name, name
+    elif isinstance(node, ast.Import):
+        for alias in node.names:
+            yield alias.name, alias.asname or alias.name
+    else:
+        base = node.module or ""
+        if node.level:
+            package = importer.split(".")[: None if is_package else -1]
+            base = ".".join([*package[: len(package) + 1 - node.level], base]).rstrip(".")
+        for alias in node.names:
+            yield f"{base}.{alias.name}", alias.asname or alias.name
+
+
+def _private_uses(tree: ast.AST, local: Mapping[str, str]) -> Iterator[tuple[int, str]]:
+    """Private names that are reached through an imported one, as in `ray._private.worker`: lines and dotted names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and _is_private(node.attr):
+            start, _, rest = ast.unparse(node).partition(".")
+            name = f"{local.get(start, start)}.{rest}"
+            known = start in local or any(each.startswith(f"{start}.") for each in local)
+            if known and name.partition(".")[0] not in sys.stdlib_module_names:
+                yield node.lineno, name
+
+
+def _circles(imports: Iterable[Import], name: Callable[[str], str]) -> list[list[Import]]:
+    edges = [(name(each.importer), name(each.target), each) for each in imports]
+    edges = [edge for edge in edges if edge[0] != edge[1]]
+    below: dict[str, set[str]] = {}
+    for importer, target, _ in edges:
+        below.setdefault(importer, set()).add(target)
+    reached = {start: _reached(start, below) for start in below}
+    circles: dict[frozenset[str], list[Import]] = {}
+    for importer, target, each in edges:
+        if importer in reached.get(target, ()):
+            group = frozenset(other for other in reached[importer] if importer in reached.get(other, ()))
+            circles.setdefault(group, []).append(each)
+    return list(circles.values())
+
+
+def _reached(start: str, below: Mapping[str, Set[str]]) -> set[str]:
+    seen: set[str] = set()
+    ahead = set(below[start])
+    while ahead:
+        seen |= ahead
+        ahead = {further for module in ahead for further in below.get(module, ())} - seen
+    return seen
+
+
+def floors(graph: Graph, package: str) -> list[dict[str, list[str]]]:
+    """The rooms of a package by floor, from the bottom, each with the rooms of the package that it imports."""
+    below: dict[str, set[str]] = {room(module): set() for module in graph.modules if _lies_in(module, package)}
+    for each in graph.inner:
+        if _lies_in(each.importer, package) and _lies_in(each.target, package):
+            below[room(each.importer)].add(room(each.target))
+    below = {own: others - {own} for own, others in below.items()}
+    result: list[dict[str, list[str]]] = []
+    done: set[str] = set()
+    while len(done) < len(below):
+        floor = {own: sorted(others) for own, others in sorted(below.items()) if own not in done and others <= done}
+        if not floor:
+            raise ValueError(f"the rooms of {package} have a circle")
+        result.append(floor)
+        done |= set(floor)
+    return result
+
+
+def text(graph: Graph) -> str:
+    """The graph for readers: floors from the top, then circles and arrows up."""
+    lines = []
+    circles = graph.circles() + graph.circles_of_rooms()
+    up = graph.arrows_up()
+    for package in ORDER:
+        if any(_lies_in(each.importer, package) for circle in graph.circles_of_rooms() for each in circle):
+            lines.append(f"{package}: no floors, its rooms have a circle")
+            continue
+        storeys = floors(graph, package)
+        lines.append(f"{package}: {sum(map(len, storeys))} rooms on {len(storeys)} floors")
+        for number, floor in reversed(list(enumerate(storeys))):
+            for own, others in floor.items():
+                short = ", ".join(other.removeprefix(f"{package}.") for other in others)
+                lines.append(f"  {number:2}  {own.removeprefix(f'{package}.'):20} {short}".rstrip())
+        lines.append("")
+    lines.append(f"circles: {len(circles)}")
+    lines += [f"  {each}" for circle in circles for each in circle]
+    lines.append(f"arrows up: {len(up)}")
+    lines += [f"  {each}" for each in up]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(text(Graph()))
