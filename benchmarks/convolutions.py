@@ -1,18 +1,21 @@
-"""Convolutions of M members, layer by layer: grouped, as `vmap` makes them, against what else there is.
+"""Compares ways to compute the convolutions of several members, layer by layer.
 
     python benchmarks/convolutions.py --threads 1 --json convolutions.json
 
-Forward and backward, in milliseconds a member, for the layers of the papers' networks. Every way computes the same
-numbers. What is aimed at: 1.3 times as fast as one after the other for a whole step. See benchmarks/README.md.
+The ways: one member after the other, one grouped convolution (as `vmap` makes it), both also with channels last in
+memory, and a batched matrix product. All give the same numbers, which is checked first. The layers are those of the
+papers' networks. Takes about three minutes on one core.
+
+Prints for each layer, number of members and way: milliseconds of forward and backward a member, and how many times as
+fast as one after the other (the ways take turns; median of the rounds). The aim was 1.3 times for a whole step.
 """
 
-import argparse
+import statistics
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from measuring import Report, machine, seconds, show, write
+from measuring import begin, parser, seconds, write
 from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
@@ -31,7 +34,7 @@ class Layer(NamedTuple):
     transposed: bool = False
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
-        """Of one member, or of a group of channels for each."""
+        """The output for one member's images, or for several members' with the channels of each as a group."""
         convolve = F.conv_transpose2d if self.transposed else F.conv2d
         return convolve(x, weight, bias, self.stride, self.padding, groups=groups)
 
@@ -63,7 +66,7 @@ LAYERS = {
     "residual: 64 to 64, 3x3, 8x8": Layer(64, 64, 8, 64, 3, 1, 1),
     "residual: 64 to 64, 1x1, 8x8": Layer(64, 64, 8, 64, 1, 1, 0),
 }
-"""Of SG Tables 5 to 8 and of the binary autoencoder, in the networks' default widths."""
+"""The layers of SG Tables 5 to 8 and of the binary autoencoder, in the networks' default widths."""
 
 
 def in_turn(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
@@ -99,11 +102,11 @@ WAYS: dict[str, tuple[Callable[[Layer, Tensor, Tensor, Tensor], list[Tensor]], b
     "grouped_channels_last": (grouped, True),
     "batched_gemm": (batched_gemm, False),
 }
-"""By name: a function from `Layer.arguments` to all members' outputs; whether channels are the last axis in memory."""
+"""Name to a function from `Layer.arguments` to all members' outputs, and whether channels are last in memory."""
 
 
 def check(layer: Layer) -> None:
-    """Raises AssertionError where two ways give other numbers."""
+    """Raises AssertionError if two ways give different numbers."""
     few = layer._replace(batch=2)
     want = torch.stack(in_turn(few, *(one.double() for one in few.arguments(3))))
     for function, channels_last in WAYS.values():
@@ -111,8 +114,8 @@ def check(layer: Layer) -> None:
         torch.testing.assert_close(torch.stack(outputs) if len(outputs) > 1 else outputs[0], want)
 
 
-def milliseconds(way: str, layer: Layer, members: int, rounds: int, device: torch.device) -> float:
-    """The shortest of some rounds, a member; the first one is not counted."""
+def step_of(way: str, layer: Layer, members: int, device: torch.device) -> Callable[[], None]:
+    """Forward and backward of a layer for all members."""
     function, channels_last = WAYS[way]
     arguments = [one.to(device).requires_grad_() for one in layer.arguments(members, channels_last=channels_last)]
 
@@ -120,32 +123,42 @@ def milliseconds(way: str, layer: Layer, members: int, rounds: int, device: torc
         outputs = function(layer, *arguments)
         torch.autograd.grad(outputs, arguments, [torch.ones_like(y) for y in outputs])
 
-    step()
-    return min(seconds(step, device) for _ in range(rounds)) * 1e3 / members
+    return step
+
+
+def rows(name: str, members: int, rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """The measurements of a layer: a row for each way. The first round is not counted."""
+    steps = {way: step_of(way, LAYERS[name], members, device) for way in WAYS}
+    times = [{way: seconds(step, device) for way, step in steps.items()} for _ in range(rounds + 1)][1:]
+    return [
+        {
+            "layer": name,
+            "members": members,
+            "way": way,
+            "member_ms": min(one[way] for one in times) * 1e3 / members,
+            "ratio": statistics.median(one["in_turn"] / one[way] for one in times),
+        }
+        for way in WAYS
+    ]
 
 
 def main() -> None:
-    """Measures, prints, and writes what it was asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", default="", help="only those whose name begins so")
-    parser.add_argument("--members", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and rows there too")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    report: Report = {"machine": machine(device), "rows": []}
-    show(report["machine"])
+    """Measures, prints and writes."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--layers", default="", metavar="PREFIX", help="only layers whose name begins with this")
+    arguments.add_argument("--members", type=int, nargs="+", default=[1, 4, 16], metavar="M")
+    arguments.add_argument("--rounds", type=int, default=4, help="of each way")
+    args = arguments.parse_args()
+    device, report = begin(args)
     for name, layer in LAYERS.items():
         if not name.startswith(args.layers):
             continue
         check(layer)
         for members in args.members:
-            times = {way: milliseconds(way, layer, members, args.rounds, device) for way in WAYS}
-            print(f"{name:<42} M={members:<3}" + "".join(f" {way} {ms:.2f}" for way, ms in times.items()), flush=True)
-            report["rows"].append({"layer": name, "members": members} | times)
+            for row in rows(name, members, args.rounds, device):
+                measured = f"{row['member_ms']:8.2f} ms a member {row['ratio']:6.2f} x as fast as in turn"
+                print(f"{name:<42} M={members:<3} {row['way']:<22}{measured}", flush=True)
+                report["rows"].append(row)
     write(args.json, report)
 
 

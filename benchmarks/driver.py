@@ -1,15 +1,15 @@
-"""What the driver costs a member, in sweeps of 100 to 100,000 members whose training does nothing.
+"""Compares the driver's cost a member in sweeps of 100 to 100,000 members, whose training does nothing.
 
     python benchmarks/driver.py --members 100 10000 100000 --mlflow-members 100 1000 --json driver.json
 
-The code is that of a run; only Ray and training are left out: results of 8 metrics and 20 epochs are made up, and come
-in cohorts of 64. Every size has processes of its own: one plans and trains, the next takes up what the first has
-finished, and two more do so with MLflow in an SQLite database. Processor time is of all threads, so other programs do
-not count. Memory is the most that a process has had up to then, imports of PyTorch and MLflow included. The ratio is
-of the processor time a member to that at the size before: about 1 where the cost is linear. See benchmarks/README.md.
+The code is that of a run, without Ray and training: made-up results of 8 metrics and 20 epochs arrive in cohorts of
+64. Each size has its own processes: one plans and trains, the next resumes the finished sweep, and two more do the
+same with MLflow in an SQLite database. Takes about three minutes on one core.
+
+Prints for each part and size: wall time, processor time (of all threads), milliseconds of it a member, the ratio to
+the size before (about 1 if the cost is linear), and the peak memory of the process, imports included.
 """
 
-import argparse
 import contextlib
 import io
 import logging
@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from measuring import Report, machine, peak_mib, show, write
+from measuring import Report, begin, parser, peak_mib, write
 from rich.console import Console
 
 from search_spaces import Sweep
@@ -54,7 +53,7 @@ BASE = {
 
 
 def sweep_of(members: int) -> Sweep:
-    """A grid of so many members, rounded down to twenties: four shapes, five seeds, the rest learning rates."""
+    """A grid of so many members, rounded down to a multiple of 20: four shapes, five seeds, the rest learning rates."""
     count = max(1, members // (len(SIZES) * len(SEEDS)))
     rates = tuple(1e-5 * 1000 ** (index / count) for index in range(count))
     grid = (Axis("latent.size", SIZES), Axis("optim.lr", rates))
@@ -63,18 +62,18 @@ def sweep_of(members: int) -> Sweep:
 
 
 def results(cohort: Cohort) -> list[dict[str, Any]]:
-    """What a worker would report of members that were trained."""
-    found = []
+    """Made-up results, as a worker reports them."""
+    made_up = []
     for member in cohort.members:
         numbers = np.random.default_rng(int(member.key, 16)).random((len(METRICS), EPOCHS))
         history = dict(zip(METRICS, numbers.tolist(), strict=True))
         ended = {"key": member.key, "status": "finished", "reason": None, "epochs": EPOCHS, "wall_s": 1.0}
-        found.append(ended | {"metrics": {name: each[-1] for name, each in history.items()}, "history": history})
-    return found
+        made_up.append(ended | {"metrics": {name: each[-1] for name, each in history.items()}, "history": history})
+    return made_up
 
 
 class Parts:
-    """The times of the parts of a process, each a row of the report; a part that comes again adds to its row."""
+    """The times of the parts of a process: a row each. A part that is repeated adds to its row."""
 
     def __init__(self):
         self.rows: dict[str, Report] = {}
@@ -103,7 +102,7 @@ def trained(folder: str, members: int) -> Parts:
 
 
 def resumed(folder: str, members: int) -> Parts:
-    """Takes up a sweep that is finished, from the plan on."""
+    """Resumes a finished sweep, planning included."""
     parts = warm()
     with parts.part("resume"):
         driver, _ = started(folder, Plan(sweep_of(members)))
@@ -112,7 +111,7 @@ def resumed(folder: str, members: int) -> Parts:
 
 
 def tracked(folder: str, members: int) -> Parts:
-    """Trains a sweep with MLflow at its side. `member beside MLflow` is what training waits for."""
+    """Trains a sweep and writes it to MLflow. Training waits only for the part `member beside MLflow`."""
     from sweeps.tracking.runs import create_database
 
     parts = warm()
@@ -130,7 +129,7 @@ def tracked(folder: str, members: int) -> Parts:
 
 
 def tracked_again(folder: str, members: int) -> Parts:
-    """Takes up the runs of a sweep that MLflow has all of."""
+    """Resumes a sweep whose runs are all in MLflow."""
     import sweeps.tracking.runs  # noqa: F401  # takes seconds
 
     parts = warm()
@@ -144,7 +143,7 @@ def tracked_again(folder: str, members: int) -> Parts:
 
 
 def warm() -> Parts:
-    """What is done once in a process is done, and counts for no part."""
+    """Does what a process does once, so that it counts for no part."""
     for name in ("sweeps", "mlflow", "alembic"):  # there is no checkpoint to register a model from
         logging.getLogger(name).setLevel(logging.ERROR)
     Plan(sweep_of(1))
@@ -152,7 +151,7 @@ def warm() -> Parts:
 
 
 def started(folder: str, plan: Plan) -> tuple[Driver, Storage]:
-    """A driver that knows what is done and has formed its cohorts, as `sweeps.driver.launch` starts it."""
+    """A driver that has read the ledger and formed its cohorts, as `sweeps.driver.launch` starts it."""
     storage = Storage(folder, plan.sweep.name)
     storage.prepare()
     driver = Driver(plan, Ledger(storage), retry_failed=False)
@@ -176,7 +175,7 @@ def train(driver: Driver, parts: Parts, name: str, **options: Any) -> None:
 
 
 def outputs(driver: Driver, storage: Storage) -> None:
-    """The tables that a run leaves, and its summary; not the report, whose figures are another matter."""
+    """Writes the tables of a run and makes its summary; the report and its figures are left out."""
     members, rows = driver.members(), driver.current()
     frames.write(storage, frames.RESULTS, frames.results_table(members, rows, {}))
     frames.write(storage, frames.HISTORY, frames.history_table(members, rows))
@@ -184,7 +183,7 @@ def outputs(driver: Driver, storage: Storage) -> None:
 
 
 def close(tracker: Tracker) -> None:
-    """Waits until MLflow has everything; raises RuntimeError where it lacks something."""
+    """Waits until MLflow has everything; raises RuntimeError if something is missing."""
     tracker.close("FINISHED", timeout_s=24 * 3600.0)
     if tracker.problem:
         raise RuntimeError(tracker.problem)
@@ -202,17 +201,14 @@ def measured(members: int, parts: tuple[Callable[[str, int], Parts], ...]) -> li
 
 
 def main() -> None:
-    """Measures, prints, and writes what it was asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--members", type=int, nargs="+", default=[100, 10_000, 100_000], metavar="N")
-    parser.add_argument("--mlflow-members", type=int, nargs="*", default=[100, 1000], metavar="N")
-    parser.add_argument("--seconds", type=float, default=1200.0, help="begin with no other size after so long")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and rows there too")
-    args = parser.parse_args()
-    about = machine(torch.device("cpu"))
-    show(about)
+    """Measures, prints and writes."""
+    arguments = parser(__doc__, trains=False)
+    arguments.add_argument("--members", type=int, nargs="+", default=[100, 10_000, 100_000], metavar="N")
+    arguments.add_argument("--mlflow-members", type=int, nargs="*", default=[100, 1000], metavar="N")
+    arguments.add_argument("--seconds", type=float, default=1200.0, help="begin no further size after this time")
+    args = arguments.parse_args()
+    _, report = begin(args)
     print(f"{'part':<22} {'members':>8} {'wall s':>8} {'processor s':>12} {'ms a member':>12} {'ratio':>6} {'MiB':>6}")
-    report: Report = {"machine": about, "rows": []}
     before: dict[str, float] = {}
     sizes = [(members, (trained, resumed)) for members in args.members]
     sizes += [(members, (tracked, tracked_again)) for members in args.mlflow_members]

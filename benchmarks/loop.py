@@ -1,21 +1,22 @@
-"""An epoch of one member against the loop that everybody writes: DataLoader, ToTensor, an optimizer of PyTorch's.
+"""Compares an epoch of one member with the ordinary training loop: DataLoader, ToTensor, `torch.optim`.
 
     python benchmarks/loop.py --data-dir data --json loop.json
 
-The 4x8 categorical VAE of Decoupled ST-GS (784-512-256, batch 100, RAdam) on MNIST, or on random images of its size
-where there is no MNIST. The ordinary loop decodes each image from PIL with torchvision's ToTensor, in `--workers`
-processes, and takes its steps with `nn.Module` and `torch.optim`; ours is the cohort of one member that a sweep trains.
-Epochs take turns; neither has an evaluation. What is aimed at: 3 times in float32, 5 times in bf16. See
-benchmarks/README.md.
+The model is the 4x8 categorical VAE of Decoupled ST-GS (784-512-256, batch 100, RAdam), on MNIST, or on random images
+of its size if MNIST is missing. The ordinary loop decodes each image from PIL in `--workers` processes. Ours is a
+cohort of one member, as a sweep trains it, in float32 and in bf16. Neither loop evaluates. Takes one to two minutes on
+two cores.
+
+Prints for each loop: seconds an epoch, and how many times as fast as the ordinary one (epochs take turns; median). The
+aim is 3 times in float32 and 5 times in bf16.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Report, machine, seconds, show, write
+from measuring import begin, parser, seconds, write
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +32,7 @@ PRECISIONS = ("float32", "bf16")
 
 
 class Pictures(Dataset[Tensor]):
-    """Images as torchvision's data sets give them: a PIL image, transformed."""
+    """Images as torchvision's data sets return them: from PIL, transformed one by one."""
 
     def __init__(self, images: np.ndarray):
         self._images, self._transform = images[:, 0], ToTensor()
@@ -64,7 +65,7 @@ class VAE(nn.Module):
 
 
 class OrdinaryLoop:
-    """One training as PyTorch's tutorials have it."""
+    """One training as PyTorch's tutorials write it."""
 
     def __init__(self, images: np.ndarray, workers: int, device: torch.device):
         self.loader = DataLoader(
@@ -102,7 +103,7 @@ def member(images: np.ndarray, precision: str, device: torch.device, compiled: b
 
 
 def pictures(data_dir: Path, count: int) -> tuple[str, np.ndarray]:
-    """Training images of MNIST, or random ones, and which."""
+    """The name of the images and the images: of MNIST if it is there, else random."""
     try:
         return "mnist", load("mnist", data_dir).train[:count]
     except DataError:
@@ -110,30 +111,22 @@ def pictures(data_dir: Path, count: int) -> tuple[str, np.ndarray]:
 
 
 def main() -> None:
-    """Measures, prints, and writes what it was asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--images", type=int, default=55_000)
-    parser.add_argument("--epochs", type=int, default=3, help="timed of each kind, after one that is not")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the ordinary loop's DataLoader")
-    parser.add_argument("--eager", action="store_true", help="do not compile our step")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and rows there too")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    """Measures, prints and writes."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--data-dir", type=Path, default=Path("data"))
+    arguments.add_argument("--images", type=int, default=55_000)
+    arguments.add_argument("--epochs", type=int, default=3, help="timed of each loop, after one that is not timed")
+    arguments.add_argument("--workers", type=int, default=2, help="processes of the ordinary loop's DataLoader")
+    arguments.add_argument("--eager", action="store_true", help="do not compile our step")
+    args = arguments.parse_args()
     source, images = pictures(args.data_dir, args.images)
-    about = machine(device) | {"data": source, "images": len(images), "workers": args.workers}
-    show(about)
+    device, report = begin(args, data=source, images=len(images), workers=args.workers)
     compiled = False if args.eager else None
-    ordinary = OrdinaryLoop(images, args.workers, device)
-    epochs = {"ordinary": ordinary.epoch}
+    epochs = {"ordinary": OrdinaryLoop(images, args.workers, device).epoch}
     epochs |= {precision: member(images, precision, device, compiled).train_epoch for precision in PRECISIONS}
     for epoch in epochs.values():
         epoch()
     times = [{name: seconds(epoch, device) for name, epoch in epochs.items()} for _ in range(args.epochs)]
-    report: Report = {"machine": about, "rows": []}
     for name in epochs:
         took = min(one[name] for one in times)
         ratio = statistics.median(one["ordinary"] / one[name] for one in times)

@@ -1,26 +1,29 @@
-"""Replays a sweep on simulated GPUs: how long it takes, how busy they are, what it costs, and what holds it up.
+"""Replays a sweep on simulated GPUs: its time, its dollars, how busy the GPUs are, and what keeps them waiting.
 
     python benchmarks/scaling.py paper_grid --rates sweeps/measured/cpu.json
     python benchmarks/scaling.py paper_grid --roofline L4 H200 --gpus 1 8 64 512
     python benchmarks/scaling.py paper_grid --roofline L4 --slow-share 0.5 --slow-factor 3
 
-The schedule is the real one: the driver of a run forms the cohorts, waits for what members take from others, and
-writes its ledger. Its own time is measured while it does so. Only training is replaced, in one of two ways.
+The schedule is the real one: the driver of a run forms the cohorts, waits for winners of other studies, and writes
+its ledger. Its own time is measured. Only training is replaced, in one of two ways:
 
---rates: by rates that were measured (python -m sweeps.rates). A cohort of M members takes as long as M times the rate
-of one, or as the number that the rate was measured with where M is less.
+--rates: measured rates (python -m sweeps.rates). A cohort of M members takes M times as long as one member. If the
+rate was measured with more than M members, it takes as long as those.
 
---roofline: by what a device could do at most, and an assumption of how much of that is reached. A step of M members
-takes the operations of M steps or the bytes that their optimizer moves, whichever takes longer at a fraction of the
-device's peak; and no step is shorter than a floor. Nothing of it was measured on such a device.
+--roofline: the peak of a device, and an assumed fraction of it. A step of M members takes the time of its operations
+or of its optimizer's memory traffic, whichever is longer, but never less than a floor. None of it was measured.
 
-GPUs come one a node, all at once, and may be taken away at any moment. One that has been idle for a while is given back
-and not paid for; when there is work again, one is started.
+Each GPU is a node of its own. All start at once, and each can be taken away at any moment. A node that was idle for a
+while is given back and no longer paid for; it is started again when there is work. Takes half a minute of processor
+time for each device.
+
+Prints two bounds first: the work, and the longest chain of trainings that wait for each other. Then for each number
+of GPUs: cohorts, hours, the busy share of all GPU time and of the paid GPU time, GPU-hours of training, dollars, and
+the bottleneck.
 """
 
 import argparse
 import heapq
-import json
 import math
 import random
 import sys
@@ -33,6 +36,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from measuring import parser, write
 from packing import OPTIMIZER_BYTES
 
 from sweeps.errors import UserError
@@ -53,24 +57,24 @@ Seconds = Callable[[Cohort], float]
 
 @dataclass(frozen=True)
 class Costs:
-    """What is not training. Times in seconds, prices in dollars an hour."""
+    """Everything but training. Times in seconds, prices in dollars an hour."""
 
     node_start_s: float = 240.0
-    """From asking for a node to its first process: a machine that boots and installs."""
+    """From the request for a node to its first process: the machine boots and installs."""
     process_start_s: float = 12.0
-    """Of the process that trains, once a node."""
+    """Start of the training process, once a node."""
     compile_s: float = 20.0
-    """Of a step, in each process once for each shape and number of members."""
+    """Compiling a step, once for each process, shape and number of members."""
     idle_release_s: float = 600.0
-    """A node without work is given back after this."""
+    """A node is given back after so long without work."""
     request_s: float = 0.1
-    """Of a storage that is not this machine's, for each time that the driver hands out or records a cohort."""
+    """A request to a remote storage; the driver makes one for each cohort that it hands out or records."""
     checkpoint_s: float = 60.0
-    """What was trained since the last checkpoint is lost with a node."""
+    """Time between checkpoints. A lost node loses the training since the last one."""
     preemptions_per_hour: float = 0.05
-    """Of each node."""
+    """How often a node is taken away."""
     slow_share: float = 0.0
-    """Of the GPUs; they take longer, by this factor:"""
+    """Share of GPUs that are slow, by `slow_factor`."""
     slow_factor: float = 3.0
     gpu_price: float = 0.5
     head_price: float = 0.2
@@ -78,10 +82,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class Roofline:
-    """A device as its maker describes it, and an assumption of how near to that training comes.
+    """A device as its data sheet describes it, and the assumed fraction of it that training reaches.
 
-    operations_per_s: float32, without tensor cores. step_floor_s: of a cohort's step, however small it is: some hundred
-    kernels of a few microseconds, replayed as one CUDA graph.
+    operations_per_s: float32, without tensor cores. step_floor_s: the shortest step of a cohort, since a CUDA graph
+    replays some hundred kernels of a few microseconds each.
     """
 
     operations_per_s: float
@@ -112,10 +116,10 @@ class Roofline:
 
 
 FREE = Costs(node_start_s=0, process_start_s=0, compile_s=0, request_s=0, preemptions_per_hour=0)
-"""Nothing but training."""
+"""No costs but training."""
 
 ROOFLINES = {"L4": Roofline(30.3e12, 300e9, gpu_price=0.5), "H200": Roofline(67e12, 4.8e12, gpu_price=4.0)}
-"""By NVIDIA's data sheets; prices are roughly those of spot instances."""
+"""NVIDIA's data sheets; prices are roughly those of spot instances."""
 
 SPENT = (
     "training",
@@ -127,12 +131,12 @@ SPENT = (
     "waiting for cohorts",
     "given back",
 )
-"""What GPU-seconds go to."""
+"""The uses of GPU-seconds."""
 
 
 @dataclass
 class Replay:
-    """What became of a sweep. spent: GPU-seconds, by `SPENT`."""
+    """The result of one simulated run. spent: GPU-seconds by `SPENT`."""
 
     gpus: int
     cohorts: int = 0
@@ -141,12 +145,12 @@ class Replay:
 
     @property
     def utilization(self) -> float:
-        """Of all GPUs until the last cohort ended."""
+        """Share of all GPUs' time, until the last cohort ended, that went to training."""
         return self.spent["training"] / (self.gpus * self.makespan_s)
 
     @property
     def paid_s(self) -> float:
-        """GPU-seconds, without those of nodes that were given back."""
+        """GPU-seconds that cost money: all but those of nodes that were given back."""
         return self.gpus * self.makespan_s - self.spent["given back"]
 
     @property
@@ -155,16 +159,16 @@ class Replay:
 
     @property
     def bottleneck(self) -> str:
-        """What most GPU-seconds went to; "training" means that more GPUs help."""
+        """The largest use of GPU-seconds; "training" means that more GPUs help."""
         return self._most(SPENT)
 
     @property
     def holdup(self) -> str:
-        """What most of the rest of them went to."""
+        """The largest use of GPU-seconds besides training."""
         return self._most(SPENT[1:])
 
     def _most(self, among: Sequence[str]) -> str:
-        # A node is given back for want of cohorts.
+        # Nodes are given back because there are no cohorts for them.
         waited = {
             "waiting for cohorts": self.spent["waiting for cohorts"] + self.spent["given back"],
             "given back": 0.0,
@@ -177,12 +181,12 @@ class Replay:
 
 
 class Node(NamedTuple):
-    """One with a GPU. slower: by so much its training takes longer. since: when it became free."""
+    """A machine with one GPU. slower: factor of its training time. since: when it became free."""
 
     slower: float
     since: float
     programs: set[tuple[str, int]] | None = None
-    """What its process has compiled: shapes, and how many members; None before the process is started."""
+    """Shape and number of members of each compiled step; None before the process is started."""
 
 
 def replay(plan: Plan, ledger: Ledger, seconds: Seconds, gpus: int, costs: Costs) -> Replay:
@@ -208,7 +212,7 @@ def replay(plan: Plan, ledger: Ledger, seconds: Seconds, gpus: int, costs: Costs
         heapq.heappush(events, (when, next(ties), what))
 
     def drive(call: Callable[[], T]) -> T:
-        """The driver does one thing at a time, and takes as long as it takes here."""
+        """Calls the driver, which does one thing at a time; its time is the processor time measured here."""
         nonlocal driver_free
         began = time.process_time()
         result = call()
@@ -221,7 +225,7 @@ def replay(plan: Plan, ledger: Ledger, seconds: Seconds, gpus: int, costs: Costs
         at(ready, lambda: free.append(Node(slower, ready)))
 
     def idle(node: Node) -> bool:
-        """Counts the time in which a node had nothing to do; whether it was given back meanwhile."""
+        """Counts the idle time of a node; returns whether the node was given back meanwhile."""
         waited = now - node.since
         spent["waiting for cohorts"] += min(waited, costs.idle_release_s)
         spent["given back"] += max(0.0, waited - costs.idle_release_s)
@@ -283,7 +287,7 @@ def replay(plan: Plan, ledger: Ledger, seconds: Seconds, gpus: int, costs: Costs
 
 
 def _result(plan: Plan, member: Any) -> dict[str, Any]:
-    """A made-up end of a training; searches and winners take it for true."""
+    """A made-up result; searches and winners treat it as real."""
     value = int(member.key[:8], 16) / 2**32
     names = {study.metric for study in plan.studies} | {"elbo", "bits_per_dim"}
     return {
@@ -298,7 +302,7 @@ def _result(plan: Plan, member: Any) -> dict[str, Any]:
 
 
 def by_rates(rates: Rates, data_dir: Path) -> Seconds:
-    """How long cohorts train at measured rates; raises UserError for a kind that was not measured."""
+    """Cohort to its training time at measured rates; raises UserError for a kind without a rate."""
     kinds: dict[str, tuple[float, int]] = {}
 
     def seconds(cohort: Cohort) -> float:
@@ -316,7 +320,7 @@ def by_rates(rates: Rates, data_dir: Path) -> Seconds:
 
 
 def replays(plan: Plan, seconds: Seconds, gpus: Sequence[int], costs: Costs) -> Iterator[Replay]:
-    """One for each number of GPUs, each with a ledger of its own that is thrown away."""
+    """A replay for each number of GPUs, each with its own temporary ledger."""
     for number in gpus:
         with tempfile.TemporaryDirectory() as folder:
             place = Storage(folder, plan.sweep.name)
@@ -325,7 +329,7 @@ def replays(plan: Plan, seconds: Seconds, gpus: Sequence[int], costs: Costs) -> 
 
 
 def show(found: Iterable[Replay], costs: Costs) -> list[dict[str, Any]]:
-    """Prints a table, a line for each replay, and returns its rows."""
+    """Prints a table with a line for each replay and returns its rows."""
     print(f"{'GPUs':>5} {'cohorts':>8} {'hours':>9} {'busy':>5} {'paid':>5} {'GPU-h':>8} {'dollars':>8}  bottleneck")
     rows = []
     for one in found:
@@ -342,23 +346,22 @@ def show(found: Iterable[Replay], costs: Costs) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table for each device."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep")
-    devices = parser.add_mutually_exclusive_group(required=True)
+    options = parser(__doc__, trains=False)
+    options.add_argument("sweep")
+    devices = options.add_mutually_exclusive_group(required=True)
     devices.add_argument("--rates", type=Path, nargs="+", default=[], help="files of python -m sweeps.rates")
     devices.add_argument("--roofline", nargs="+", default=[], choices=list(ROOFLINES), help="devices, not measured")
-    parser.add_argument("--fraction", type=float, default=Roofline.fraction, help="of the peak that is reached")
-    parser.add_argument("--step-floor-s", type=float, default=Roofline.step_floor_s, help="no step is shorter")
-    parser.add_argument("--only", help="only the studies whose name matches")
-    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64, 512])
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--json", type=Path, help="where to write all of it")
+    options.add_argument("--fraction", type=float, default=Roofline.fraction, help="share of the peak that is reached")
+    options.add_argument("--step-floor-s", type=float, default=Roofline.step_floor_s, help="no step is shorter")
+    options.add_argument("--only", help="only the studies whose name matches")
+    options.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64, 512])
+    options.add_argument("--data-dir", type=Path, default=Path("data"))
     for name, value in asdict(Costs()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, help=f"default {value:g}")
-    given = parser.parse_args(arguments)
+        options.add_argument(f"--{name.replace('_', '-')}", type=float, help=f"default {value:g}")
+    given = options.parse_args(arguments)
     changed = {name: getattr(given, name) for name in asdict(Costs()) if getattr(given, name) is not None}
     plan = Plan(find_sweep(given.sweep), Overrides(only=given.only))
-    found = {}
+    replayed = {}
     for title, seconds, price in _devices(given):
         costs = replace(Costs(gpu_price=price), **changed)
         print(f"{given.sweep}, {plan.total()} members, {title}")
@@ -369,13 +372,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"at most {work / span:.0f} GPUs can be busy all the time"
         )
         rows = show(replays(plan, seconds, given.gpus, costs), costs)
-        found[title] = {"costs": asdict(costs), "work_s": work, "span_s": span, "replays": rows}
-    if given.json:
-        given.json.write_text(json.dumps({"sweep": given.sweep, "devices": found}, indent=1))
+        replayed[title] = {"costs": asdict(costs), "work_s": work, "span_s": span, "replays": rows}
+    write(given.json, {"sweep": given.sweep, "devices": replayed})
 
 
 def _devices(given: argparse.Namespace) -> Iterator[tuple[str, Seconds, float]]:
-    """What is asked for: a title, how long cohorts train, and the price of a GPU."""
+    """The requested devices: title, training time of a cohort, price of a GPU."""
     for path in given.rates:
         rates = Rates.model_validate_json(path.read_bytes())
         yield f"at measured rates of {rates.machine}", by_rates(rates, given.data_dir), Costs.gpu_price

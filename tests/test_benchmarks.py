@@ -1,6 +1,7 @@
-"""Every benchmark runs, in small, and writes what it says; figures are not looked at."""
+"""Every benchmark runs at a small size and writes its figures; the figures themselves are not tested."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,24 @@ def test_benchmark(name, tmp_path):
         assert all(value > 0 for value in row.values() if isinstance(value, float))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_first_of_two_ways_is_once_as_fast_as_itself(tmp_path):
+    rows = run("convolutions", tmp_path)["rows"]
+    assert {row["ratio"] for row in rows if row["way"] == "in_turn"} == {1.0}
+    assert len({row["ratio"] for row in rows}) > 1
+
+
+def benchmarks() -> set[str]:
+    return {path.name for path in FOLDER.glob("*.py")} - {"measuring.py"}
+
+
 def test_every_benchmark_is_listed():
     listed = (FOLDER / "README.md").read_text()
-    assert all(f"benchmarks/{name}.py" in listed for name in SMALL)
+    assert benchmarks() == set(re.findall(r"^\| `python benchmarks/([a-z_]+\.py)", listed, re.M))
+
+
+@pytest.mark.parametrize("option", ["--json", "--device", "--threads"])
+def test_an_option_that_benchmarks_share_is_defined_once(option):
+    defined = {path.name for path in FOLDER.glob("*.py") if f'add_argument("{option}"' in path.read_text()}
+    assert defined == {"measuring.py"}
