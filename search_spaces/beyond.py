@@ -81,7 +81,12 @@ def _decoupled_reinmax(size: str, base: Config) -> Study:
         metric="elbo",
         mode="max",
         compare=(FORWARD, BACKWARD),
-        columns=("elbo", "bce", "kl", *(("gradient_bias", "gradient_std") if "diagnostics" in base else ())),
+        columns=(
+            "elbo",
+            "bce",
+            "kl",
+            *(("gradient_bias_over_exact", "gradient_spread") if "diagnostics" in base else ()),
+        ),
         figures=(heatmap(), Lines(BACKWARD, series=FORWARD), heatmap("bce")),
         expectation="At forward temperature 1 it is ReinMax, which prefers backward temperatures above 1.",
     )

@@ -78,7 +78,9 @@ def comparison(
         figures=(Lines("optim.lr", series="method", log_x=True), Lines(temperature, series="method")),
         expectation="Straight-through estimators with noise want temperatures below 1, ReinMax above.",
     )
-    measured = ("gradient_bias", "gradient_std", "gradient_cosine") if "gradient_error" in base["diagnostics"] else ()
+    measured = ()
+    if "gradient_error" in base["diagnostics"]:
+        measured = ("gradient_bias_over_exact", "gradient_spread_over_exact", "gradient_cosine")
     best = Study(
         name=name,
         title=title,

@@ -229,15 +229,23 @@ class TrainingConfig(Frozen):
                 raise ValueError(f"gradient_error needs the exact gradient: {error}") from None
         if name == "gradient_gap":
             code = (1, *self.latent.z_shape)
-            if self.latent.family not in DISCRETE or self.estimator.noise_shape(code) != code:
+            one_code = self.estimator.noise_shape(code) == code and not self.estimator.relaxes
+            if self.latent.family not in DISCRETE or not one_code:
                 raise ValueError(
-                    "gradient_gap needs discrete latents and an estimator that draws one code, "
+                    "gradient_gap needs discrete latents and an estimator that draws one discrete code, "
                     f"got {self.latent.family!r} and {self.estimator.name!r}"
                 )
 
     def key(self) -> str:
         """96 bits of SHA-256 of the complete configuration and of TRAINING_SEMANTICS, in hexadecimal."""
-        return _digest(self.model_dump(mode="json"))
+        return _digest(self.model_dump(mode="json") | self._corrected())
+
+    def _corrected(self) -> dict[str, str]:
+        """Corrections that changed this configuration's numbers; the keys of all others stay."""
+        temperature, scaling = (getattr(self.estimator, name, None) for name in ("temperature", "scaling"))
+        if self.diagnostics.gradient_gap and scaling == "logits_and_noise" and temperature != 1:
+            return {"gradient_gap": "at the temperature of the estimator"}
+        return {}
 
     def shape_key(self) -> str:
         """Equal for configurations that can be trained as one stack: every field but the knobs."""

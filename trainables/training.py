@@ -25,6 +25,7 @@ from trainables.data import load
 from trainables.diagnostics import measure_due
 from trainables.halving import Halving
 from trainables.packing.cohort import Cohort
+from trainables.renamed import renamed
 
 CHECKPOINT_FORMAT = 1
 _HISTORY = "history/"
@@ -90,7 +91,10 @@ class CohortTraining:
             for name, value in metrics.items():
                 everyone = np.full(len(self.keys), np.nan)
                 everyone[self._kept] = value
-                self._metrics[name].append(everyone)
+                series = self._metrics[name]
+                # An older program, whose checkpoint this began from, may not have had this metric.
+                series += [np.full(len(self.keys), np.nan)] * (self.cohort.epoch - 1 - len(series))
+                series.append(everyone)
             if self._halving and self.cohort.epoch in self._rungs:
                 self._drop(metrics[self._halving.metric], self._rungs[self.cohort.epoch])
             yield self.cohort.epoch
@@ -182,7 +186,7 @@ class CohortTraining:
         self.cohort.members.load_state(tensors, header.epoch)
         self._kept, self._dropped = list(header.kept), dict(header.dropped)
         self.wall_s = header.wall_s
-        self._metrics = defaultdict(list, {name: list(values) for name, values in history.items()})
+        self._metrics = defaultdict(list, {name: list(values) for name, values in renamed(history).items()})
 
 
 def _latest(history: dict[str, list[float]]) -> dict[str, float]:

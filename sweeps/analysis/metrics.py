@@ -33,8 +33,10 @@ METRICS = {
     "saturated": Metric("saturated latents"),
     "gradient_variance": Metric("gradient variance"),
     "gradient_gap": Metric("gradient gap [nats]"),
-    "gradient_bias": Metric("relative gradient bias"),
-    "gradient_std": Metric("relative gradient deviation"),
+    "exact_gradient_norm": Metric("norm of the exact gradient", starred=False),
+    "gradient_spread": Metric("gradient spread"),
+    "gradient_bias_over_exact": Metric("gradient bias / |exact gradient|"),
+    "gradient_spread_over_exact": Metric("gradient spread / |exact gradient|"),
     "gradient_cosine": Metric("cosine with the exact gradient", "max"),
     "iw_bound": Metric("importance-weighted bound [nats]", "max"),
 }

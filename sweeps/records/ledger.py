@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from sweeps.errors import UserError
 from sweeps.records.storage import Storage
+from trainables.renamed import renamed
 
 FORMAT = 1
 _FOLDER, _COHORTS, _CHOICES = "ledger", "cohorts", "choices"
@@ -135,14 +136,14 @@ class _File:
         small = [name for name in _SCHEMA.names if name not in _LARGE]
         for index, record in enumerate(self._parquet.read(columns=small, use_threads=False).to_pylist()):
             if record["status"] in _RANK:
-                record["metrics"] = dict(record["metrics"])
+                record["metrics"] = renamed(dict(record["metrics"]))
                 yield Row(**record, config=_Late(self._config, index), history=_Late(self._history, index))
 
     def _config(self, index: int) -> dict[str, Any]:
         return json.loads(self._large["config"][index].as_py())
 
     def _history(self, index: int) -> dict[str, list[float]]:
-        return dict(self._large["history"][index].as_py())
+        return renamed(dict(self._large["history"][index].as_py()))
 
 
 class Ledger:

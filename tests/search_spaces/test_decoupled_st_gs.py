@@ -71,6 +71,14 @@ def test_figures_of_gradients_need_no_training_of_their_own():
     assert len(set.union(*map(keys, of_its_own))) == sum(len(configs(name)) for name in of_its_own)
 
 
+@pytest.mark.parametrize("name", ["dst/fig6_forward", "dst/fig6_backward"])
+def test_figure_6_has_the_spread_as_it_is_and_the_bias_relative_to_the_exact_gradient(name):
+    study = STUDY[name]
+    drawn = [figure.metric or study.metric for figure in study.figures]
+    assert drawn == [claim.metric for claim in study.claims] == ["gradient_bias_over_exact", "gradient_spread"]
+    assert {*drawn, "exact_gradient_norm"} <= set(study.columns)
+
+
 def test_temperature_grids_have_the_printed_ends_and_points():
     for name in (*FIGURE2, "dst/fig5"):
         forward, backward = (set(of) for of in zip(*pairs(name), strict=True))

@@ -36,6 +36,18 @@ def test_writing_twice_is_writing_once(ledger, storage):
     assert len(files(storage)) == 1
 
 
+def test_metrics_are_read_under_their_present_names(ledger):
+    written = row(
+        MEMBERS[0],
+        metrics={"elbo": 1.0, "gradient_bias": 0.5, "gradient_std": 0.25},
+        history={"elbo": [1.0, 2.0], "gradient_std": [0.75, 0.25]},
+    )
+    ledger.append([written])
+    (read,) = ledger.read().values()
+    assert read.metrics == {"elbo": 1.0, "gradient_bias_over_exact": 0.5, "gradient_spread_over_exact": 0.25}
+    assert dict(read.history) == {"elbo": [1.0, 2.0], "gradient_spread_over_exact": [0.75, 0.25]}
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_finish_counts_over_a_failure_and_the_latest_failure_over_the_first(ledger, order):
     first = row(MEMBERS[0], status="failed", reason="diverged")

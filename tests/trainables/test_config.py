@@ -271,6 +271,20 @@ def test_golden_key():
     assert member(**GUIDED).key() == GOLDEN
 
 
+@pytest.mark.parametrize(
+    ("temperature", "scaling", "key"),
+    [
+        (1.0, "logits_and_noise", "3876c3f54dbf126944b47d31"),
+        (0.3, "logits", "b0773b293f355dfd0c7d43c6"),
+        (0.3, "logits_and_noise", "3a4380c49995f8e15594b800"),
+    ],
+)
+def test_a_correction_changes_the_keys_of_those_that_it_corrects(temperature, scaling, key):
+    """The last was measured at another temperature before, under the key b1194d8cc0efb1571159d7ac."""
+    estimator = {"name": "st_gumbel_softmax", "temperature": temperature, "scaling": scaling}
+    assert member(estimator=estimator, diagnostics={"gradient_gap": [1]}).key() == key
+
+
 def test_keys_are_the_same_in_a_fresh_process():
     code = (
         "import sys; from trainables.config import TrainingConfig\n"

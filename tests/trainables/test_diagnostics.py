@@ -10,6 +10,7 @@ from oracles import expectation
 from pydantic import ValidationError
 from torch.testing import assert_close
 
+from sweeps.analysis.metrics import METRICS
 from trainables.config import DiagnosticsConfig, TrainingConfig
 from trainables.data import Images, load
 from trainables.diagnose import diagnose
@@ -20,6 +21,7 @@ from trainables.diagnostics.gradient_variance import gradient_variance
 from trainables.latents import Bernoulli
 from trainables.objective import VAE
 from trainables.packing.cohort import Cohort
+from trainables.renamed import RENAMED
 from trainables.streams import Purpose, Streams
 from trainables.training import CohortTraining, train
 
@@ -155,12 +157,37 @@ def test_gradient_gap_is_the_distance_of_relaxed_and_straight_through_gradients(
     assert_close(gradient_gap(members, draws=5)["gradient_gap"], expected, rtol=1e-9, atol=0)
 
 
-def test_the_relaxation_itself_has_no_gap(images):
-    relaxation = {"name": "gumbel_softmax", "scaling": "logits", "temperature": 0.8}
-    discrete = {"name": "st_gumbel_softmax", "temperature": 0.8}
-    gap = [measure(trained(images, config("bernoulli", e)), ["gradient_gap"]) for e in (relaxation, discrete)]
-    assert gap[0]["gradient_gap"] == 0
-    assert gap[1]["gradient_gap"] > 1e-2
+def test_the_gap_is_that_of_the_estimators_own_relaxation(images):
+    estimator = {"name": "st_gumbel_softmax", "temperature": 0.3, "scaling": "logits_and_noise"}
+    cohort = trained(images, config("categorical", estimator))
+    hand, gaps = ByHand(cohort), {0.3: [], 1.0: []}
+    for draw in range(5):
+        for temperature, found in gaps.items():
+            features, noise = hand.features(), hand.noise(draw)
+            logits = features.unflatten(1, (2, 3))
+            soft = torch.softmax((logits + noise) / 0.3, -1)
+            relaxed = torch.softmax((logits + noise) / temperature, -1)
+            hard = torch.nn.functional.one_hot((logits + noise).argmax(-1), 3) + soft - soft.detach()
+            through = [torch.autograd.grad(hand.loss(z).sum(), features)[0] for z in (relaxed, hard)]
+            found.append((through[0] - through[1]).norm(dim=1).mean())
+    (members,) = cohort.snapshots()
+    measured = gradient_gap(members, draws=5)["gradient_gap"]
+    assert_close(measured, torch.stack(gaps[0.3]).mean()[None], rtol=1e-9, atol=0)
+    assert not torch.isclose(measured, torch.stack(gaps[1.0]).mean()[None], rtol=0.1)
+
+
+def test_at_temperature_1_both_scalings_have_one_gap(images):
+    gaps = [
+        measure(
+            trained(images, config("bernoulli", {"name": "st_gumbel_softmax", "temperature": t, "scaling": scaling})),
+            ["gradient_gap"],
+            draws=20,
+        )["gradient_gap"]
+        for t, scaling in ((1.0, "logits"), (1.0, "logits_and_noise"), (0.5, "logits"), (0.5, "logits_and_noise"))
+    ]
+    np.testing.assert_allclose(gaps[0], gaps[1], rtol=1e-12)
+    assert gaps[0] > 1e-2
+    assert abs(gaps[2] / gaps[3] - 1) > 0.1
 
 
 # --- against the exact gradient ---------------------------------------------------------------------------------------
@@ -180,8 +207,10 @@ def test_gradient_error_compares_with_enumeration(images):
     (members,) = cohort.snapshots()
     measured = gradient_error(members, draws=6)
     expected = {
-        "gradient_bias": (estimates.mean(0) - exact).norm() / exact.norm(),
-        "gradient_std": estimates.std(0).norm() / exact.norm(),
+        "exact_gradient_norm": exact.norm(),
+        "gradient_spread": estimates.std(0).norm(),
+        "gradient_bias_over_exact": (estimates.mean(0) - exact).norm() / exact.norm(),
+        "gradient_spread_over_exact": estimates.std(0).norm() / exact.norm(),
         "gradient_cosine": torch.cosine_similarity(estimates.mean(0).flatten(), exact.flatten(), 0),
     }
     assert_close({name: value[0] for name, value in measured.items()}, expected, rtol=1e-9, atol=0)
@@ -190,8 +219,9 @@ def test_gradient_error_compares_with_enumeration(images):
 @pytest.mark.parametrize("name", ["exact", "silent"])
 def test_exact_gradients_have_no_error(images, name):
     measured = measure(trained(images, config("categorical", name)), ["gradient_error"])
-    assert measured["gradient_bias"] < 1e-12
-    assert measured["gradient_std"] == 0
+    assert measured["gradient_bias_over_exact"] < 1e-12
+    assert measured["gradient_spread"] == 0
+    assert measured["gradient_spread_over_exact"] == 0
     np.testing.assert_allclose(measured["gradient_cosine"], 1, rtol=1e-12)
 
 
@@ -199,7 +229,7 @@ def floors(images, estimator) -> float:
     """The measured bias in units of what an unbiased estimator shows."""
     (members,) = trained(images, config("bernoulli", estimator)).snapshots()
     measured = gradient_error(members, draws=400)
-    return (measured["gradient_bias"] / (measured["gradient_std"] / math.sqrt(400))).item()
+    return (measured["gradient_bias_over_exact"] / (measured["gradient_spread_over_exact"] / math.sqrt(400))).item()
 
 
 @pytest.mark.parametrize("name", ["reinforce", "rloo"])
@@ -246,6 +276,15 @@ def test_every_diagnostic_can_be_asked_for():
     assert set(DiagnosticsConfig.model_fields) - {"draws"} == set(DIAGNOSTICS)
 
 
+def test_every_metric_is_shown_under_a_name_of_its_own():
+    metrics = [metric for one in DIAGNOSTICS.values() for metric in one.metrics]
+    assert set(metrics) <= METRICS.keys()
+    assert len({METRICS[metric].title for metric in metrics}) == len(metrics)
+    relative = {metric for metric in metrics if "exact gradient|" in METRICS[metric].title}
+    assert relative == {"gradient_bias_over_exact", "gradient_spread_over_exact"}
+    assert not RENAMED.keys() & METRICS.keys()
+
+
 DUE = {"gradient_variance": [1, 3], "iw_bound": [2]}
 due = partial(config, "bernoulli", "reinforce", epochs=4, diagnostics=DUE)
 
@@ -271,6 +310,26 @@ def test_a_restored_training_keeps_its_measurements(tmp_path):
     assert list(resumed) == [2, 3, 4]
     for name in DUE:
         np.testing.assert_array_equal(resumed.history()[name], whole.history()[name])
+
+
+def test_a_checkpoint_of_an_older_program_goes_on_under_the_present_names(tmp_path):
+    """Its history has former names, and lacks metrics that have come since."""
+    configs = [config("bernoulli", "reinforce", epochs=3, diagnostics={"gradient_error": [1, 3], "draws": 4})]
+    older = CohortTraining(configs, device="cpu", data_dir=tmp_path)
+    next(iter(older))
+    before = dict(older._metrics)
+    for new in ("gradient_spread", "exact_gradient_norm"):
+        del older._metrics[new]
+    for former, present in RENAMED.items():
+        older._metrics[former] = older._metrics.pop(present)
+    resumed = CohortTraining(configs, device="cpu", data_dir=tmp_path)
+    resumed.restore(older.checkpoint())
+    assert list(resumed) == [2, 3]
+    history = resumed.history()
+    assert history.keys() == before.keys()
+    assert {values.shape for values in history.values()} == {(3, 1)}
+    np.testing.assert_array_equal(history["gradient_spread_over_exact"][0], before["gradient_spread_over_exact"][0])
+    assert np.flatnonzero(~np.isnan(history["gradient_spread"])).tolist() == [2]
 
 
 def test_saved_members_measure_as_they_did_in_training(tmp_path):
@@ -339,7 +398,8 @@ TOO_MANY = {"family": "categorical", "size": 5, "categories": 8}
         ("gaussian", "silent", {"diagnostics": {"gradient_error": [1]}}, "gradient_error needs the exact gradient"),
         ("categorical", "reinforce", {"latent": TOO_MANY, "diagnostics": {"gradient_error": [1]}}, r"8\*\*5"),
         ("gaussian", "silent", {"diagnostics": {"gradient_gap": [1]}}, "gradient_gap needs discrete latents"),
-        ("bernoulli", "rloo", {"diagnostics": {"gradient_gap": [1]}}, "an estimator that draws one code"),
+        ("bernoulli", "rloo", {"diagnostics": {"gradient_gap": [1]}}, "an estimator that draws one discrete code"),
+        ("bernoulli", "gumbel_softmax", {"diagnostics": {"gradient_gap": [1]}}, "one discrete code.*'gumbel_softmax'"),
         ("bernoulli", "reinforce", {"diagnostics": {"iw_bound": [1, 3]}}, "due after epoch 3, but there are 2"),
         ("bernoulli", "reinforce", {"diagnostics": {"iw_bound": [0]}}, "greater than or equal to 1"),
         ("bernoulli", "reinforce", {"diagnostics": {"gradient_size": [1]}}, "gradient_size"),

@@ -20,22 +20,32 @@ from trainables.packing.snapshot import Snapshot
 
 DRAWS = 1024
 _PIXELS_AT_ONCE = 2**24
-"""How many pixels of all states of a member are decoded at once: 64 MiB in float32."""
+"""Pixels of a member's states decoded at once: 64 MiB in float32."""
 
 
-@diagnostic("gradient_bias", "gradient_std", "gradient_cosine")
+@diagnostic(
+    "exact_gradient_norm",
+    "gradient_spread",
+    "gradient_bias_over_exact",
+    "gradient_spread_over_exact",
+    "gradient_cosine",
+)
 def gradient_error(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
-    """How `draws` estimates g of the gradient in the encoder's output compare with the exact gradient e, each [m].
+    """Compares `draws` estimates g of the gradient in the encoder's output with the exact gradient e; each metric [m].
 
-    e is that of the loss's expectation under the distribution sampled from, by enumeration. Over a fixed batch, with
-    Euclidean norms:
+    e is the gradient of the expected loss under the distribution sampled from, by enumeration. Euclidean norms over a
+    fixed batch and the F numbers of each image, in nats per unit of the encoder's output:
 
-        gradient_bias    |mean g - e| / |e|
-        gradient_std     |standard deviation of g| / |e|
-        gradient_cosine  <mean g, e> / (|mean g| |e|)
+        exact_gradient_norm         |e|
+        gradient_spread             |standard deviation of g|
+        gradient_bias_over_exact    |mean g - e| / |e|
+        gradient_spread_over_exact  |standard deviation of g| / |e|
+        gradient_cosine             <mean g, e> / (|mean g| |e|)
 
-    An unbiased estimator has gradient_bias of about gradient_std / sqrt(draws), not 0. DST leaves open what divides the
-    standard deviation; here it is |e|, so that this floor can be read off.
+    DST appendix C divides the bias by the exact gradient and the standard deviation by nothing: Figure 6 shows
+    gradient_bias_over_exact and gradient_spread. |e| falls as the forward temperature rises, so the ratio of the spread
+    says less about the estimator than the spread itself. What the ratio is good for: an unbiased estimator has a
+    gradient_bias_over_exact of about gradient_spread_over_exact / sqrt(draws), not 0.
 
     Raises:
         ValueError: there are more than 2**14 states.
@@ -52,10 +62,12 @@ def gradient_error(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
         squares += error.square()
     bias = total / draws
     variance = (squares - draws * bias.square()).clamp(min=0) / (draws - 1)
-    norm = _norm(exact)
+    norm, spread = _norm(exact), variance.sum((-2, -1)).sqrt()
     return {
-        "gradient_bias": _norm(bias) / norm,
-        "gradient_std": variance.sum((-2, -1)).sqrt() / norm,
+        "exact_gradient_norm": norm,
+        "gradient_spread": spread,
+        "gradient_bias_over_exact": _norm(bias) / norm,
+        "gradient_spread_over_exact": spread / norm,
         "gradient_cosine": ((exact + bias) * exact).sum((-2, -1)) / (_norm(exact + bias) * norm),
     }
 
@@ -67,7 +79,7 @@ def _norm(gradient: Tensor) -> Tensor:
 def _expected_loss(
     config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, features: Tensor, knobs: Tensors
 ) -> Tensor:
-    """The loss's expectation under the distribution sampled from [B], whose decoder is not differentiated."""
+    """The expected loss [B] under the distribution sampled from; the decoder is not differentiated."""
     q = config.estimator.sampled(config.latent.posterior(features), sub_knobs(knobs, "estimator"))
     assert not isinstance(q, Gaussian)  # by `TrainingConfig.check_diagnostic`
     loss = reconstruction(config, model, tensors, x, knobs)

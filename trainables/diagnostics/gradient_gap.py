@@ -12,7 +12,6 @@ from trainables.diagnostics.base import (
     fixed_batch,
     output_gradient,
 )
-from trainables.estimators.base import relaxed
 from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
 from trainables.packing.snapshot import Snapshot
 
@@ -23,9 +22,9 @@ DRAWS = 100
 def gradient_gap(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
     """The distance between the gradients through the relaxed code and through the discrete one, [m], in nats.
 
-    For each image and draw, the Euclidean norm of d loss / d logits through the relaxation of the distribution sampled
-    from (the forward temperature) minus the estimator's own, with the same noise; averaged over images and `draws`. DST
-    says the squared norm and prints the norm: this is the norm. Its figure 5 shows the logarithm.
+    For each image and draw: d loss / d logits through the relaxation that the hard code is the argmax of
+    (`Estimator.relax`), minus the estimator's own gradient with the same noise. The Euclidean norm, averaged over
+    images and `draws`. Figure 5 of DST shows its logarithm; DST says the squared norm and prints the norm.
     """
     x = fixed_batch(members)
     features = members.lift(encode)(members.tensors, x)
@@ -41,5 +40,5 @@ def gradient_gap(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
 def _through_relaxed(
     config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, features: Tensor, noise: Tensor, knobs: Tensors
 ) -> Tensor:
-    sampled = config.estimator.sampled(config.latent.posterior(features), sub_knobs(knobs, "estimator"))
-    return reconstruction(config, model, tensors, x, knobs)(relaxed(sampled, noise))
+    z = config.estimator.relax(config.latent.posterior(features), noise, sub_knobs(knobs, "estimator"))
+    return reconstruction(config, model, tensors, x, knobs)(z)

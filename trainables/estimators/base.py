@@ -55,6 +55,8 @@ class Estimator(Component):
     analytic: ClassVar[bool] = False
     """Whether it needs `loss.expected`, that is, a linear decoder."""
     uses_running_loss: ClassVar[bool] = False
+    relaxes: ClassVar[bool] = False
+    """Whether its forward pass has relaxed codes in place of discrete ones."""
     transforms_loss: ClassVar[bool] = False
     """Whether it applies a `torch.func` transform to `loss`, which must then change nothing in place."""
 
@@ -75,6 +77,13 @@ class Estimator(Component):
     def sampled(self, q: Q, knobs: Knobs) -> Q:
         """The distribution that its forward pass draws codes from: reported KL and ELBO are of this one."""
         return q
+
+    def relax(self, q: Latent, noise: Tensor, knobs: Knobs) -> Tensor:
+        """The relaxed code, shaped as the noise: its argmax is the code that the forward pass draws (discrete latents).
+
+        `relaxed` at the distribution sampled from, unless an estimator has a relaxation of its own.
+        """
+        return relaxed(self.sampled(q, knobs), noise)
 
     def scheduled(self, knobs: Knobs, progress: float) -> dict[str, Tensor]:
         """What its knobs become at this share of the training, 0 in the first epoch and 1 in the last."""

@@ -30,7 +30,6 @@ class Relaxation(Estimator):
         return q if self.scaling == "logits_and_noise" else tempered(q, self.knob("temperature", knobs))
 
     def relax(self, q: Latent, noise: Tensor, knobs: Knobs) -> Tensor:
-        """The relaxed code of this noise, shaped as the noise."""
         temperature = self.knob("temperature", knobs)
         return relaxed(tempered(q, temperature), noise / temperature if self.scaling == "logits_and_noise" else noise)
 
@@ -40,6 +39,7 @@ class GumbelSoftmax(Relaxation):
     """Relaxed codes, forward and backward: the exact gradient of another objective, that of a relaxed model."""
 
     name: Annotated[Literal["gumbel_softmax"], SHAPE] = "gumbel_softmax"
+    relaxes: ClassVar[bool] = True
     source: ClassVar[str] = "Jang et al. 2017; Maddison et al. 2017; DST eq. 6"
 
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
