@@ -40,8 +40,8 @@ from measuring import parser, write
 from packing import OPTIMIZER_BYTES
 
 from sweeps.errors import UserError
+from sweeps.planning.known_rates import Rates
 from sweeps.planning.plan import Cohort, Overrides, Plan
-from sweeps.planning.rates import Rates
 from sweeps.planning.saved import find_sweep
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage

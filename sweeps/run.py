@@ -199,12 +199,12 @@ def _pack(text: str) -> int | None:
 def _print_plan(
     console: Console, plan: "Plan", storage: "Storage", device: str, pack: int | None, data_dir: Path
 ) -> None:
-    from sweeps.planning import rates
+    from sweeps.planning import known_rates
     from sweeps.planning.estimate import estimate, slots_of
     from trainables.training import resolve_device
 
     kind = resolve_device(device).type
-    known = rates.known(kind, storage.local_path.parent if storage.local else None)
+    known = known_rates.known(kind, storage.local_path.parent if storage.local else None)
     slots = slots_of(kind)
     found = estimate(plan, storage, rates=known, slots=slots, pack=pack, data_dir=data_dir)
     table = Table(box=None, padding=(0, 2, 0, 0))

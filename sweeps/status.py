@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ from sweeps.analysis import cells as tables
 from sweeps.analysis.labels import describe
 from sweeps.cli import run_app, single
 from sweeps.planning import sessions
-from sweeps.planning.plan import Member, Plan
+from sweeps.planning.unfold import Unfolding, unfold
 from sweeps.records.ledger import Ledger, Row
 from sweeps.records.lock import Holder, running
 from sweeps.records.storage import Storage
@@ -109,7 +109,7 @@ def status_of(storage: Storage) -> Status:
     rows = ledger.read()
     driver = running(storage)
     begun = set(chain(*ledger.begun_cohorts(lambda key: key not in rows))) - rows.keys() if driver else set()
-    studies = [_study(plan, study, saved.known_members(plan, ledger, [study]), rows, begun) for study in plan.studies]
+    studies = [_study(unfolding, rows, begun) for unfolding in unfold(plan, ledger).values()]
     left = sum(study.running + study.missing for study in studies)
     failed = any(study.failed for study in studies)
     command = sessions.last_command(storage, plan)
@@ -133,9 +133,8 @@ def _left_s(driver: Holder, rows: Mapping[str, Row], left: int) -> float | None:
     return left * (time.time() - driver.since_s) / ended if ended else None
 
 
-def _study(
-    plan: Plan, study: Study, members: Sequence[Member], rows: Mapping[str, Row], begun: Set[str]
-) -> StudyStatus:
+def _study(unfolding: Unfolding, rows: Mapping[str, Row], begun: Set[str]) -> StudyStatus:
+    study, members = unfolding.study, unfolding.members()
     ended = [rows[member.key] for member in members if member.key in rows]
     in_training = sum(member.key in begun for member in members)
     failed = Counter(row.reason or "unknown" for row in ended if row.status == "failed")
@@ -143,12 +142,12 @@ def _study(
     best = next((cell for cell in ranked if math.isfinite(cell.mean[study.metric])), None)
     return StudyStatus(
         study=study.name,
-        members=plan.size(study),
+        members=unfolding.size,
         done=len(ended) - failed.total(),
         failed=dict(sorted(failed.items())),
         running=in_training,
-        missing=plan.size(study) - len(ended) - in_training,
-        unknown=plan.size(study) - len(members),
+        missing=unfolding.size - len(ended) - in_training,
+        unknown=unfolding.size - len(members),
         best=_best(study, best) if best else None,
     )
 

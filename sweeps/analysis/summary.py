@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeps.analysis import cells as tables
 from sweeps.analysis.labels import describe
-from sweeps.planning.plan import Member, Plan
+from sweeps.planning.plan import Counted, Member
 from sweeps.records.ledger import Row
 
 _STUDIES = 12
@@ -44,11 +44,11 @@ class Summary:
         return found
 
 
-def summary(plan: Plan, members: Sequence[Member], rows: Mapping[str, Row], trained: int) -> Summary:
+def summary(plan: Counted, members: Sequence[Member], rows: Mapping[str, Row], trained: int) -> Summary:
     """Sums up a run.
 
     Args:
-        plan: what was to be trained.
+        plan: what was to be trained, with the number of members that is known by now.
         members: those that are known.
         rows: of the plan's members.
         trained: how many ended in this run.

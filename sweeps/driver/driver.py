@@ -40,7 +40,7 @@ class Driver:
         self.plan = plan
         self._ledger = ledger
         self.rows: dict[str, Row] = ledger.read()
-        self._unfoldings = unfold(plan, ledger)
+        self.unfoldings = unfold(plan, ledger)
         self._by_key: dict[str, list[Member]] = defaultdict(list)
         # Not only those that are known already: others may become known in this run.
         self._retry = {key for key, row in self.rows.items() if retry_failed and row.status == "failed"}
@@ -72,7 +72,7 @@ class Driver:
     @property
     def todo(self) -> bool:
         """Whether anything is left to train."""
-        return self._unsettled or any(u.unmade() for u in self._unfoldings.values())
+        return self._unsettled or any(u.unmade() for u in self.unfoldings.values())
 
     @property
     def _unsettled(self) -> bool:
@@ -81,7 +81,7 @@ class Driver:
     @property
     def blocked(self) -> list[str]:
         """Why members cannot be made: what they would take from others has failed."""
-        return list(dict.fromkeys(reason for u in self._unfoldings.values() for reason in u.blocked))
+        return list(dict.fromkeys(reason for u in self.unfoldings.values() for reason in u.blocked))
 
     def begin(self, *, slots: int, pack: int | None) -> None:
         """Forms the cohorts. slots: how many can be trained at the same time; pack: the largest, or None."""
@@ -111,7 +111,7 @@ class Driver:
 
     def members(self) -> list[Member]:
         """All members known so far, in the order of the plan."""
-        return [member for unfolding in self._unfoldings.values() for member in unfolding.members()]
+        return self.unfoldings.members()
 
     def current(self) -> dict[str, Row]:
         """The rows of the plan's members."""
@@ -125,7 +125,7 @@ class Driver:
         """What this run is to train; for members that are not known yet stand others of their study."""
         known = {member.key: member for member in self.members() if self._needs(member.key)}
         unmade: list[Member] = []
-        for unfolding in self._unfoldings.values():
+        for unfolding in self.unfoldings.values():
             if count := unfolding.unmade():
                 unmade += self.plan.expected(unfolding.study)[:count]
         return [*known.values(), *unmade]
@@ -196,7 +196,7 @@ class Driver:
 
     def _group(self) -> None:
         """Forms cohorts of all that waits."""
-        unmade = (self.plan.expected(u.study)[: u.unmade()] for u in self._unfoldings.values())
+        unmade = (self.plan.expected(u.study)[: u.unmade()] for u in self.unfoldings.values())
         self._queue = deque(
             group(
                 self._waiting.values(),
@@ -219,7 +219,7 @@ class Driver:
         changed = True
         while changed:  # a new member may have been trained already, and be what others wait for
             changed = False
-            for unfolding in self._unfoldings.values():
+            for unfolding in self.unfoldings.values():
                 if unfolding.unmade():
                     new = unfolding.more(self.rows, self._settled)
                     self._add(new)

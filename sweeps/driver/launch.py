@@ -16,8 +16,7 @@ from sweeps.driver.driver import Driver
 from sweeps.driver.json_log import JsonLog
 from sweeps.driver.progress import Progress
 from sweeps.errors import INTERRUPTED, OK, SOME_FAILED, UserError
-from sweeps.planning import disk_space as space
-from sweeps.planning import saved, sessions
+from sweeps.planning import disk_space, saved, sessions
 from sweeps.planning.command import Command
 from sweeps.planning.plan import Plan
 from sweeps.records.ledger import Ledger
@@ -69,23 +68,23 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     )
     if driver.todo:
         _check_data(plan, options)
-        space.check(storage, driver.left(), options.data_dir)
-    tracker = Tracker(options.tracking_uri, plan, storage, options.data_dir)
+        disk_space.check(storage, driver.left(), options.data_dir)
+    tracker = Tracker(options.tracking_uri, plan, storage, options.data_dir, driver.unfoldings)
     with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
         if resources is not None and options.address is not None:
             _check_nodes(plan, resources, storage, options)
         # Only now is it certain that the run can be done as asked.
         saved.save_plan(storage, plan.overrides)
         sessions.record(storage, plan.overrides, options.command)
-        finished = _run(driver, tracker, Progress(console, plan), resources, storage, options)
+        finished = _run(driver, tracker, Progress(console, driver.unfoldings), resources, storage, options)
     if not finished:
         console.print("Interrupted; what is done is recorded.", highlight=False)
-    report = write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids, options.data_dir)
+    report = write_outputs(storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir)
     tracker.publish_report()
     _summarize(driver, tracker, storage, report, console)
     code = _conclude(driver, storage, options.command, console, interrupted=not finished)
     if options.log_json:
-        found = summary.summary(driver.plan, driver.members(), driver.current(), driver.trained)
+        found = summary.summary(driver.unfoldings, driver.members(), driver.current(), driver.trained)
         JsonLog(sys.stdout).write("summary", report=report, exit_code=code, **dataclasses.asdict(found))
     return code
 
@@ -156,7 +155,7 @@ def _check_nodes(plan: Plan, resources: "Resources", storage: Storage, options: 
 
 
 def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, console: Console) -> None:
-    lines = summary.summary(driver.plan, driver.members(), driver.current(), driver.trained).lines()
+    lines = summary.summary(driver.unfoldings, driver.members(), driver.current(), driver.trained).lines()
     if tracker.problem:
         lines.append(f"MLflow is behind ({tracker.problem}); the next run of this command completes it.")
     lines.append(f"Report: {report}")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from search_spaces.space import Study
 from sweeps.analysis.labels import describe
-from sweeps.planning.plan import Member, Plan
+from sweeps.planning.plan import Counted, Member
 from sweeps.records.ledger import Row
 
 LINE_EVERY_S = 10.0
@@ -38,7 +38,7 @@ def sparkline(values: Sequence[float], width: int = _SPARKS) -> str:
 class Progress:
     """Counts members and shows them."""
 
-    def __init__(self, console: Console, plan: Plan):
+    def __init__(self, console: Console, plan: Counted):
         self._console = console
         self._studies = {study.name: study for study in plan.studies}
         self._totals = {study.name: plan.size(study) for study in plan.studies}

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from search_spaces.space import Study
-from sweeps.planning import disk_space as space
+from sweeps.planning import disk_space
+from sweeps.planning.known_rates import Rates
 from sweeps.planning.plan import Member, Plan
-from sweeps.planning.rates import Rates
 from sweeps.planning.schedule import Workload, group
 from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger
@@ -48,9 +48,10 @@ def estimate(
     left: dict[str, Member] = {}
     unknown: list[Member] = []
     studies: list[tuple[Study, list[Member]]] = []
-    for unfolding in unfold(plan, ledger).values():
+    unfoldings = unfold(plan, ledger)
+    for unfolding in unfoldings.values():
         known = unfolding.members()
-        expected = plan.expected(unfolding.study)[: plan.size(unfolding.study) - len(known)]
+        expected = plan.expected(unfolding.study)[: unfolding.size - len(known)]
         own = [member for member in known if member.key not in rows or not member.settled_by(rows[member.key].status)]
         left |= {member.key: member for member in own}
         if unfolding.study.search:
@@ -78,8 +79,8 @@ def estimate(
             cohorts=len(group(left, slots=slots, pack=pack, workload=workload)),
             epochs=sum(member.config.epochs for member in left),
             hours=sum(took) / 3600 / slots if len(took) == len(left) else None,
-            bytes=space.needed_bytes(left, data_dir) if left else 0,
+            bytes=disk_space.needed_bytes(left, data_dir) if left else 0,
         )
 
-    found = [of(study.name, study, plan.size(study), own) for study, own in studies]
-    return [*found, of("in all", None, plan.total(), everything)]
+    found = [of(study.name, study, unfoldings.size(study), own) for study, own in studies]
+    return [*found, of("in all", None, unfoldings.total(), everything)]

@@ -6,10 +6,11 @@ import difflib
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field, ValidationError
 
@@ -139,39 +140,66 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return path.strip(), value.strip()
 
 
-class Plan:
-    """The studies of a sweep as the command line asks for them, and the members of those that are known from the start.
+class Counted(Protocol):
+    """Studies, and how many members each has: a `Plan` says how many are planned, its unfolding how many by now."""
 
-    Those of searched studies and of studies that take fields from a winner come in time (`sweeps.planning.unfold`).
+    @property
+    def studies(self) -> tuple[Study, ...]:
+        """In the order of the sweep."""
+        ...
+
+    def size(self, study: Study) -> int:
+        """How many members a study has, including those that are not known yet."""
+        ...
+
+    def total(self) -> int:
+        """How many members all studies have; a member that several studies share counts once."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The studies of a sweep as the command line asks for them, with the members that are known from the start.
+
+    A plan never changes. Members of searched studies, and of studies that take fields from a winner, become known while
+    the sweep runs; `sweeps.planning.unfold` has them.
+
+    Attributes:
+        original: the sweep as it is described.
+        sweep: the same at the scale, and with the search, that the command line asks for.
+        studies: those that match `--only`, and those that they take from.
 
     Raises:
         UserError: no study matches, a setting names an unknown field, or a configuration is not valid.
     """
 
-    def __init__(self, sweep: Sweep, overrides: Overrides = Overrides()):  # frozen
-        self._asked, self.overrides = sweep, overrides
-        self.sweep = overrides.derived(sweep)
-        self.studies = self._chosen()
-        self._cells = {
-            study.name: tuple(Cell(study, index, *cell) for index, cell in enumerate(study.cells()))
-            for study in self.studies
-        }
-        self._resolved: dict[str, tuple[Member, ...]] = {}
-        self._untouched: dict[tuple[str, int], tuple[Member, ...]] = {}
-        self._stand_ins = dict(overrides.stand_ins)
-        self._known: set[str] = set()
-        if overrides.values:
-            self._known = set().union(*(_fields(cell.config) for study in self.studies for cell in self.cells(study)))
-            self._check_settings()
-        self._example = {study.name: self._examples(study) for study in self.studies}
+    original: Sweep
+    overrides: Overrides = Overrides()
+
+    def __post_init__(self) -> None:
+        self._check_settings()
+        assert self._by_cell is not None  # so that every configuration is validated now
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        return self.overrides.derived(self.original)
+
+    @property
+    def asked(self) -> str:
+        """The name of the sweep before it was derived, as one types it."""
+        return self.original.name
 
     def standing_in(self, stand_ins: Mapping[str, str]) -> "Plan":
         """The same plan with other images in the place of some data sets."""
         changed = dict(self.overrides.stand_ins) | dict(stand_ins)
-        return Plan(self._asked, dataclasses.replace(self.overrides, stand_ins=tuple(changed.items())))
+        return Plan(self.original, dataclasses.replace(self.overrides, stand_ins=tuple(changed.items())))
 
-    def _chosen(self) -> list[Study]:
-        """The studies that match `--only`, and those that they take from."""
+    @property
+    def studies(self) -> tuple[Study, ...]:
+        return self._studies
+
+    @cached_property
+    def _studies(self) -> tuple[Study, ...]:
         pattern = self.overrides.only or "*"
         chosen = {study.name for study in self.sweep.studies if fnmatch.fnmatchcase(study.name, pattern)}
         if not chosen:
@@ -180,27 +208,43 @@ class Plan:
         for study in reversed(self.sweep.studies):  # what a study takes from stands before it
             if study.name in chosen:
                 chosen |= {winner.study for winner in study.takes}
-        return [study for study in self.sweep.studies if study.name in chosen]
+        return tuple(study for study in self.sweep.studies if study.name in chosen)
 
-    @property
-    def asked(self) -> str:
-        """The name of the sweep before it was derived, as one types it."""
-        return self._asked.name
-
-    def _examples(self, study: Study) -> tuple[Member, ...]:
-        """A study's members; before any suggestion, and with what its cells have for the fields that it will take."""
-        members = (member for cell in self.cells(study) for member in self.members_of(cell))
-        # Settings can make cells equal; a member is trained once.
-        return tuple({member.key: member for member in members}.values())
+    @cached_property
+    def _cells(self) -> Mapping[str, tuple[Cell, ...]]:
+        return MappingProxyType(
+            {
+                study.name: tuple(Cell(study, index, *cell) for index, cell in enumerate(study.cells()))
+                for study in self.studies
+            }
+        )
 
     def cells(self, study: Study) -> tuple[Cell, ...]:
         """The cells of a study's grid; one where it has none."""
         return self._cells[study.name]
 
-    @property
-    def members(self) -> dict[str, tuple[Member, ...]]:
+    @cached_property
+    def _by_cell(self) -> Mapping[tuple[str, int], tuple[Member, ...]]:
+        """The members of every cell without a suggestion, and with its own values of the fields that it will take."""
+        cells = [cell for study in self.studies for cell in self.cells(study)]
+        return MappingProxyType({(cell.study.name, cell.index): self._members_of(cell, {}, {}) for cell in cells})
+
+    @cached_property
+    def _examples(self) -> Mapping[str, tuple[Member, ...]]:
+        """The same by study."""
+        found: dict[str, tuple[Member, ...]] = {}
+        for study in self.studies:
+            members = (member for cell in self.cells(study) for member in self.members_of(cell))
+            # Settings can make cells equal; a member is trained once.
+            found[study.name] = tuple({member.key: member for member in members}.values())
+        return MappingProxyType(found)
+
+    @cached_property
+    def members(self) -> Mapping[str, tuple[Member, ...]]:
         """The members that are known from the start, by study."""
-        return {study.name: self._example[study.name] if _known_from_start(study) else () for study in self.studies}
+        return MappingProxyType(
+            {study.name: self._examples[study.name] if _known_from_start(study) else () for study in self.studies}
+        )
 
     def seeds(self, study: Study) -> tuple[int, ...]:
         """The seeds of a study: its own, or 0 … n-1 by `--seeds n`."""
@@ -216,9 +260,7 @@ class Plan:
             taken: fields by dotted path from winners of other studies, as those were trained.
         """
         if not suggested and not taken:
-            if (known := self._untouched.get((cell.study.name, cell.index))) is None:
-                known = self._untouched[cell.study.name, cell.index] = self._members_of(cell, {}, {})
-            return known
+            return self._by_cell[cell.study.name, cell.index]
         return self._members_of(cell, suggested, taken)
 
     def _members_of(self, cell: Cell, suggested: Mapping[str, Any], taken: Mapping[str, Any]) -> tuple[Member, ...]:
@@ -227,9 +269,9 @@ class Plan:
         config = study.reduced(config)
         for path, value in taken.items():
             config = merge(config, nested(path, value))
-        data = config.get("data")
-        if data and data.get("name") in self._stand_ins:
-            config = config | {"data": data | {"name": self._stand_ins[data["name"]]}}
+        stand_ins, data = dict(self.overrides.stand_ins), config.get("data")
+        if data and data.get("name") in stand_ins:
+            config = config | {"data": data | {"name": stand_ins[data["name"]]}}
         factor = study.search.halving if study.search else 1
         halving = None if factor == 1 else Halving(study.metric, study.mode, factor)
         first, *others = self.seeds(study)
@@ -252,10 +294,14 @@ class Plan:
         return config
 
     def _check_settings(self) -> None:
+        if not self.overrides.values:
+            return
+        cells = [cell for study in self.studies for cell in self.cells(study)]
+        known = set[str]().union(*(_fields(cell.config) for cell in cells))
         for path, _ in self.overrides.values:
-            if path not in self._known:
-                close = difflib.get_close_matches(path, self._known, n=1, cutoff=0.3)
-                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(self._known))}"
+            if path not in known:
+                close = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
+                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
                 raise UserError(f"--set: no member has a field {path!r}; {hint}")
 
     def _validated(self, study: Study, config: Config) -> TrainingConfig:
@@ -268,41 +314,30 @@ class Plan:
             raise UserError(f"study {study.name!r}: data.name: {error}") from None
         return resolved
 
-    def resolve(self, study: Study, members: Sequence[Member]) -> None:
-        """Takes note that these are all members of a study that were not known from the start.
-
-        They may be fewer than there are cells: two winners can make one configuration.
-        """
-        self._resolved[study.name] = tuple(members)
-
     def size(self, study: Study) -> int:
-        """How many members a study has, those not yet known included."""
-        if study.name in self._resolved:
-            return len(self._resolved[study.name])
+        """How many members a study has as planned; two that turn out to be equal count twice."""
         if study.search:
             return len(self.cells(study)) * study.search.members * len(self.seeds(study))
-        return len(self._example[study.name])
+        return len(self._examples[study.name])
 
     def expected(self, study: Study) -> tuple[Member, ...]:
         """As many members as the study has; for those not yet known stand others of the same cost."""
-        return self._example[study.name] * (study.search.members if study.search else 1)
+        return self._examples[study.name] * (study.search.members if study.search else 1)
 
     def total(self) -> int:
         """How many members the plan has; one that several studies share counts once."""
-        searched = [study for study in self.studies if study.search and study.name not in self._resolved]
-        known = [
-            self._resolved.get(study.name, self._example[study.name]) for study in self.studies if study not in searched
-        ]
-        return len({member.key for members in known for member in members}) + sum(map(self.size, searched))
+        grids = [self._examples[study.name] for study in self.studies if not study.search]
+        searched = [self.size(study) for study in self.studies if study.search]
+        return len({member.key for members in grids for member in members}) + sum(searched)
 
     def example(self, study: Study) -> Member:
         """A study's first member; of a search, what it starts from."""
-        return self._example[study.name][0]
+        return self._examples[study.name][0]
 
     @property
     def data_sets(self) -> set[str]:
         """The names of the data sets that its members need."""
-        return {member.config.data.name for members in self._example.values() for member in members}
+        return {member.config.data.name for members in self._examples.values() for member in members}
 
 
 def _known_from_start(study: Study) -> bool:

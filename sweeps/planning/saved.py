@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
 from search_spaces import Sweep, UnknownSweep, get_sweep
-from search_spaces.space import Study
 from sweeps.errors import UserError
 from sweeps.planning.plan import Member, Overrides, Plan
 from sweeps.planning.unfold import unfold
@@ -56,7 +54,6 @@ def last_plan(storage: Storage) -> Plan:
     return Plan(find_sweep(storage.name), overrides)
 
 
-def known_members(plan: Plan, ledger: Ledger, studies: Sequence[Study] | None = None) -> list[Member]:
+def known_members(plan: Plan, ledger: Ledger) -> list[Member]:
     """The members of a plan that are known so far, in its order."""
-    unfoldings = unfold(plan, ledger)
-    return [member for study in studies or plan.studies for member in unfoldings[study.name].members()]
+    return unfold(plan, ledger).members()

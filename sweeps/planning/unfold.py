@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,9 +34,11 @@ class Unfolding:
         self._cells = [_Cell(cell) for cell in plan.cells(study)]
         self._open = self._cells
         """Those that have members still to come."""
+        self.size = plan.size(study)
+        """How many members it has: as planned, until all are known."""
         for cell in self._cells:
             self._recall(cell)
-        self._resolve()
+        self._close()
 
     def members(self) -> tuple[Member, ...]:
         """Those that are known, each once."""
@@ -68,13 +70,19 @@ class Unfolding:
                 new += cell.members() if cell.ready else ()
             if cell.ready and cell.search and not cell.waits(cell.search.members(), settled):
                 new += cell.search.next_batch(rows)
-        self._resolve()
+        self._close()
         return tuple(new)
 
-    def _resolve(self) -> None:
+    @property
+    def complete(self) -> bool:
+        """Whether all members are known."""
+        return not self._open
+
+    def _close(self) -> None:
+        """Forgets cells that have no members to come. Known members may be fewer than planned: two can be equal."""
         self._open = [cell for cell in self._open if cell.unmade(self.study)]
-        if not self._open:
-            self._plan.resolve(self.study, self.members())
+        if self.complete:
+            self.size = len(self.members())
 
     def group(self, match: Mapping[str, Any]) -> tuple[Member, ...] | None:
         """The members of the cells that have these labels; None as long as some are not known."""
@@ -157,12 +165,54 @@ class _Cell:
         return 0 if self.ready else study.search.members if study.search else 1
 
 
-def unfold(plan: Plan, ledger: Ledger) -> dict[str, Unfolding]:
+class Unfoldings(Mapping[str, Unfolding]):
     """The unfoldings of all studies of a plan, by name, in the plan's order."""
-    found: dict[str, Unfolding] = {}
-    for study in plan.studies:
-        found[study.name] = Unfolding(plan, study, ledger, found)
-    return found
+
+    def __init__(self, plan: Plan, ledger: Ledger):
+        self.plan = plan
+        self._by_study: dict[str, Unfolding] = {}
+        for study in plan.studies:
+            self._by_study[study.name] = Unfolding(plan, study, ledger, self._by_study)
+
+    def __getitem__(self, name: str) -> Unfolding:
+        return self._by_study[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_study)
+
+    def __len__(self) -> int:
+        return len(self._by_study)
+
+    @property
+    def studies(self) -> tuple[Study, ...]:
+        """The plan's."""
+        return self.plan.studies
+
+    def members(self) -> list[Member]:
+        """The members of all studies that are known, in the plan's order."""
+        return [member for unfolding in self.values() for member in unfolding.members()]
+
+    def size(self, study: Study) -> int:
+        """How many members a study has, including those that are not known yet."""
+        return self[study.name].size
+
+    def total(self) -> int:
+        """How many members all studies have; one that several share counts once, as far as that is known."""
+        counted: set[str] = set()
+        unknown = 0
+        for unfolding in self.values():
+            if unfolding.complete:
+                counted |= {member.key for member in unfolding.members()}
+            elif unfolding.study.search:
+                unknown += unfolding.size
+            else:
+                counted |= {member.key for member in self.plan.expected(unfolding.study)}
+        return len(counted) + unknown
+
+
+def unfold(plan: Plan, ledger: Ledger) -> Unfoldings:
+    """The members of a plan, as far as the ledger says what they are."""
+    return Unfoldings(plan, ledger)
 
 
 def choose(

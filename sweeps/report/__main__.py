@@ -16,6 +16,7 @@ def report(
     """Writes results.parquet, history.parquet and the report of a sweep from its ledger."""
     from sweeps.analysis.frames import known_run_ids
     from sweeps.planning import saved
+    from sweeps.planning.unfold import unfold
     from sweeps.records.ledger import Ledger
     from sweeps.records.storage import Storage
     from sweeps.report.write import write_outputs
@@ -24,9 +25,8 @@ def report(
     place = Storage(storage, name)
     plan = saved.last_plan(place)
     ledger = Ledger(place)
-    members = saved.known_members(plan, ledger)
     run_ids = known_run_ids(place)
-    print(write_outputs(place, plan, members, ledger.read(), run_ids, data_dir))
+    print(write_outputs(place, unfold(plan, ledger), ledger.read(), run_ids, data_dir))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from sweeps.analysis.claims import Tested, Verdict
 from sweeps.analysis.labels import describe, readable
 from sweeps.analysis.metrics import metric, number, signed
 from sweeps.analysis.statistics import ENOUGH
-from sweeps.planning.plan import Member, Plan
+from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
 from sweeps.report import exports, layout
 from sweeps.report.drawing import Drawing, style
@@ -57,6 +57,7 @@ def report(
     rows: Mapping[str, Row],
     drawn: bool = True,
     sources: Sources | None = None,
+    counted: Counted | None = None,
 ) -> dict[str, bytes]:
     """The files of a report by their path in its folder, the page among them.
 
@@ -66,10 +67,11 @@ def report(
         rows: the ledger's.
         drawn: False leaves all figures out.
         sources: of the figures made of images; None leaves those out.
+        counted: says how many members studies have by now; None for as many as were planned.
     """
     with style():
         sections = [
-            _section(plan, study, [m for m in members if m.study == study.name], rows, drawn, sources)
+            _section(plan, study, [m for m in members if m.study == study.name], rows, drawn, sources, counted or plan)
             for study in plan.studies
         ]
     files = {PAGE: _page(plan, sections)}
@@ -106,6 +108,7 @@ def _section(
     rows: Mapping[str, Row],
     drawn: bool,
     sources: Sources | None,
+    counted: Counted,
 ) -> Section:
     found = tables.cells(study, members, rows)
     mark = short(marks(plan, study))
@@ -118,7 +121,7 @@ def _section(
     return Section(
         study=study,
         anchor=layout.stem(study),
-        counts=_counts(plan, study, members, rows),
+        counts=_counts(counted.size(study), members, rows),
         answer=_answer(study, found),
         mark=mark,
         tables=[
@@ -134,11 +137,11 @@ def _section(
     )
 
 
-def _counts(plan: Plan, study: Study, members: Sequence[Member], rows: Mapping[str, Row]) -> str:
+def _counts(total: int, members: Sequence[Member], rows: Mapping[str, Row]) -> str:
     counts = Counter(rows[member.key].status for member in members if member.key in rows)
-    counts["missing"] = plan.size(study) - counts.total()
+    counts["missing"] = total - counts.total()
     rest = layout.unfinished(counts)
-    return f"{counts['finished']} of {plan.size(study)} trainings finished" + (f"; {rest}" if rest else "")
+    return f"{counts['finished']} of {total} trainings finished" + (f"; {rest}" if rest else "")
 
 
 def _failures(members: Sequence[Member], rows: Mapping[str, Row]) -> list[str]:

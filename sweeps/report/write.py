@@ -1,10 +1,10 @@
 """Writes the files that are derived from the ledger: the tables and the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from sweeps.analysis import frames
-from sweeps.planning.plan import Member, Plan
+from sweeps.planning.unfold import Unfoldings
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage, joined
 
@@ -14,8 +14,7 @@ REPORT = f"{REPORT_FOLDER}/index.html"
 
 def write_outputs(
     storage: Storage,
-    plan: Plan,
-    members: Sequence[Member],
+    unfoldings: Unfoldings,
     rows: Mapping[str, Row],
     run_ids: Mapping[tuple[str, str], str],
     data_dir: Path = Path("data"),
@@ -24,19 +23,19 @@ def write_outputs(
 
     data_dir: where the images lie of which the report shows some.
     """
+    members = unfoldings.members()
     frames.write(storage, frames.RESULTS, frames.results_table(members, rows, run_ids))
     frames.write(storage, frames.HISTORY, frames.history_table(members, rows))
-    return write_report(storage, plan, members, rows, data_dir)
+    return write_report(storage, unfoldings, rows, data_dir)
 
 
-def write_report(
-    storage: Storage, plan: Plan, members: Sequence[Member], rows: Mapping[str, Row], data_dir: Path
-) -> str:
+def write_report(storage: Storage, unfoldings: Unfoldings, rows: Mapping[str, Row], data_dir: Path) -> str:
     """Writes the report with its files, deletes those of an earlier one, and returns the report's place."""
     from sweeps.report.html import report  # what draws takes a second to import
     from sweeps.report.reconstructions import Sources
 
-    found = report(plan, members, rows, sources=Sources(storage, data_dir))
+    sources = Sources(storage, data_dir)
+    found = report(unfoldings.plan, unfoldings.members(), rows, sources=sources, counted=unfoldings)
     files = {f"{REPORT_FOLDER}/{path}": content for path, content in found.items()}
     for path, content in files.items():
         storage.write(path, content)

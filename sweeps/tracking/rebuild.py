@@ -7,6 +7,7 @@ from pathlib import Path
 from sweeps.errors import UserError
 from sweeps.planning import saved, sessions
 from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger
 from sweeps.records.lock import Lock
 from sweeps.records.storage import Storage
@@ -32,17 +33,18 @@ def rebuild(storage: Storage, tracking_uri: str, data_dir: Path) -> int:
         run_ids: dict[tuple[str, str], str] = {}
         # In their order, so that the best of the last plan is what the aliases are left with.
         for plan in [*_earlier(storage, last.overrides), last]:
-            members = saved.known_members(plan, ledger)
+            unfoldings = unfold(plan, ledger)
+            members = unfoldings.members()
             ended = [member for member in members if member.key in rows and member.settled_by(rows[member.key].status)]
-            tracker = Tracker(tracking_uri, plan, storage, data_dir)
+            tracker = Tracker(tracking_uri, plan, storage, data_dir, unfoldings)
             tracker.start(ended, rows)
-            complete = len(ended) == sum(map(plan.size, plan.studies))
+            complete = len(ended) == sum(map(unfoldings.size, plan.studies))
             tracker.close("FINISHED" if complete else "KILLED", TIMEOUT_S)
             if tracker.problem:
                 raise UserError(f"MLflow cannot be rebuilt: {tracker.problem}; the same command goes on")
             run_ids |= tracker.run_ids
             if plan is last:
-                write_outputs(storage, plan, members, rows, tracker.run_ids)
+                write_outputs(storage, unfoldings, rows, tracker.run_ids)
                 tracker.publish_report()
         return len(run_ids)
 

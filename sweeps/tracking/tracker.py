@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweeps.errors import first_line
-from sweeps.planning.plan import Member, Plan
+from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage
 
@@ -57,9 +57,11 @@ class Tracker:
         plan: whose studies have runs, and are complete when all of their members have ended.
         storage: of the sweep.
         data_dir: where data sets lie.
+        counted: says how many members studies have by now; None for as many as were planned.
     """
 
-    def __init__(self, uri: str, plan: Plan, storage: Storage, data_dir: Path):
+    def __init__(self, uri: str, plan: Plan, storage: Storage, data_dir: Path, counted: Counted | None = None):
+        self._counted = counted or plan
         self._uri, self._plan, self._storage, self._data_dir = uri, plan, storage, data_dir
         self._studies = {study.name: study for study in plan.studies}
         self._jobs: queue.Queue[Callable[[Runs], None] | None] = queue.Queue()
@@ -184,7 +186,7 @@ class Tracker:
         count = len(ended)
 
         def register(runs: "Runs") -> None:
-            if count == self._plan.size(study):
+            if count == self._counted.size(study):
                 runs.register_best(study, list(ended.values()))
 
         return register

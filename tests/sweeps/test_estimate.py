@@ -7,8 +7,8 @@ from scripted import BASE, GRID, SMALL, row
 from search_spaces.space import Study, Sweep
 from sweeps.errors import UserError
 from sweeps.planning.estimate import estimate
+from sweeps.planning.known_rates import Rates, file_of, known
 from sweeps.planning.plan import Overrides, Plan
-from sweeps.planning.rates import Rates, file_of, known
 from sweeps.rates import rates
 from sweeps.run import run
 from trainables.config import TrainingConfig

@@ -6,7 +6,7 @@ from scripted import SMALL
 from search_spaces import get_sweep, list_sweeps
 from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
-from sweeps.planning import disk_space as space
+from sweeps.planning import disk_space
 from sweeps.planning.plan import Plan
 from trainables.cost.size import checkpoint_bytes, parameters
 from trainables.data import load
@@ -51,18 +51,18 @@ def test_what_is_left_counts_suggestions_to_be_made(ledger, drain):
 
 def test_a_plan_that_does_not_fit_is_refused_in_one_line_with_both_numbers(storage, tmp_path, monkeypatch):
     members = Plan(SMALL).members["grid"]
-    need = space.needed_bytes(members, tmp_path)
+    need = disk_space.needed_bytes(members, tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
-    space.check(storage, members, tmp_path)
+    disk_space.check(storage, members, tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need - 10**6))
     with pytest.raises(UserError, match=r"has \d+ MB free, and 8 trainings need about \d+ MB") as caught:
-        space.check(storage, members, tmp_path)
+        disk_space.check(storage, members, tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_every_member_and_epoch_needs_space(tmp_path):
     few, many = (Plan(SMALL).members["grid"][:n] for n in (1, 8))
-    assert space.needed_bytes(few, tmp_path) < space.needed_bytes(many, tmp_path)
+    assert disk_space.needed_bytes(few, tmp_path) < disk_space.needed_bytes(many, tmp_path)
     longer = [m.__class__(m.study, m.labels, m.config.model_copy(update={"epochs": 100})) for m in few]
-    assert space.needed_bytes(few, tmp_path) < space.needed_bytes(longer, tmp_path)
+    assert disk_space.needed_bytes(few, tmp_path) < disk_space.needed_bytes(longer, tmp_path)

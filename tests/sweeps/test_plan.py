@@ -63,3 +63,22 @@ def test_an_invalid_study_is_refused_with_its_name():
     broken = dataclasses.replace(GRID, base=BASE | {"estimator": {"name": "silnet"}})
     with pytest.raises(UserError, match=r"study 'grid'.*silent"):
         Plan(Sweep("broken", "x", (broken,)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: setattr(plan, "overrides", Overrides(seeds=9)),
+        lambda plan: setattr(plan, "studies", ()),
+        lambda plan: setattr(plan, "note", "anything"),
+        lambda plan: plan.members.update(grid=()),
+        lambda plan: plan.members.pop("grid"),
+        lambda plan: plan.studies.append(GRID),
+    ],
+)
+def test_a_plan_does_not_change(change):
+    whole = plan()
+    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
+        change(whole)
+    assert whole.total() == 15
+    assert [study.name for study in whole.studies] == ["grid", "searched"]

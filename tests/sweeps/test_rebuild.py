@@ -55,7 +55,7 @@ def run(storage, uri, sweep, overrides, drain, tmp_path):
     drain(driver, outcome)
     tracker.close("FINISHED")
     assert tracker.problem is None
-    write_outputs(storage, plan, driver.members(), driver.current(), tracker.run_ids)
+    write_outputs(storage, driver.unfoldings, driver.current(), tracker.run_ids)
 
 
 def content(uri, name="small"):

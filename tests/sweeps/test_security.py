@@ -18,6 +18,7 @@ from search_spaces.space import Study, Sweep
 from sweeps.on_ray.authentication import FILE, own_token
 from sweeps.planning import saved
 from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger
 from sweeps.redact import redact
 from sweeps.report.write import write_outputs
@@ -153,7 +154,7 @@ def test_nothing_that_is_written_holds_a_secret_of_the_environment(storage, monk
     tracker.close("FINISHED")
     Ledger(storage).append(list(rows.values()))
     saved.save_plan(storage, plan.overrides)
-    write_outputs(storage, plan, members, rows, tracker.run_ids)
+    write_outputs(storage, unfold(plan, Ledger(storage)), rows, tracker.run_ids)
     assert holds(tmp_path, *SECRETS.values()) == []
     assert str(tmp_path / "mlflow.db") in holds(tmp_path, members[0].key)
     experiment = MlflowClient(uri).get_experiment_by_name("small")

@@ -74,11 +74,12 @@ def test_winners_that_coincide_are_one_member(ledger, drain):
         merged, grid=(Variants("method", {"silent": {"optim": {"lr": 0.5}}, "sampled": {"optim": {"lr": 0.6}}}),)
     )
     d = driver(ledger, Sweep("staged", "", (RATES, both)))
-    assert d.plan.size(both) == 2
-    assert d.plan.total() == 14
+    assert d.unfoldings.size(both) == d.plan.size(both) == 2
+    assert d.unfoldings.total() == d.plan.total() == 14
     drain(d, outcome({"silent": 1e-3, "sampled": 1e-3}))
-    assert d.plan.size(both) == 1
-    assert d.plan.total() == 12, "which is one of the rates' own"
+    assert d.unfoldings.size(both) == 1
+    assert d.unfoldings.total() == 12, "which is one of the rates' own"
+    assert (d.plan.size(both), d.plan.total()) == (2, 14), "a plan stays as it was"
 
 
 def test_the_choice_and_its_evidence_are_recorded(ledger, storage, drain):
