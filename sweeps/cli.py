@@ -2,14 +2,20 @@
 
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import typer
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
 
 from sweeps.errors import INTERRUPTED, OK, UNUSABLE, UserError
 from sweeps.redact import redact
 
 DEVICES = ("auto", "cpu", "cuda")
+_UNLIMITED = 10_000
+"""Columns of what is not a terminal."""
 
 
 def run_app(app: typer.Typer, prog_name: str) -> None:
@@ -67,6 +73,50 @@ def given(context: typer.Context, leave_out: Collection[str] = ()) -> tuple[str,
             for each in value if isinstance(value, list | tuple) else [value]:
                 words += [*option, str(each)]
     return tuple(words)
+
+
+def fitting(
+    console: Console,
+    headings: Mapping[str, JustifyMethod],
+    rows: Sequence[Sequence[RenderableType]],
+    *,
+    total: bool = False,
+) -> RenderableType:
+    """A table, or, on a console that is too narrow for it, a paragraph for each row: so nothing is ever cut.
+
+    Args:
+        headings: of the columns, with how each is justified.
+        rows: their cells; what is no text, as a bar, is left out of paragraphs.
+        total: whether the last row sums up the others.
+    """
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading, justify in headings.items():
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for index, row in enumerate(rows):
+        table.add_row(
+            *(Text(cell) if isinstance(cell, str) else cell for cell in row),
+            end_section=total and index == len(rows) - 2,
+        )
+    if not console.is_terminal or natural_width(console, table) <= console.width:
+        return table
+    return Group(*(Text(_paragraph(list(headings), row)) for row in rows))
+
+
+def natural_width(console: Console, renderable: RenderableType) -> int:
+    """The columns that something takes if no line of it is broken."""
+    return Measurement.get(console, console.options.update(max_width=_UNLIMITED), renderable).maximum
+
+
+def show(console: Console, renderable: RenderableType) -> None:
+    """Prints something; unless to a terminal, which has a width of its own, without breaking lines."""
+    wide = console if console.is_terminal else Console(file=console.file, width=_UNLIMITED)
+    wide.print(renderable)
+
+
+def _paragraph(headings: Sequence[str], row: Sequence[RenderableType]) -> str:
+    name, *cells = zip(headings, row, strict=True)
+    parts = [f"{heading} {cell}" for heading, cell in cells if isinstance(cell, str) and cell]
+    return f"{name[1]}: {', '.join(parts)}"
 
 
 def check_device(device: str) -> None:

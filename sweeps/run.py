@@ -5,22 +5,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, JustifyMethod
 
 from search_spaces import get_sweep, list_sweeps
 from search_spaces.scale import SCALES
 from search_spaces.space import Sampler
-from sweeps.cli import check_device, given, run_app, single
+from sweeps.cli import check_device, fitting, given, run_app, show, single
 from sweeps.errors import OK, UserError
 
 if TYPE_CHECKING:
     from sweeps.planning.plan import Plan, SearchOptions
     from sweeps.records.storage import Storage
 
-_WIDE = 160
-"""Columns of a table that is not for a terminal, which would have its own."""
-LOG_FORMATS = ("text", "json")
+LOG_FORMATS = ("text", "json", "json-metrics")
+_COLUMNS: dict[str, JustifyMethod] = {
+    **dict.fromkeys(("study", "source", "data"), "left"),
+    **dict.fromkeys(("members", "done", "cohorts", "epochs left", "hours", "MB"), "right"),
+}
 NOT_REPEATED = ("list_", "plan", "fresh", "storage")
 """Options that the command to go on lacks: what holds for one call, and the storage, which it names as it is now."""
 
@@ -74,7 +75,11 @@ def run(
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most cohorts trained at the same time.")] = None,
     address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="A Ray cluster to join.")] = None,
     log_format: Annotated[
-        str, typer.Option(metavar="text|json", help="json: an object a line, for programs.")
+        str,
+        typer.Option(
+            metavar="text|json|json-metrics",
+            help="json: an object a line, for programs; json-metrics: with the metrics of every member.",
+        ),
     ] = "text",
 ) -> int:
     """Trains whatever of a sweep has not been trained, and writes results, MLflow runs and the report.
@@ -118,9 +123,9 @@ def run(
     if not download:
         planned = _with_stand_ins(planned, data_dir.absolute())
     place = Storage(storage, planned.sweep.name)
-    console = Console(stderr=log_format == "json")
+    console = Console(stderr=log_format != "text")
     if plan:
-        _print_plan(console, planned, place, device, largest, data_dir.absolute())
+        print_plan(console, planned, place, device, largest, data_dir.absolute())
         return OK
     if fresh and place.exists():
         raise UserError(
@@ -145,7 +150,8 @@ def run(
         per_gpu=per_gpu,
         max_concurrent=max_concurrent,
         address=address,
-        log_json=log_format == "json",
+        log_json=log_format != "text",
+        log_metrics=log_format == "json-metrics",
     )
     with Lock(place):
         return launch.launch(planned, place, options, console)
@@ -196,9 +202,10 @@ def _pack(text: str) -> int | None:
     return int(text)
 
 
-def _print_plan(
+def print_plan(
     console: Console, plan: "Plan", storage: "Storage", device: str, pack: int | None, data_dir: Path
 ) -> None:
+    """Prints what a plan still takes, study by study."""
     from sweeps.planning import known_rates
     from sweeps.planning.estimate import estimate, slots_of
     from trainables.training import resolve_device
@@ -207,18 +214,12 @@ def _print_plan(
     known = known_rates.known(kind, storage.local_path.parent if storage.local else None)
     slots = slots_of(kind)
     found = estimate(plan, storage, rates=known, slots=slots, pack=pack, data_dir=data_dir)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("study", "source", "data"):
-        table.add_column(heading)
-    for heading in ("members", "done", "cohorts", "epochs left", "hours", "MB"):
-        table.add_column(heading, justify="right")
+    rows = []
     for one in found:
         numbers = (one.members, one.done, one.cohorts, one.epochs)
         hours = "?" if one.hours is None else f"{one.hours:,.2f}" if one.hours < 10 else f"{one.hours:,.0f}"
-        row = (one.name, one.source, one.data, *(f"{n:,}" for n in numbers), hours, f"{one.bytes / 1e6:,.0f}")
-        table.add_row(*row, end_section=one is found[-2])
-    wide = console if console.is_terminal else Console(width=_WIDE)
-    wide.print(table)
+        rows.append((one.name, one.source, one.data, *(f"{n:,}" for n in numbers), hours, f"{one.bytes / 1e6:,.0f}"))
+    show(console, fitting(console, _COLUMNS, rows, total=True))
     measured = (
         f"at rates measured on {known.machine}" if known else "unknown: no rates for this device are measured yet"
     )

@@ -20,3 +20,11 @@ def label(value: object) -> str:
 def readable(path: str) -> str:
     """A dotted path, or a variant's name, as a heading."""
     return path.rpartition(".")[2].replace("_", " ")
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest unit, rounded: "40 min"."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

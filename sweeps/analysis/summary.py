@@ -2,26 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sweeps.analysis import cells as tables
-from sweeps.analysis.labels import describe
+from sweeps.analysis.best import Best, best
 from sweeps.planning.plan import Counted, Member
 from sweeps.records.ledger import Row
 
 _STUDIES = 12
 """Named one by one; the rest is in the report."""
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best configuration of a study, by the mean over seeds."""
-
-    study: str
-    metric: str
-    mean: float
-    n: int
-    labels: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,8 +24,7 @@ class Summary:
     def lines(self) -> list[str]:
         """As people read it."""
         found = [f"{self.done} of {self.members} members done, {self.failed} failed, {self.trained_now} trained now."]
-        for best in self.best[:_STUDIES]:
-            found.append(f"{best.study}: best {best.metric} {best.mean:.4g} ({describe(best.labels)}; n = {best.n})")
+        found += [f"{each.study}: best {each}" for each in self.best[:_STUDIES]]
         if len(self.best) > _STUDIES:
             found.append(f"… and {len(self.best) - _STUDIES} more studies, in the report")
         return found
@@ -53,9 +39,6 @@ def summary(plan: Counted, members: Sequence[Member], rows: Mapping[str, Row], t
         rows: of the plan's members.
         trained: how many ended in this run.
     """
-    best = []
-    for study in plan.studies:
-        for cell in tables.ranked(study, tables.cells(study, members, rows))[:1]:
-            best.append(Best(study.name, study.metric, cell.mean[study.metric], cell.n, cell.labels))
+    found = [chosen for study in plan.studies if (chosen := best(study, members, rows))]
     failed = sum(row.status == "failed" for row in rows.values())
-    return Summary(plan.total(), len(rows) - failed, failed, trained, best)
+    return Summary(plan.total(), len(rows) - failed, failed, trained, found)

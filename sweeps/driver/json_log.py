@@ -1,11 +1,13 @@
-"""What happens in a run as JSON, an object a line, for programs that watch it.
+"""The events of a run as JSON, an object a line, for programs that watch it.
 
-    {"event": "started", "time": "…", "members": [{"study": …, "key": …, "seed": …, "labels": {…}}, …]}
-    {"event": "progressed", "time": "…", "epoch": 3, "keys": […], "metrics": {"elbo": [a number a key], …}}
+    {"event": "started", "time": "…", "cohort": …, "members": [{"study": …, "key": …, "seed": …, "labels": {…}}, …]}
+    {"event": "progressed", "time": "…", "cohort": …, "epoch": 3, "members": 64}
     {"event": "ended", "time": "…", "study": …, "key": …, "status": "finished", "metrics": {…}, …}
     {"event": "summary", "time": "…", "done": …, "failed": …, "best": [{"study": …, …}], "report": …, "exit_code": 0}
 
-Metrics are of the last epoch; null stands for what is not a finite number.
+A cohort goes by the key of its first member. With metrics, `progressed` has more: "keys": [a key a member] and
+"metrics": {"elbo": [a number a member], …} of the last epoch; that is kilobytes a second for large cohorts.
+null stands for a number that is not finite.
 """
 
 import json
@@ -20,10 +22,15 @@ from sweeps.records.ledger import Row, now
 
 
 class JsonLog:
-    """Writes a line to a stream for everything it hears."""
+    """Writes a line for each event.
 
-    def __init__(self, stream: TextIO):
-        self._stream = stream
+    Args:
+        stream: to write to.
+        metrics: whether the metrics of every member are written after every report.
+    """
+
+    def __init__(self, stream: TextIO, *, metrics: bool = False):
+        self._stream, self._metrics = stream, metrics
 
     def write(self, event: str, **content: Any) -> None:
         """Writes one event."""
@@ -31,19 +38,23 @@ class JsonLog:
         print(json.dumps(line, allow_nan=False, default=str), file=self._stream, flush=True)
 
     def started(self, members: Sequence[Member]) -> None:
-        self.write("started", members=[_member(member) for member in members])
+        self.write("started", cohort=members[0].key, members=[_member(member) for member in members])
 
     def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
         epochs = len(next(iter(history.values()), ()))
-        if epochs:
-            last = {name: values[-1].tolist() for name, values in history.items()}
-            self.write("progressed", epoch=since + epochs, keys=[member.key for member in members], metrics=last)
+        if not epochs:
+            return
+        content: dict[str, Any] = {"cohort": members[0].key, "epoch": since + epochs, "members": len(members)}
+        if self._metrics:
+            content["keys"] = [member.key for member in members]
+            content["metrics"] = {name: values[-1].tolist() for name, values in history.items()}
+        self.write("progressed", **content)
 
     def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
         for member in members:
             row = rows[member.key]
-            came_of_it = {name: getattr(row, name) for name in ("status", "reason", "epochs", "wall_s", "metrics")}
-            self.write("ended", **_member(member), **came_of_it)
+            outcome = {name: getattr(row, name) for name in ("status", "reason", "epochs", "wall_s", "metrics")}
+            self.write("ended", **_member(member), **outcome)
 
 
 def _member(member: Member) -> dict[str, Any]:

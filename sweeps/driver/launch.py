@@ -18,7 +18,10 @@ from sweeps.driver.progress import Progress
 from sweeps.errors import INTERRUPTED, OK, SOME_FAILED, UserError
 from sweeps.planning import disk_space, saved, sessions
 from sweeps.planning.command import Command
+from sweeps.planning.pace import Pace
 from sweeps.planning.plan import Plan
+from sweeps.planning.schedule import Workload
+from sweeps.records import snapshot
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage, joined
 from sweeps.redact import redact
@@ -49,6 +52,8 @@ class Options:
     address: str | None
     log_json: bool = False
     """Whether standard output has a JSON object a line, for programs; what people read goes to standard error then."""
+    log_metrics: bool = False
+    """Whether these objects have the metrics of every member after every report."""
 
 
 def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> int:
@@ -76,7 +81,7 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
         # Only now is it certain that the run can be done as asked.
         saved.save_plan(storage, plan.overrides)
         sessions.record(storage, plan.overrides, options.command)
-        finished = _run(driver, tracker, Progress(console, driver.unfoldings), resources, storage, options)
+        finished = _run(driver, tracker, _progress(driver, storage, options, console), resources, storage, options)
     if not finished:
         console.print("Interrupted; what is done is recorded.", highlight=False)
     report = write_outputs(storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir)
@@ -103,6 +108,14 @@ def _ray(storage: Storage, options: Options, console: Console) -> contextlib.Abs
     )
 
 
+def _progress(driver: Driver, storage: Storage, options: Options, console: Console) -> Progress:
+    plan, pace = driver.plan, None
+    if driver.todo:
+        expected = {study.name: plan.expected(study) for study in plan.studies}
+        pace = Pace(expected, Workload(plan, options.data_dir).of)
+    return Progress(console, driver.unfoldings, pace, keep=lambda now: now.write(storage))
+
+
 def _run(
     driver: Driver,
     tracker: Tracker,
@@ -113,7 +126,7 @@ def _run(
 ) -> bool:
     """Trains what is left, if there are resources to do it with; returns False where that was interrupted."""
     progress.found(driver.members(), driver.settled())
-    driver.listen(progress, tracker, *([JsonLog(sys.stdout)] if options.log_json else []))
+    driver.listen(progress, tracker, *([JsonLog(sys.stdout, metrics=options.log_metrics)] if options.log_json else []))
     tracker.start(driver.members(), driver.settled())
     status = "FAILED"
     try:
@@ -123,6 +136,7 @@ def _run(
     except KeyboardInterrupt:
         status = "KILLED"
     finally:
+        snapshot.delete(storage)
         tracker.close(status)
     return status == "FINISHED"
 

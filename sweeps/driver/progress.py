@@ -1,27 +1,43 @@
 """What a person sees while a sweep runs: a live table on a terminal, a line now and then elsewhere."""
 
+import contextlib
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from search_spaces.space import Study
-from sweeps.analysis.labels import describe
+from sweeps.analysis.best import best
+from sweeps.analysis.labels import describe, duration
+from sweeps.cli import fitting
+from sweeps.errors import UserError
+from sweeps.planning.pace import Pace
 from sweeps.planning.plan import Counted, Member
 from sweeps.records.ledger import Row
+from sweeps.records.snapshot import InTraining, Snapshot
 
 LINE_EVERY_S = 10.0
 FAILURES_TOLD = 20
-"""Of which a run says a line each; more would push everything else from the screen."""
+"""A run prints a line for so many failures; more would push everything else from the screen."""
 _BARS, _SPARKS = "▁▂▃▄▅▆▇█", 16
-_ENDED = ("finished", "failed", "stopped")
+_COLUMNS: dict[str, JustifyMethod] = {
+    "study": "left",
+    "": "left",
+    "done": "right",
+    "running": "right",
+    "failed": "right",
+    "epoch": "right",
+    "by epoch": "left",
+    "best so far": "left",
+}
+_NARROW = 100
+"""Columns of a terminal below which a study may take several lines."""
 
 
 def sparkline(values: Sequence[float], width: int = _SPARKS) -> str:
@@ -35,24 +51,108 @@ def sparkline(values: Sequence[float], width: int = _SPARKS) -> str:
     return "".join(_BARS[round((len(_BARS) - 1) * (value - low) / span)] for value in shown)
 
 
-class Progress:
-    """Counts members and shows them."""
+class _Course:
+    """How a study comes on: its members by status, their rows, and the best value of its metric by epoch."""
 
-    def __init__(self, console: Console, plan: Counted):
-        self._console = console
-        self._studies = {study.name: study for study in plan.studies}
-        self._totals = {study.name: plan.size(study) for study in plan.studies}
-        self._status: dict[tuple[str, str], str] = {}
-        self._counts: dict[str, Counter[str]] = {study.name: Counter() for study in plan.studies}
-        self._best: dict[str, tuple[float, Member]] = {}
-        self._curves: dict[str, dict[int, float]] = defaultdict(dict)
-        """Of each study the best value of its metric after each epoch, among members trained now."""
-        self._failures = 0
+    def __init__(self, study: Study):
+        self.study = study
+        self.counts: Counter[str] = Counter()
+        self._members: dict[str, tuple[Member, str]] = {}
+        """Members that have begun or ended, with their status, by key."""
+        self._rows: dict[str, Row] = {}
+        self._curve: dict[int, float] = {}
+        """The best value of the metric after each epoch, among members trained in this run."""
         self._epochs: dict[str, int] = {}
-        """Of each member that has trained in this run; `_trained_epochs` is their sum."""
+        """The last epoch of each member in training."""
+        self._best: str | None = None
+        """Kept until another member ends: choosing takes all rows."""
+
+    def set(self, member: Member, status: str, row: Row | None = None) -> None:
+        if member.key in self._members:
+            self.counts[self._members[member.key][1]] -= 1
+        self._members[member.key] = member, status
+        self.counts[status] += 1
+        if row is not None:
+            self._rows[member.key], self._best = row, None
+            self._epochs.pop(member.key, None)
+        else:
+            self._epochs[member.key] = 0
+
+    def follow(self, members: Sequence[Member], since: int, values: np.ndarray | None, epochs: int) -> None:
+        """Takes in the metric [epochs, members] of the epochs after `since`."""
+        for member in members:
+            self._epochs[member.key] = since + epochs
+        sign = 1 if self.study.mode == "min" else -1
+        for epoch, of_epoch in enumerate(() if values is None else values, start=since + 1):
+            finite = of_epoch[np.isfinite(of_epoch)].tolist()
+            if finite:
+                known = self._curve.get(epoch, sign * math.inf)
+                self._curve[epoch] = sign * min(sign * value for value in (*finite, known))
+
+    @property
+    def done(self) -> int:
+        return self.counts["finished"] + self.counts["stopped"]
+
+    def in_training(self) -> InTraining | None:
+        """The members in training; None if there are none."""
+        if not self._epochs:
+            return None
+        key, epoch = max(self._epochs.items(), key=lambda each: each[1])
+        sign = 1 if self.study.mode == "min" else -1
+        value = sign * min(sign * value for value in self._curve.values()) if self._curve else None
+        return InTraining(epoch, self._members[key][0].config.epochs, value)
+
+    def best(self) -> str:
+        """The best configuration that has ended; until there is one, the best value of a member in training."""
+        if self._best is None:
+            members = [member for member, _ in self._members.values()]
+            self._best = str(best(self.study, members, self._rows) or "")
+        now = self.in_training()
+        if self._best or now is None or now.value is None:
+            return self._best
+        return f"{self.study.metric} {now.value:.4g} in training"
+
+    def cells(self, total: int) -> list[RenderableType]:
+        """Its row of the table. total: how many members it has."""
+        ended, now = self.done + self.counts["failed"], self.in_training()
+        return [
+            self.study.name,
+            ProgressBar(total=total, completed=ended, width=20),
+            f"{self.done}/{total}",
+            str(self.counts["running"] or ""),
+            str(self.counts["failed"] or ""),
+            f"{now.epoch}/{now.epochs}" if now else "",
+            sparkline([value for _, value in sorted(self._curve.items())]),
+            self.best(),
+        ]
+
+
+class Progress:
+    """Counts members and shows them.
+
+    Args:
+        console: to print to.
+        plan: the studies, and how many members they have.
+        pace: says how long the run still takes; None to say nothing of it.
+        keep: takes how far the run has come, every ten seconds, for `sweeps.status`.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        plan: Counted,
+        pace: Pace | None = None,
+        keep: Callable[[Snapshot], None] = lambda snapshot: None,
+    ):
+        self._console, self._pace, self._keep = console, pace, keep
+        self._plan = plan
+        self._courses = {study.name: _Course(study) for study in plan.studies}
+        self._failures = 0
+        self._epochs: dict[str, int] = defaultdict(int)
+        """The last epoch of each member that has trained in this run."""
         self._trained_epochs = 0
         self._started = time.monotonic()
-        self._last_line = -math.inf
+        self._last_line = self._last_kept = -math.inf
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Progress":
@@ -69,134 +169,105 @@ class Progress:
 
     def found(self, members: Iterable[Member], rows: Mapping[str, Row]) -> None:
         """Takes in members that an earlier run has done."""
-        for member in members:
-            if member.key in rows:
-                self._take(member, rows[member.key])
+        ended = [member for member in members if member.key in rows]
+        for member in ended:
+            self._courses[member.study].set(member, rows[member.key].status, rows[member.key])
+        if self._pace is not None:
+            self._pace.ended(ended, rows)
 
     def started(self, members: Sequence[Member]) -> None:
         """A cohort begins."""
         for member in members:
-            self._set_status(member, "running")
+            self._courses[member.study].set(member, "running")
+        if self._pace is not None:
+            self._pace.began(members)
 
     def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
         epochs = len(next(iter(history.values()), ()))
         for member in members:
             self._trained(member, since + epochs)
-        self._follow(members, since, history)
-        self._line()
+        for name in dict.fromkeys(member.study for member in members):
+            course = self._courses[name]
+            lanes = [lane for lane, member in enumerate(members) if member.study == name]
+            values = history.get(course.study.metric)
+            own = None if values is None else values[:, lanes]
+            course.follow([members[lane] for lane in lanes], since, own, epochs)
+        if self._pace is not None:
+            self._pace.reached(members, since, epochs)
+        self._told()
 
     def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
         for member in members:
-            self._take(member, rows[member.key])
-            self._trained(member, rows[member.key].epochs)
-            if rows[member.key].status == "failed":
-                self._tell_failure(member, rows[member.key])
-        self._line()
+            row = rows[member.key]
+            self._courses[member.study].set(member, row.status, row)
+            self._trained(member, row.epochs)
+            if row.status == "failed":
+                self._tell_failure(member, row)
+        if self._pace is not None:
+            self._pace.ended(members, rows)
+        self._told()
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Members by study and status."""
+        return {name: course.counts for name, course in self._courses.items()}
+
+    def left_s(self) -> float | None:
+        """About how many seconds the run still takes; None if that cannot be said yet."""
+        if self._pace is None:
+            return None
+        return self._pace.left_s(self._sizes())
+
+    def _sizes(self) -> dict[str, int]:
+        """Members by study: fewer can become known than were planned, so this is asked anew each time."""
+        return {study.name: self._plan.size(study) for study in self._plan.studies}
+
+    def _trained(self, member: Member, epoch: int) -> None:
+        self._trained_epochs += max(0, epoch - self._epochs[member.key])
+        self._epochs[member.key] = max(self._epochs[member.key], epoch)
 
     def _tell_failure(self, member: Member, row: Row) -> None:
         self._failures += 1
         if self._failures <= FAILURES_TOLD:
             what = f"{member.study}: {describe(member.labels)}, seed {member.config.seed}"
             text = f"Failed: {what}: {row.reason} in epoch {row.epochs}"
-            self._console.print(text, style="red", highlight=False, soft_wrap=True)
+            self._console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
         elif self._failures == FAILURES_TOLD + 1:
             self._console.print("More failures; the report lists them.", style="red", highlight=False)
 
-    def _follow(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
-        for name in dict.fromkeys(member.study for member in members):
-            study = self._studies[name]
-            if study.metric not in history:
-                continue
-            lanes = [lane for lane, member in enumerate(members) if member.study == name]
-            sign = 1 if study.mode == "min" else -1
-            for epoch, values in enumerate(history[study.metric][:, lanes], start=since + 1):
-                finite = values[np.isfinite(values)].tolist()
-                if finite:
-                    known = self._curves[name].get(epoch, sign * math.inf)
-                    self._curves[name][epoch] = sign * min(sign * value for value in (*finite, known))
-
-    def _trained(self, member: Member, epoch: int) -> None:
-        before = self._epochs.get(member.key, 0)
-        self._trained_epochs += max(0, epoch - before)
-        self._epochs[member.key] = max(before, epoch)
-
-    def _set_status(self, member: Member, status: str) -> None:
-        counts, name = self._counts[member.study], (member.study, member.key)
-        if name in self._status:
-            counts[self._status[name]] -= 1
-        self._status[name] = status
-        counts[status] += 1
-
-    def _take(self, member: Member, row: Row) -> None:
-        self._set_status(member, row.status)
-        study = self._studies[member.study]
-        value = row.metrics.get(study.metric)
-        if value is None or row.status == "failed":
-            return
-        sign = 1 if study.mode == "min" else -1
-        if study.name not in self._best or sign * value < sign * self._best[study.name][0]:
-            self._best[study.name] = (value, member)
-
-    def counts(self) -> dict[str, Counter[str]]:
-        """Members by study and status."""
-        return self._counts
-
-    def _eta_s(self) -> float | None:
-        """Seconds left: members left times the mean epochs of one that has trained, at the rate so far."""
-        elapsed = time.monotonic() - self._started
-        ended = sum(own[status] for own in self._counts.values() for status in _ENDED)
-        left = sum(self._totals.values()) - ended
-        if not self._trained_epochs or not self._epochs:
-            return None
-        mean = self._trained_epochs / len(self._epochs)
-        return left * mean * elapsed / self._trained_epochs
-
     def _render(self) -> Group:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("study", "", "done", "running", "failed", "by epoch", "best so far"):
-            table.add_column(heading, justify="right" if heading in ("done", "running", "failed") else "left")
-        counts = self.counts()
-        # What is at work comes first, in case not all fits on the screen.
-        names = sorted(self._studies, key=lambda name: not counts[name]["running"])
-        room = max(1, self._console.height - 6)
-        for name in names[:room]:
-            study, own, total = self._studies[name], counts[name], self._totals[name]
-            done = own["finished"] + own["stopped"]
-            table.add_row(
-                name,
-                ProgressBar(total=total, completed=done + own["failed"], width=20),
-                f"{done}/{total}",
-                str(own["running"] or ""),
-                str(own["failed"] or ""),
-                sparkline([value for _, value in sorted(self._curves[name].items())]),
-                self._best_text(study),
-            )
-        more = f"{len(names) - room} more studies. " if len(names) > room else ""
+        # Studies at work come first, in case not all fit on the screen.
+        courses = sorted(self._courses.values(), key=lambda course: not course.counts["running"])
+        room = max(1, (self._console.height - 6) // (4 if self._console.width < _NARROW else 1))
+        table = fitting(
+            self._console, _COLUMNS, [course.cells(self._plan.size(course.study)) for course in courses[:room]]
+        )
+        more = f"{len(courses) - room} more studies. " if len(courses) > room else ""
         return Group(table, Text(more + self._rate_text(), style="dim"))
-
-    def _best_text(self, study: Study) -> str:
-        if study.name not in self._best:
-            return ""
-        value, member = self._best[study.name]
-        return f"{study.metric} {value:.4g} ({describe(member.labels)})"
 
     def _rate_text(self) -> str:
         elapsed = time.monotonic() - self._started
-        eta = self._eta_s()
+        left_s = self.left_s()
         rate = f"{self._trained_epochs / max(elapsed, 1e-9):.0f} epochs/s" if self._trained_epochs else "starting"
-        return f"{elapsed:.0f} s, {rate}" + (f", about {eta:.0f} s left" if eta is not None else "")
+        return f"{duration(elapsed)}, {rate}" + (f", about {duration(left_s)} left" if left_s is not None else "")
+
+    def _told(self) -> None:
+        """Whatever is due after news."""
+        self._line()
+        if time.monotonic() - self._last_kept >= LINE_EVERY_S:
+            self._last_kept = time.monotonic()
+            in_training = {name: course.in_training() for name, course in self._courses.items()}
+            with contextlib.suppress(UserError):  # the ledger tells when the storage cannot be written
+                self._keep(Snapshot(self.left_s(), {name: now for name, now in in_training.items() if now}))
 
     def _line(self, force: bool = False) -> None:
         if self._console.is_terminal or (not force and time.monotonic() - self._last_line < LINE_EVERY_S):
             return
         self._last_line = time.monotonic()
-        counts = self.counts()
-        done, running, failed = (
-            sum(own[status] for own in counts.values() for status in statuses)
-            for statuses in (("finished", "stopped"), ("running",), ("failed",))
-        )
+        courses = self._courses.values()
+        done, total = sum(course.done for course in courses), sum(self._sizes().values())
+        running, failed = (sum(course.counts[status] for course in courses) for status in ("running", "failed"))
         self._console.print(
-            f"{done}/{sum(self._totals.values())} done, {running} running, {failed} failed; {self._rate_text()}",
+            f"{done}/{total} done, {running} running, {failed} failed; {self._rate_text()}",
             highlight=False,
             soft_wrap=True,
         )

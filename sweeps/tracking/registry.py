@@ -43,7 +43,7 @@ _EXAMPLES, _SHOWN = 4, 10
 
 
 @dataclass(frozen=True)
-class Best:
+class BestModel:
     """The configuration of a study with the best mean over seeds, and its best seed."""
 
     sweep: str
@@ -78,7 +78,7 @@ class Best:
         }
 
 
-def best_of(sweep: str, study: Study, ended: Sequence[tuple[Member, Row]]) -> Best | None:
+def best_of(sweep: str, study: Study, ended: Sequence[tuple[Member, Row]]) -> BestModel | None:
     """The best of a study's members: of the configuration with the best mean over seeds, the best seed that was trained
     to its end; None where there is no such one."""
     rows = {member.key: row for member, row in ended}
@@ -93,12 +93,12 @@ def best_of(sweep: str, study: Study, ended: Sequence[tuple[Member, Row]]) -> Be
         ]
         if seeds and math.isfinite(cell.mean[study.metric]):
             _, member = min(seeds, key=lambda seed: seed[0])
-            return Best(sweep, study, cell, member, rows[member.key])
+            return BestModel(sweep, study, cell, member, rows[member.key])
     return None
 
 
 def register(
-    client: MlflowClient, experiment: str, run_id: str, best: Best, storage: Storage, data_dir: Path
+    client: MlflowClient, experiment: str, run_id: str, best: BestModel, storage: Storage, data_dir: Path
 ) -> ModelVersion:
     """Makes the best of a study the registered model's version with alias `best`; a version is made once a member.
 
@@ -142,7 +142,7 @@ def register(
 
 
 def _logged(
-    client: MlflowClient, experiment: str, run_id: str, best: Best, storage: Storage, data_dir: Path
+    client: MlflowClient, experiment: str, run_id: str, best: BestModel, storage: Storage, data_dir: Path
 ) -> LoggedModel:
     """The logged model of a member, made and uploaded where it is not there yet."""
     name = best.study.name.replace("/", "-")

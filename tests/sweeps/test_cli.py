@@ -1,12 +1,18 @@
 """Mistakes of a user: one line, exit code 2, nothing written, Ray not started."""
 
+import io
+import re
 import socket
 import sys
 
 import pytest
+from rich.console import Console
 
+from search_spaces import get_sweep
+from sweeps.planning.plan import Plan
+from sweeps.records.storage import Storage
 from sweeps.report.__main__ import report
-from sweeps.run import run
+from sweeps.run import print_plan, run
 from sweeps.ui import ui
 
 MISTAKES = [
@@ -36,8 +42,6 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: " ".join(value)[:40])
 def test_a_mistake_is_one_line_and_exit_code_2(command, tmp_path, arguments, message):
-    import re
-
     (tmp_path / "FILE").write_text("in the way")
     code, out, err = command(run, *arguments)
     assert code == 2
@@ -57,6 +61,27 @@ def test_list_and_plan_write_nothing(command, tmp_path):
     assert code == 0
     assert "64" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["quickstart", "paper_grid"])
+def test_the_plan_at_60_columns_is_whole(tmp_path, name):
+    def printed(width: int) -> list[str]:
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        plan = Plan(get_sweep(name))
+        print_plan(console, plan, Storage(str(tmp_path), name), "cpu", None, tmp_path)
+        return console.file.getvalue().splitlines()  # pyright: ignore
+
+    wide, narrow = printed(1000), printed(60)
+    assert max(map(len, narrow[:-1])) <= 60
+    text = " ".join(" ".join(narrow).split())
+    assert "…" not in text
+    rows = [re.split(r"\s{2,}", line.strip()) for line in wide[1:-1]]
+    assert len(rows) > 3
+    headings = ("members", "done", "cohorts", "epochs left", "hours", "MB")
+    for study, *_, members, done, cohorts, epochs, hours, megabytes in rows:
+        values = zip(headings, (members, done, cohorts, epochs, hours, megabytes), strict=True)
+        assert f"{study}: " in text
+        assert ", ".join(f"{heading} {value}" for heading, value in values) in text
 
 
 def test_a_report_of_what_was_never_run_says_how_to_run_it(command):

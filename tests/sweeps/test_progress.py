@@ -4,25 +4,29 @@ import dataclasses
 import io
 import json
 import math
+import time
 
 import numpy as np
+import pytest
 from rich.console import Console
-from scripted import GRID, SMALL, row
+from scripted import GRID, SMALL, result, row
 
-from search_spaces.space import Sweep
+from search_spaces.space import Axis, Sweep
 from sweeps.analysis.summary import summary
 from sweeps.driver.json_log import JsonLog
 from sweeps.driver.progress import FAILURES_TOLD, Progress, sparkline
+from sweeps.planning.pace import Pace
 from sweeps.planning.plan import Plan
+from sweeps.records.snapshot import InTraining, Snapshot
 
 PLAN = Plan(SMALL)
 MEMBERS = PLAN.members["grid"]
 HISTORY = {"bits_per_dim": np.array([[9.0] * 8, [8.0] * 7 + [math.nan]])}
 
 
-def shown(plan: Plan, told, height: int = 40) -> str:
+def shown(plan: Plan, told, height: int = 40, width: int = 200) -> str:
     """The live view on a terminal after `told(progress)`."""
-    console = Console(file=io.StringIO(), width=200, height=height, force_terminal=True, color_system=None)
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     progress = Progress(console, plan)
     told(progress)
     with console.capture() as capture:
@@ -48,8 +52,85 @@ def test_the_live_view_has_a_bar_a_study_the_course_of_its_metric_and_the_best_s
     grid = next(line for line in text.splitlines() if line.startswith("grid"))
     assert "2/8" in grid
     assert "█▁" in grid
-    assert "bits_per_dim 1 (lr 0.001, variance 0.01)" in grid
+    mean = (result(MEMBERS[0])["metrics"]["bits_per_dim"] + result(MEMBERS[1])["metrics"]["bits_per_dim"]) / 2
+    assert f"bits_per_dim {mean:.4g} (lr 0.001, variance 0.01; n = 2)" in grid
+    assert "2/2" in grid  # epochs
     assert any(line.startswith("searched") and "0/7" in line for line in text.splitlines())
+
+
+def test_the_best_is_that_of_the_mean_over_seeds_not_of_one_lucky_member():
+    lucky, steady = MEMBERS[:2], MEMBERS[-2:]
+    values = dict(zip([member.key for member in (*lucky, *steady)], [0.0, 9.0, 4.0, 4.0], strict=True))
+    rows = {m.key: row(m, metrics={"bits_per_dim": values[m.key]}) for m in (*lucky, *steady)}
+    text = shown(PLAN, lambda progress: progress.ended([*lucky, *steady], rows))
+    assert "bits_per_dim 4 (lr 0.01, variance 0.1; n = 2)" in text
+
+
+def test_until_a_member_has_ended_the_best_is_that_of_members_in_training():
+    def told(progress):
+        progress.started(MEMBERS)
+        progress.progressed(MEMBERS, 0, {"bits_per_dim": np.array([[9.0] * 7 + [6.5], [8.0] * 8])})
+
+    assert "bits_per_dim 6.5 in training" in shown(PLAN, told)
+
+
+LONG = dataclasses.replace(
+    GRID,
+    name="a/study_with_a_long_name_as_there_are",
+    grid=(*GRID.grid, Axis("optim.weight_decay", (0.0, 0.5))),
+    compare=(),
+)
+
+
+def test_at_60_columns_nothing_is_cut_or_left_out():
+    plan = Plan(Sweep("long", "Long", (LONG,)))
+    members = plan.members[LONG.name]
+    failed = row(members[2], status="failed", reason="diverged", metrics={})
+
+    def told(progress):
+        progress.started(members)
+        progress.progressed(members, 0, {"bits_per_dim": np.array([[9.0] * 16, [8.0] * 16])})
+        progress.ended(members[:3], {m.key: row(m) for m in members[:2]} | {members[2].key: failed})
+
+    wide, narrow = (shown(plan, told, width=width).splitlines() for width in (200, 60))
+    view = narrow[narrow.index(next(line for line in narrow if line.startswith(LONG.name))) :]
+    assert max(map(len, view)) <= 60
+    text = " ".join(" ".join(view).split())
+    assert "…" not in text
+    best = next(line for line in wide if line.startswith(LONG.name)).partition("bits_per_dim")[2].strip()
+    assert best.endswith("n = 2)")
+    for part in (LONG.name, "done 2/16", "running 13", "failed 1", "epoch 2/2", f"best so far bits_per_dim {best}"):
+        assert part in text
+
+
+def test_labels_with_brackets_are_shown_as_they_are():
+    widths = dataclasses.replace(GRID, grid=(Axis("encoder.hidden", ([8], [4])),), compare=())
+    plan = Plan(Sweep("widths", "Widths", (widths,)))
+    members = plan.members["grid"]
+    assert "([8]; n = 2)" in shown(plan, lambda p: p.ended(members, {m.key: row(m) for m in members}))
+
+
+def test_what_is_kept_for_status_says_how_far_members_in_training_are(storage):
+    clock = [0.0]
+    kept: list[Snapshot] = []
+    pace = Pace({"grid": MEMBERS}, lambda member: 1.0, lambda: clock[0])
+    progress = Progress(Console(file=io.StringIO()), PLAN, pace, kept.append)
+    progress.started(MEMBERS)
+    clock[0] = 3.0
+    progress.progressed(MEMBERS, 0, {"bits_per_dim": np.array([[9.0] * 7 + [math.nan]])})
+    (snapshot,) = kept
+    assert snapshot.studies == {"grid": InTraining(1, 2, 9.0)}
+    assert snapshot.left_s == pytest.approx(3.0)
+    snapshot.write(storage)
+    assert Snapshot.read(storage, time.time() - 60).studies == snapshot.studies
+    assert Snapshot.read(storage, time.time() + 60) == Snapshot(), "one of an earlier driver"
+
+
+def test_a_damaged_or_missing_snapshot_says_nothing(storage):
+    assert Snapshot.read(storage, 0.0) == Snapshot()
+    for content in (b"", b"[]", b'{"left_s": "soon"}', b"\xff"):
+        storage.write("progress.json", content)
+        assert Snapshot.read(storage, 0.0) == Snapshot()
 
 
 def test_failures_are_told_as_they_happen_but_not_by_the_thousand():
@@ -72,20 +153,33 @@ def test_more_studies_than_fit_on_a_screen_leave_those_at_work_on_it():
     assert len(text.splitlines()) <= 12
 
 
-def test_the_json_log_is_an_object_a_line_without_nan():
+def told_to_json(**options) -> list[dict]:
     stream = io.StringIO()
-    log = JsonLog(stream)
+    log = JsonLog(stream, **options)
     log.started(MEMBERS)
     log.progressed(MEMBERS, 4, HISTORY)
     log.ended(MEMBERS[:1], {MEMBERS[0].key: row(MEMBERS[0], metrics={"elbo": math.inf, "kl": 1.5})})
-    started, progressed, ended = map(json.loads, stream.getvalue().splitlines())
+    return list(map(json.loads, stream.getvalue().splitlines()))
+
+
+def test_the_json_log_is_an_object_a_line_without_nan():
+    started, progressed, ended = told_to_json()
     assert [started["event"], progressed["event"], ended["event"]] == ["started", "progressed", "ended"]
     assert [each["key"] for each in started["members"]] == [member.key for member in MEMBERS]
     assert progressed["epoch"] == 6
-    assert progressed["metrics"]["bits_per_dim"] == [8.0] * 7 + [None]
     assert ended["labels"] == MEMBERS[0].labels
     assert ended["status"] == "finished"
     assert ended["metrics"] == {"elbo": None, "kl": 1.5}
+
+
+def test_progress_in_the_json_log_is_short_and_has_the_metrics_on_request_only():
+    started, short, _ = told_to_json()
+    assert short.keys() == {"event", "time", "cohort", "epoch", "members"}
+    assert (short["cohort"], short["members"]) == (started["cohort"], 8)
+    _, long, _ = told_to_json(metrics=True)
+    assert long["metrics"]["bits_per_dim"] == [8.0] * 7 + [None]
+    assert long["keys"] == [member.key for member in MEMBERS]
+    assert short.items() - {("time", short["time"])} <= {(name, value) for name, value in long.items() if name in short}
 
 
 def test_the_summary_fits_one_screen_however_many_studies_there_are():

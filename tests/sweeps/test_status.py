@@ -13,6 +13,7 @@ from sweeps.planning import saved
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.records.ledger import Ledger
 from sweeps.records.lock import FILE, Holder, Lock
+from sweeps.records.snapshot import InTraining, Snapshot
 from sweeps.records.storage import Storage
 from sweeps.status import lines_of, status, status_of
 
@@ -91,7 +92,7 @@ def test_the_best_is_that_of_the_mean_over_seeds_not_of_one_lucky_seed(begun):
     place = begun(Overrides(only="estimators", seeds=2), rows)
     (study,) = status_of(place).studies
     assert study.best is not None
-    assert (study.best.mean, study.best.seeds, study.best.planned_seeds) == (2.0, 2, 2)
+    assert (study.best.mean, study.best.n, study.best.planned) == (2.0, 2, 2)
     assert study.best.labels == Plan(SWEEP, ESTIMATORS).members["estimators"][-1].labels
 
 
@@ -144,16 +145,16 @@ def test_what_a_driver_has_handed_out_is_running_and_the_time_left_is_told(begun
         assert status_of(place).left_s is None
         members = saved.known_members(saved.last_plan(place), ledger)
         ledger.append([row(member) for member in members[:4]])  # and killed before it ended the cohort
-        then = dataclasses.asdict(Holder.from_json(place.read(FILE)))
-        place.write(FILE, json.dumps(then | {"since_s": then["since_s"] - 600}).encode())
+        Snapshot(600.0, {"estimators": InTraining(12, 60, 3.5)}).write(place)
         found = status_of(place)
         assert (found.studies[0].done, found.studies[0].running, found.studies[0].missing) == (4, 4, 12)
-        assert found.left_s == pytest.approx(600 / 4 * 16, rel=0.1)
+        assert found.left_s == pytest.approx(600, abs=30)
         text = "\n".join(lines_of(found))
-        assert "4 of 20 done; 4 running; 12 missing" in text
-        assert "About 40 min left." in text
+        assert "4 of 20 done; 4 running (epoch 12 of 60, bits_per_dim 3.5 so far); 12 missing" in text
+        assert "About 10 min left." in text
     assert len(place.list("cohorts", ".json")) == 2, "status has changed something"
-    assert status_of(place).studies[0].running == 0
+    after = status_of(place)
+    assert (after.studies[0].running, after.studies[0].in_training, after.left_s) == (0, None, None), "left by a kill"
 
 
 @pytest.mark.parametrize(
