@@ -1,6 +1,5 @@
 """What metrics are called where people read them, their units, and which way is better."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -55,20 +54,3 @@ def metric(name: str) -> Metric:
 def direction(study: Study, name: str) -> Mode:
     """Whether less or more of a metric is better in a study."""
     return study.mode if name == study.metric else metric(name).mode
-
-
-def number(value: float, error: float | None = None) -> str:
-    """A number with its standard error, to two digits of the latter; without one, to four significant digits."""
-    if not math.isfinite(value):
-        return "–"
-    if error is None or not math.isfinite(error) or error == 0:
-        return f"{value:.3f}" if 0.1 <= abs(value) < 1000 else f"{value:.4g}"
-    decimals = 1 - math.floor(math.log10(error))
-    if decimals > 5:
-        return f"{value:.4g} ± {error:.2g}"
-    return f"{value:.{max(0, decimals)}f} ± {error:.{max(0, decimals)}f}"
-
-
-def signed(value: float) -> str:
-    """A difference, with its sign."""
-    return f"{value:+.3f}" if 0.1 <= abs(value) < 1000 else f"{value:+.4g}"

@@ -15,7 +15,7 @@ from sweeps.analysis import summary
 from sweeps.driver.driver import Driver
 from sweeps.driver.json_log import JsonLog
 from sweeps.driver.progress import Progress
-from sweeps.errors import INTERRUPTED, OK, SOME_FAILED, UserError
+from sweeps.errors import INTERRUPTED, OK, SOME_FAILED, UserError, first_line
 from sweeps.planning import disk_space, saved, sessions
 from sweeps.planning.command import Command
 from sweeps.planning.pace import Pace
@@ -31,6 +31,8 @@ from trainables.data import DataError, download, load
 
 if TYPE_CHECKING:
     from sweeps.on_ray.execute import Resources
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +86,7 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
         finished = _run(driver, tracker, _progress(driver, storage, options, console), resources, storage, options)
     if not finished:
         console.print("Interrupted; what is done is recorded.", highlight=False)
-    report = write_outputs(storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir)
-    tracker.publish_report()
+    report = _write_outputs(driver, tracker, storage, options, console)
     _summarize(driver, tracker, storage, report, console)
     code = _conclude(driver, storage, options.command, console, interrupted=not finished)
     if options.log_json:
@@ -168,11 +169,32 @@ def _check_nodes(plan: Plan, resources: "Resources", storage: Storage, options: 
     reach.check(plan.data_sets, options.data_dir, fetch=fetch, device=device, storage=storage)
 
 
-def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str, console: Console) -> None:
+def _write_outputs(
+    driver: Driver, tracker: Tracker, storage: Storage, options: Options, console: Console
+) -> str | None:
+    """Writes tables and report, and returns the report's place. A failure costs one line and no result."""
+    try:
+        report = write_outputs(storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir)
+    except Exception as error:  # drawing and writing can fail in many ways; training is done
+        log.debug("the report could not be written", exc_info=True)
+        reason = redact(f"{type(error).__name__}: {first_line(error)}")
+        command = shlex.join(["python", "-m", "sweeps.report", storage.name, "--storage", storage.uri])
+        console.print(
+            f"The report could not be written ({reason}); the results are recorded. To write it: {command}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        return None
+    tracker.publish_report()
+    return report
+
+
+def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str | None, console: Console) -> None:
     lines = summary.summary(driver.unfoldings, driver.members(), driver.current(), driver.trained).lines()
     if tracker.problem:
         lines.append(f"MLflow is behind ({tracker.problem}); the next run of this command completes it.")
-    lines.append(f"Report: {report}")
+    lines += [f"Report: {report}"] if report else []
     if storage.local:
         lines.append(f"MLflow: python -m sweeps.ui --storage {shlex.quote(storage.uri)}")
     for line in lines:

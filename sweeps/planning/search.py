@@ -10,6 +10,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, timedelta
 from typing import Any
 
 import optuna
@@ -17,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search_spaces.space import Choice, Dimension, Uniform, Variants, holds
+from search_spaces.space import Choice, Dimension, Study, Uniform, Variants, holds
 from sweeps.errors import UserError
 from sweeps.planning.plan import Cell, Member, Plan
 from sweeps.records.ledger import Ledger, Row
@@ -133,23 +134,33 @@ class CellSearch:
         return study
 
     def _trial(self, point: Point, members: Sequence[Member], rows: Mapping[str, Row]) -> FrozenTrial:
-        """What became of a suggestion: the mean of the metric over seeds; failed where a seed failed, and pruned where
-        one was stopped early."""
-        ended = [rows[member.key] for member in members]
-        values = [row.metrics.get(self._study.metric, math.nan) for row in ended]
-        mean = sum(values) / len(values)
-        stopped = any(row.status == "stopped" for row in ended)
-        state = TrialState.PRUNED if stopped else TrialState.COMPLETE
         distributions = {d.key: distribution(d) for d in self._search.space if d.key in point}
-        if not math.isfinite(mean):
-            return create_trial(state=TrialState.FAIL, params=dict(point), distributions=distributions)
-        return create_trial(
-            state=state,
-            params=dict(point),
-            distributions=distributions,
-            value=mean,
-            intermediate_values={min(row.epochs for row in ended): mean},
-        )
+        return replayed(self._study, point, distributions, [rows[member.key] for member in members])
+
+
+def replayed(
+    study: Study, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], rows: Sequence[Row | None]
+) -> FrozenTrial:
+    """An Optuna trial made of the rows of a suggestion, one for each seed; None for a seed that has not ended.
+
+    The value is the mean of the metric over seeds. The trial is failed if a seed has no finite metric, and pruned if a
+    seed was stopped early. It lasts from the first to the last of its trainings; each counts with its share of the time
+    in which it was trained together with others.
+    """
+    ended = [row for row in rows if row is not None]
+    values = [row.metrics.get(study.metric, math.nan) if row else math.nan for row in rows]
+    mean = sum(values) / len(values)
+    failed, stopped = not math.isfinite(mean), any(row.status == "stopped" for row in ended)
+    trial = create_trial(
+        state=TrialState.FAIL if failed else TrialState.PRUNED if stopped else TrialState.COMPLETE,
+        params=dict(params),
+        distributions=dict(distributions),
+        value=None if failed else mean,
+        intermediate_values=None if failed else {min(row.epochs for row in ended): mean},
+    )
+    trial.datetime_start = min(row.ended.astimezone(UTC) - timedelta(seconds=row.wall_s) for row in ended)
+    trial.datetime_complete = max(row.ended.astimezone(UTC) for row in ended)
+    return trial
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:

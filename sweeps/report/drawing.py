@@ -1,6 +1,11 @@
-"""How figures become files: PNG for the page, PDF for a paper, marked where they cannot be held against the paper's."""
+"""Drawn figures as files: SVG for the page, PNG and PDF for use elsewhere.
+
+The SVG follows the page's light or dark colours. The PNG and the PDF carry the mark of results that are not comparable
+with the paper, because no banner follows them.
+"""
 
 import io
+import math
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,31 +14,43 @@ from typing import Any
 
 import matplotlib
 from cycler import cycler
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Told apart by colour-blind readers, too (Okabe and Ito)."""
+INK = "#1a1a1b"
+"""Text and axes. Used for nothing else, so that the SVG can replace it by the colour of the page's text."""
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, "#8C6D31")
+"""Distinct for colour-blind readers too (Okabe and Ito)."""
 _STYLE: dict[Any, Any] = {
     "axes.prop_cycle": cycler(color=COLORS),
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "font.size": 9,
+    "text.parse_math": False,  # labels may hold a $, which would begin a formula
     "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",  # the same; it also makes the file much smaller
+    "svg.hashsalt": "report",  # equal figures are equal files
     "figure.max_open_warning": 0,
 }
+_THEME = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#ececec}}}}"
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, drawn.
+    """A drawn figure.
 
-    name: the stem of its files. caption: what it shows. alt: what it says, for those who cannot see it.
+    name: the stem of its files. caption: what it shows. alt: what it says, for readers who cannot see it.
     """
 
     name: str
     caption: str
     alt: str
+    svg: bytes = field(repr=False)
     png: bytes = field(repr=False)
     pdf: bytes = field(repr=False)
     mark: str = ""
@@ -41,7 +58,7 @@ class Drawing:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The settings that all figures of the report are drawn with."""
+    """Sets matplotlib up for the figures of the report."""
     with matplotlib.rc_context(_STYLE):
         yield
 
@@ -53,15 +70,32 @@ def canvas(width: float, height: float) -> Figure:
     return figure
 
 
+def log_ticks(axis: Axis) -> None:
+    """Labels a logarithmic axis, once its limits are known, with a few plain numbers: 0.001, 0.003, 0.01."""
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1,) if decades > 4 else (1, 3) if decades > 1.5 else (1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def draw(figure: Figure, name: str, caption: str, alt: str, mark: str) -> Drawing:
-    """The files of a figure. The mark is drawn into it: a file goes where no caption follows."""
-    # Figures that Optuna laid out, and marks below a figure, need their margins found.
+    """Turns a figure into its files."""
+    svg = _svg(figure, None if figure.get_layout_engine() else "tight")
+    # Marks lie below the figure, and figures by Optuna have no layout: their margins have to be found.
     box = "tight" if mark or figure.get_layout_engine() is None else None
     if mark:
         text = textwrap.fill(mark, int(figure.get_figwidth() * 17))
         figure.text(0.5, 0, text, color="#B00020", fontsize=7, fontweight="bold", ha="center", va="top")
+    figure.set_layout_engine("none")  # keeps the layout found for the SVG: finding it takes as long as drawing
     png, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", bbox_inches=box, metadata={"Software": None})
-    figure.set_layout_engine("none")  # it stays as it was laid out, which takes as long as drawing it
+    figure.savefig(png, format="png", bbox_inches=box, facecolor="white", metadata={"Software": None})
     figure.savefig(pdf, format="pdf", bbox_inches=box, metadata={"CreationDate": None})
-    return Drawing(name, caption, alt, png.getvalue(), pdf.getvalue(), mark)
+    return Drawing(name, caption, alt, svg, png.getvalue(), pdf.getvalue(), mark)
+
+
+def _svg(figure: Figure, box: str | None) -> bytes:
+    sink = io.BytesIO()
+    figure.savefig(sink, format="svg", bbox_inches=box, metadata={"Date": None, "Creator": None})
+    text = sink.getvalue().decode().replace(INK, "currentColor")
+    return text.replace('<style type="text/css">', f'<style type="text/css">{_THEME}', 1).encode()

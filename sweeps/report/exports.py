@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from sweeps.report.layout import Entry, Table
+from sweeps.report.table import Table
 
 _TEX = str.maketrans(
     {
@@ -29,25 +29,20 @@ def csv(table: Table) -> bytes:
 
 def latex(table: Table) -> bytes:
     """A table environment for the package booktabs; the best numbers are bold."""
-    lines = [
-        r"\begin{table}",
-        rf"\caption{{{_tex(' '.join(filter(None, [table.mark, table.caption])))}}}",
-        rf"\label{{tab:{table.name}}}",
-        rf"\begin{{tabular}}{{{'l' + 'r' * (len(table.headings) - 1)}}}",
-        r"\toprule",
-        " & ".join(map(_tex, table.headings)) + r" \\",
-        r"\midrule",
-        *(" & ".join(map(_entry, row)) + r" \\" for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return ("\n".join(lines) + "\n").encode()
-
-
-def _entry(entry: Entry) -> str:
-    text = _tex(entry.text.removesuffix(" ★"))
-    return rf"\textbf{{{text}}}" if entry.kind == "best" else text
+    columns = range(len(table.headings))
+    texts = [[_tex(entry.text.removesuffix(" ★")) for entry in row] for row in table.rows]
+    bold = [["font-weight: bold" * (entry.kind == "best") for entry in row] for row in table.rows]
+    style = pd.DataFrame(texts, columns=columns).style.hide(axis="index")
+    style.apply(lambda _: pd.DataFrame(bold, columns=columns), axis=None)
+    style.relabel_index([_tex(heading) for heading in table.headings], axis="columns")
+    text = style.to_latex(
+        column_format="l" + "r" * (len(table.headings) - 1),
+        caption=_tex(" ".join(filter(None, [table.mark, table.caption]))),
+        label=f"tab:{table.name}",
+        hrules=True,
+        convert_css=True,
+    )
+    return text.encode()
 
 
 def _tex(text: str) -> str:

@@ -12,18 +12,20 @@ from search_spaces.space import Study
 from sweeps.analysis import cells as tables
 from sweeps.analysis import claims
 from sweeps.analysis.claims import Tested, Verdict
-from sweeps.analysis.labels import describe, readable
-from sweeps.analysis.metrics import metric, number, signed
-from sweeps.analysis.statistics import ENOUGH
+from sweeps.analysis.labels import describe
 from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
-from sweeps.report import exports, layout
+from sweeps.report import exports
+from sweeps.report.answers import answer
+from sweeps.report.claims_table import claims_table
 from sweeps.report.drawing import Drawing, style
 from sweeps.report.figures import figures
-from sweeps.report.layout import Table
 from sweeps.report.marks import marks, short
+from sweeps.report.provenance import Provenance
 from sweeps.report.reconstructions import Sources, image_figures
 from sweeps.report.search_plots import search_plots
+from sweeps.report.study_table import printed, study_table, unfinished, unmatched
+from sweeps.report.table import Table, stem
 
 PAGE = "index.html"
 _LISTED = 20
@@ -58,6 +60,7 @@ def report(
     drawn: bool = True,
     sources: Sources | None = None,
     counted: Counted | None = None,
+    provenance: Provenance | None = None,
 ) -> dict[str, bytes]:
     """The files of a report by their path in its folder, the page among them.
 
@@ -68,13 +71,14 @@ def report(
         drawn: False leaves all figures out.
         sources: of the figures made of images; None leaves those out.
         counted: says how many members studies have by now; None for as many as were planned.
+        provenance: for the foot of the page; None leaves it out.
     """
     with style():
         sections = [
             _section(plan, study, [m for m in members if m.study == study.name], rows, drawn, sources, counted or plan)
             for study in plan.studies
         ]
-    files = {PAGE: _page(plan, sections)}
+    files = {PAGE: _page(plan, sections, provenance)}
     for section in sections:
         for drawing in (*section.drawings, *section.search):
             files[f"figures/{drawing.name}.png"] = drawing.png
@@ -85,7 +89,7 @@ def report(
     return files
 
 
-def _page(plan: Plan, sections: Sequence[Section]) -> bytes:
+def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None) -> bytes:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -96,9 +100,23 @@ def _page(plan: Plan, sections: Sequence[Section]) -> bytes:
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.globals["verdicts"] = _tally
     page = environment.get_template("page.html.jinja").render(
-        sweep=plan.sweep, sections=sections, settings=plan.overrides, rule=claims.RULE
+        sweep=plan.sweep,
+        sections=sections,
+        marks=_marked(sections),
+        settings=plan.overrides,
+        rule=claims.RULE,
+        provenance=provenance,
     )
     return page.encode()
+
+
+def _marked(sections: Sequence[Section]) -> dict[str, list[Section]]:
+    """The studies that are not comparable with the paper, by the reason."""
+    found: dict[str, list[Section]] = {}
+    for section in sections:
+        if section.mark:
+            found.setdefault(section.mark, []).append(section)
+    return found
 
 
 def _section(
@@ -116,17 +134,17 @@ def _section(
     search, notes = search_plots(study, found, mark) if drawn and study.search else ([], [])
     images, missing = image_figures(study, found, mark, sources) if drawn and sources else ([], [])
     verdicts = claims.tested(study, found)
-    if absent := layout.unmatched(study, found):
-        notes.append(f"{len(absent)} of {len(layout.printed(study))} published numbers have no row or column here.")
+    if absent := unmatched(study, found):
+        notes.append(f"{len(absent)} of {len(printed(study))} published numbers have no row or column here.")
     return Section(
         study=study,
-        anchor=layout.stem(study),
+        anchor=stem(study),
         counts=_counts(counted.size(study), members, rows),
-        answer=_answer(study, found),
+        answer=answer(study, found),
         mark=mark,
         tables=[
-            layout.study_table(study, found, mark),
-            *([layout.claims_table(study, verdicts, mark)] if verdicts else []),
+            study_table(study, found, mark),
+            *([claims_table(study, verdicts, mark)] if verdicts else []),
             *extra,
         ],
         drawings=[*drawings, *images],
@@ -140,7 +158,7 @@ def _section(
 def _counts(total: int, members: Sequence[Member], rows: Mapping[str, Row]) -> str:
     counts = Counter(rows[member.key].status for member in members if member.key in rows)
     counts["missing"] = total - counts.total()
-    rest = layout.unfinished(counts)
+    rest = unfinished(counts)
     return f"{counts['finished']} of {total} trainings finished" + (f"; {rest}" if rest else "")
 
 
@@ -153,46 +171,6 @@ def _failures(members: Sequence[Member], rows: Mapping[str, Row]) -> list[str]:
     ]
     left = len(lines) - _LISTED
     return lines if left <= 0 else [*lines[:_LISTED], f"and {left} more, with their reasons in results.parquet"]
-
-
-def _answer(study: Study, found: Sequence[tables.Cell]) -> str:
-    """Which cell is best and by how much, in a few sentences."""
-    best = next(iter(tables.ranked(study, found)), None)
-    average = best.average(study.metric) if best else None
-    if best is None or average is None:
-        return "Nothing has finished yet."
-    text = f"Best: {describe(best.labels)}, {metric(study.metric).title} {number(average.value, average.stderr)}"
-    text += f" (n = {average.n})."
-    if study.heatmap:
-        rows, columns = study.heatmap
-        place = "on" if best.labels.get(rows) == best.labels.get(columns) else "off"
-        text += f" It lies {place} the diagonal ({readable(rows)} = {readable(columns)})."
-    other = claims.rival(study, found)
-    return f"{text} {_margin(study, best, other)}" if other else text
-
-
-def _margin(study: Study, best: tables.Cell, other: tables.Cell) -> str:
-    """How the best cell does against another, and how sure that is."""
-    on_diagonal = study.heatmap and other.labels.get(study.heatmap[0]) == other.labels.get(study.heatmap[1])
-    who = "the best on the diagonal" if on_diagonal else "the next"
-    text = f"Against {who} ({describe(other.labels)}): "
-    comparison = claims.compare(study, best, other)
-    if comparison is None:
-        return f"{text}no seed has finished with both."
-    gain = comparison.gain
-    text += f"better by {signed(gain.value)}"
-    if not comparison.enough:
-        return f"{text} over {gain.n} paired seed{'s' * (gain.n > 1)}; to tell, {ENOUGH} are needed (--seeds {ENOUGH})."
-    return (
-        f"{text} (95 % interval {signed(gain.low)} to {signed(gain.high)}, {gain.n} paired seeds, one-sided paired "
-        f"t-test p {_relation(comparison.t_p)}, Wilcoxon p {_relation(comparison.wilcoxon_p)}; both were picked after "
-        "seeing these seeds, which flatters the best)."
-    )
-
-
-def _relation(p: float) -> str:
-    text = layout.p_value(p)
-    return text if text.startswith("<") else f"= {text}"
 
 
 def _tally(section: Section) -> str:

@@ -21,3 +21,5 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// What is folded is printed too.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));

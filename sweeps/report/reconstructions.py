@@ -13,9 +13,9 @@ from sweeps.analysis.checkpoints import NoModelError, trained_model
 from sweeps.analysis.labels import label, readable
 from sweeps.planning.plan import Member
 from sweeps.records.storage import Storage
-from sweeps.report.drawing import Drawing, draw
+from sweeps.report.drawing import Drawing
 from sweeps.report.images import sheet
-from sweeps.report.layout import stem
+from sweeps.report.panels import panels
 from trainables.data import DataError, load
 
 SHOWN = 10
@@ -37,20 +37,17 @@ class Sources:
 def image_figures(study: Study, found: Sequence[Cell], mark: str, sources: Sources) -> tuple[list[Drawing], list[str]]:
     """The image figures of a study, and why rows of them are missing."""
     drawings, reasons = [], []
-    done = [cell for cell in found if study.metric in cell.mean]
-    for index, figure in enumerate(study.figures, start=1):
+    for number, figure in enumerate(study.figures, start=1):
         if not isinstance(figure, Images):
             continue
-        for panel, group in enumerate(groups((figure.panels,) if figure.panels else (), done), start=1):
-            name = stem(study, f"figure{index}" + (f"-{panel}" if figure.panels else ""))
-            title = f" ({readable(figure.panels)} {label(group[0].labels.get(figure.panels))})" if figure.panels else ""
-            rows, missing = _rows(study, figure, group, sources)
-            reasons += [f"{study.title}{title}: no images of {reason}" for reason in missing]
+        for panel in panels(study, number, found, mark):
+            rows, missing = _rows(study, figure, panel.cells, sources)
+            reasons += [f"{panel.heading}: no images of {reason}" for reason in missing]
             if rows:
                 what = "samples from the prior" if figure.samples else _RECONSTRUCTIONS
-                caption = f"{study.title}{title}: {what}, by the best member of each {readable(figure.series)}."
+                caption = f"{panel.heading}: {what}, by the best member of each {readable(figure.series)}."
                 alt = f"Rows of images: {', '.join(rows)}. {caption}"
-                drawings.append(draw(sheet(rows), name, caption, alt, mark))
+                drawings.append(panel.drawing(sheet(rows), caption, alt))
     return drawings, reasons
 
 

@@ -2,24 +2,25 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from datetime import UTC, timedelta
 from typing import Any
 
 import matplotlib
 import numpy as np
 import optuna
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
 from search_spaces.space import Dimension, Study, Uniform
 from sweeps.analysis.cells import Cell, groups
 from sweeps.analysis.labels import label, readable
 from sweeps.analysis.metrics import metric
-from sweeps.planning.search import distribution, options
-from sweeps.report.drawing import Drawing, draw
-from sweeps.report.layout import stem
+from sweeps.planning.search import distribution, options, replayed
+from sweeps.report.drawing import INK, Drawing, draw, log_ticks
+from sweeps.report.table import stem
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 _PLOTS: dict[str, tuple[Callable[..., Any], bool, str]] = {
@@ -61,11 +62,7 @@ def search_plots(study: Study, found: Sequence[Cell], mark: str) -> tuple[list[D
 
 
 def optuna_study(study: Study, found: Sequence[Cell]) -> optuna.Study:
-    """An Optuna study that holds a search's suggestions in one cell of the grid, a trial each.
-
-    A trial's value is the mean over seeds. Its time is that from the first to the last of its seeds' trainings, each
-    taken to last as long as its share of the time in which it was trained together with others.
-    """
+    """An Optuna study of a search's suggestions in one cell of the grid, a trial for each."""
     rebuilt = optuna.create_study(direction="minimize" if study.mode == "min" else "maximize")
     rebuilt.add_trials([_trial(study, cell) for cell in found if cell.ended])
     return rebuilt
@@ -74,25 +71,9 @@ def optuna_study(study: Study, found: Sequence[Cell]) -> optuna.Study:
 def _trial(study: Study, cell: Cell) -> FrozenTrial:
     assert study.search is not None
     present = [dimension for dimension in study.search.space if dimension.key in cell.labels]
-    average = cell.average(study.metric)
-    if cell.counts["failed"] or cell.counts["missing"] or (average is None and not cell.counts["stopped"]):
-        state, value = TrialState.FAIL, None
-    elif cell.counts["stopped"]:
-        stopped = [row.metrics[study.metric] for row in cell.ended.values() if study.metric in row.metrics]
-        state, value = TrialState.PRUNED, sum(stopped) / len(stopped) if stopped else None
-    else:
-        assert average is not None
-        state, value = TrialState.COMPLETE, average.value
-    trial = create_trial(
-        state=state,
-        value=value,
-        params={dimension.key: _shown(dimension, cell.labels[dimension.key]) for dimension in present},
-        distributions={dimension.key: _distribution(dimension) for dimension in present},
-    )
-    rows = cell.ended.values()
-    trial.datetime_start = min(row.ended.astimezone(UTC) - timedelta(seconds=row.wall_s) for row in rows)
-    trial.datetime_complete = max(row.ended.astimezone(UTC) for row in rows)
-    return trial
+    params = {dimension.key: _shown(dimension, cell.labels[dimension.key]) for dimension in present}
+    distributions = {dimension.key: _distribution(dimension) for dimension in present}
+    return replayed(study, params, distributions, [cell.ended.get(m.config.seed) for m in cell.members])
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
@@ -102,7 +83,7 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _shown(dimension: Dimension, value: Any) -> Any:
-    """A value as it stands in the plots: of finitely many values as a word."""
+    """A value as the plots show it: a number, or a word if there are finitely many values."""
     return value if isinstance(dimension, Uniform) else label(value)
 
 
@@ -118,6 +99,26 @@ def _drawn(function: Callable[..., Any], study: optuna.Study, options: dict[str,
             figure = drawn.flat[0].get_figure()
             rows, columns = drawn.shape
             figure.set_size_inches(min(12, _SIZE * columns + 3), min(12, _SIZE * rows))
+            _restyle(figure)
             return figure
         finally:
             pyplot.close("all")
+
+
+def _restyle(figure: Figure) -> None:
+    """Replaces Optuna's grey panels and black text, which a dark page would hide, and the powers of ten."""
+    figure.patch.set_facecolor("none")
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.tick_params(which="both", colors=INK)
+        if not hasattr(axes, "_colorbar"):
+            axes.grid(color="#80808040")
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                log_ticks(axis)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_color(INK)
+    for legend in figure.findobj(Legend):
+        assert isinstance(legend, Legend)
+        legend.get_frame().set(facecolor="none", edgecolor="none")

@@ -32,10 +32,12 @@ def write_outputs(
 def write_report(storage: Storage, unfoldings: Unfoldings, rows: Mapping[str, Row], data_dir: Path) -> str:
     """Writes the report with its files, deletes those of an earlier one, and returns the report's place."""
     from sweeps.report.html import report  # what draws takes a second to import
+    from sweeps.report.provenance import provenance
     from sweeps.report.reconstructions import Sources
 
-    sources = Sources(storage, data_dir)
-    found = report(unfoldings.plan, unfoldings.members(), rows, sources=sources, counted=unfoldings)
+    plan, members, sources = unfoldings.plan, unfoldings.members(), Sources(storage, data_dir)
+    origin = provenance(storage, plan, members, rows)
+    found = report(plan, members, rows, sources=sources, counted=unfoldings, provenance=origin)
     files = {f"{REPORT_FOLDER}/{path}": content for path, content in found.items()}
     for path, content in files.items():
         storage.write(path, content)

@@ -1,11 +1,15 @@
 import dataclasses
+import html
 import io
 import math
 import re
+from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 from scripted import BASE, GRID, SMALL, row
 
 from search_spaces import published
@@ -16,6 +20,8 @@ from search_spaces.scale import SMOKE
 from search_spaces.space import Axis, Claim, Study, Sweep
 from sweeps.analysis import cells as tables
 from sweeps.analysis.frames import history_table, results_table
+from sweeps.driver import launch
+from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.report.html import report
 
@@ -75,12 +81,14 @@ def test_a_maximized_metric_ranks_the_other_way():
 
 @pytest.mark.parametrize(("best", "place"), [((0.5, 1.0), "off"), ((1.0, 1.0), "on")])
 def test_the_verdict_names_the_best_cell_and_whether_it_is_off_the_diagonal(best, place):
-    page = report(PLAN, MEMBERS, rows_with(best))["index.html"].decode()
+    files = report(PLAN, MEMBERS, rows_with(best))
+    page = files["index.html"].decode()
     assert f"temperature_forward {best[0]:g}, temperature_backward {best[1]:g}" in page
     assert f"It lies {place} the diagonal" in page
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/svg+xml;base64,") == 1
     assert "A &lt;map&gt;" in page
-    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    links = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page)
+    assert set(links) == set(files) - {"index.html"}  # each file is linked, and nothing from elsewhere
 
 
 def test_the_best_pair_is_held_against_the_best_of_the_diagonal():
@@ -173,11 +181,13 @@ def marked(files: dict[str, bytes]) -> None:
     """Asserts that everything in a report says that it is not comparable."""
     page = files["index.html"].decode()
     assert page.index(MARK) < page.index("<main>")
-    captions = re.findall(r"<caption>(.*?)</caption>", page, flags=re.DOTALL)[1:]  # the first is the list of studies
-    captions += re.findall(r"<figcaption>(.*?)</figcaption>", page, flags=re.DOTALL)
+    assert page.count(MARK) == 1  # one banner
+    captions = re.findall(r"<figcaption.*?</figcaption>", page, flags=re.DOTALL)
     assert len(captions) >= 3
-    assert all(MARK in caption for caption in captions)
-    assert all('<table class="sortable mark">' in part for part in page.split("<caption>")[1:-1])
+    assert all('href="#not-comparable">not comparable</a>' in caption for caption in captions)
+    tables = page.split('<figure class="table">')[1:]
+    assert len(tables) >= 2
+    assert all('<table class="sortable mark"' in table for table in tables)
     for path, content in files.items():
         if path.startswith("tables/"):
             assert MARK in content.decode(), path
@@ -210,7 +220,9 @@ def test_changed_settings_and_stand_in_images_are_marks(printed):
 
 
 def test_a_sweep_as_it_is_printed_has_no_mark(printed):
-    assert not any(MARK.encode() in content for content in reported(printed, drawn=True).values())
+    files = reported(printed, drawn=True)
+    assert not any(MARK.encode() in content for content in files.values())
+    assert b"not comparable" not in files["index.html"]
 
 
 # --- figures and files ------------------------------------------------------------------------------------------------
@@ -259,3 +271,48 @@ def test_searches_have_optunas_plots_and_what_cannot_be_drawn_says_why():
     nothing = report(plan, members, {})
     assert not any(path.startswith("figures/") for path in nothing)
     assert "no suggestion has finished" in nothing["index.html"].decode()
+
+
+# --- names that drawing could stumble over, and failures after training -----------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["npz:$frac {x$/a.npz", "npz:a_b^{.npz", "npz:\\alpha & 100 %.npz"])
+def test_any_name_can_stand_in_figures_and_tables(printed, name):
+    """A `$` begins a formula in matplotlib; `&`, `%` and `_` mean something in LaTeX."""
+    figures = (Heatmap("data.name", "likelihood.variance"), Curves("data.name"), Lines("optim.lr", series="data.name"))
+    study = dataclasses.replace(printed, grid=(Axis("data.name", (name,)), *GRID.grid), figures=figures)
+    plan = Plan(Sweep("small", "Small", (study,)), Overrides(values=(("data.name", name),)))
+    members = plan.members["grid"]
+    files = report(plan, members, {m.key: row(m) for m in members})
+    assert len([path for path in files if path.startswith("figures/")]) >= 6
+    assert html.escape(name) in files["index.html"].decode()
+
+
+@pytest.mark.parametrize(("status", "code"), [("finished", 0), ("failed", 3)])
+@pytest.mark.parametrize("error", [ValueError("no such glyph"), UserError("no space left"), KeyError("x")])
+def test_a_report_that_fails_costs_one_line_and_no_result(storage, ledger, monkeypatch, capsys, error, status, code):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(launch, "write_outputs", fails)
+    monkeypatch.setattr(launch, "Tracker", lambda *_: Mock(problem=None, run_ids={}))
+    plan = Plan(Sweep("small", "Small", (GRID,)))
+    ledger.append([row(member, status=status, reason="diverged") for member in plan.members["grid"]])
+    options = launch.Options(
+        retry_failed=False,
+        max_failures=None,
+        tracking_uri="",
+        data_dir=Path("data"),
+        download=False,
+        device="cpu",
+        pack=None,
+        workers=0,
+        per_gpu=1,
+        max_concurrent=None,
+        address=None,
+    )
+    assert launch.launch(plan, storage, options, Console(width=200)) == code
+    told = [line for line in capsys.readouterr().out.splitlines() if type(error).__name__ in line]
+    assert len(told) == 1
+    assert f"python -m sweeps.report small --storage {storage.uri}" in told[0]
+    assert len(ledger.read()) == 8

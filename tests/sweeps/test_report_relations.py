@@ -10,7 +10,8 @@ from search_spaces.space import Axis, Claim, Relation, Study, Sweep
 from sweeps.analysis import cells as tables
 from sweeps.analysis import claims
 from sweeps.planning.plan import Plan
-from sweeps.report import figures
+from sweeps.report.heatmap import heatmap
+from sweeps.report.panels import Panel
 
 FORWARD, BACKWARD = "estimator.temperature_forward", "estimator.temperature_backward"
 STUDY = Study(
@@ -52,6 +53,6 @@ def test_the_best_cells_that_stand_in_a_relation_are_compared():
 
 @pytest.mark.parametrize(("log", "best"), [(False, 1.004), (True, math.log(1.004))])
 def test_a_logarithmic_heatmap_says_so_and_shows_logarithms(log, best):
-    drawn = figures.heatmap(STUDY, Heatmap(FORWARD, BACKWARD, log=log), cells(), "name", "title", "")
+    drawn = heatmap(Heatmap(FORWARD, BACKWARD, log=log), Panel(STUDY, cells(), "name"))
     assert ("natural logarithm" in drawn.caption) == log
     assert f"The best is {best:.4g}" in drawn.alt

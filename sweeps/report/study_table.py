@@ -2,46 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.published import Number, published
 from search_spaces.space import Study
 from sweeps.analysis import cells as tables
 from sweeps.analysis.cells import Cell
-from sweeps.analysis.claims import Tested
 from sweeps.analysis.labels import label, readable
-from sweeps.analysis.metrics import SHOWN, TEST, direction, metric, number, signed
+from sweeps.analysis.metrics import SHOWN, TEST, direction, metric
+from sweeps.analysis.numbers import number, signed
 from sweeps.analysis.statistics import Mean
-
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One field of a table.
-
-    value: what it is sorted by. kind: "best", "published" or "note", where it is shown in another way.
-    """
-
-    text: str
-    value: float | str | None = None
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table, ready to be written in any format.
-
-    name: the stem of its files. records: the same as numbers, a dictionary a row. mark: what makes it incomparable.
-    """
-
-    name: str
-    caption: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[Entry]]
-    records: Sequence[Mapping[str, Any]] = field(repr=False)
-    mark: str = ""
+from sweeps.report.table import NOTHING, Entry, Table, interval, stem
 
 
 @dataclass(frozen=True)
@@ -58,11 +30,6 @@ class Quantity:
     @property
     def name(self) -> str:
         return self.metric + (f"@{self.epoch}" if self.epoch else "")
-
-
-def stem(study: Study, *parts: str) -> str:
-    """The stem of a file's name."""
-    return "-".join([study.name.replace("/", "-"), *parts])
 
 
 def printed(study: Study) -> tuple[Number, ...]:
@@ -116,53 +83,11 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
             row.append(_own(own, own is not None and own.value == best[q]))
             row += _beside(own, paper) if q in theirs else []
             record |= _numbers(q, own) | (_published(q, own, paper) if q in theirs else {})
-        row += [_interval(cell.average(study.metric)), _seeds(cell), _unfinished(cell.counts)]
+        row += [interval(cell.average(study.metric)), _seeds(cell), _unfinished(cell.counts)]
         record |= {"seeds": cell.n, "planned": cell.planned} | {s: cell.counts[s] for s in _UNFINISHED}
         rows.append(row)
         records.append(record | ({"not_comparable": mark} if mark else {}))
     return Table(stem(study), _caption(study, found), headings, rows, records, mark)
-
-
-def claims_table(study: Study, verdicts: Sequence[Tested], mark: str) -> Table:
-    """The claims of a study with their evidence."""
-    headings = ["claim", "gain", "95 % interval", "pairs", "p, paired t (Holm)", "p, Wilcoxon", "verdict"]
-    rows, records = [], []
-    for test in verdicts:
-        c = test.comparison
-        rows.append(
-            [
-                Entry(test.claim.text, test.claim.text),
-                Entry(f"{signed(c.gain.value)} {_what(test)}", c.gain.value) if c else Entry(NOTHING),
-                _interval(c.gain if c else None),
-                Entry(str(c.gain.n), c.gain.n) if c else Entry("0", 0),
-                Entry(p_value(test.p), test.p) if test.p is not None else Entry(NOTHING),
-                Entry(p_value(c.wilcoxon_p), c.wilcoxon_p) if c and c.enough else Entry(NOTHING),
-                Entry(f"{test.verdict}{', not comparable' if mark else ''}", test.verdict, _kind(test, mark)),
-            ]
-        )
-        records.append(
-            {
-                "claim": test.claim.text,
-                "metric": test.metric,
-                "reaches": test.claim.reaches,
-                "verdict": str(test.verdict),
-                "pairs": c.gain.n if c else 0,
-                "gain": c.gain.value if c else None,
-                "gain_low": c.gain.low if c else None,
-                "gain_high": c.gain.high if c else None,
-                "p_t_holm": test.p,
-                "p_t": c.t_p if c else None,
-                "p_wilcoxon": c.wilcoxon_p if c else None,
-            }
-            | ({"not_comparable": mark} if mark else {})
-        )
-    caption = "Claims, tested over paired seeds; a positive gain favours the claim"
-    return Table(stem(study, "claims"), caption, headings, rows, records, mark)
-
-
-def p_value(p: float) -> str:
-    """A p value as it is printed."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 _UNFINISHED = {"failed": "failed", "stopped": "stopped early", "missing": "missing"}
@@ -243,15 +168,6 @@ def _beside(own: Mean | None, paper: Number | None) -> list[Entry]:
     ]
 
 
-def _interval(average: Mean | None) -> Entry:
-    if average is None or average.n < 2:
-        return Entry(NOTHING)
-    digits = number(average.value, average.stderr).split(" ")[0]
-    decimals = len(digits.partition(".")[2]) if "e" not in digits else None
-    ends = [f"{end:.{decimals}f}" if decimals is not None else f"{end:.3g}" for end in (average.low, average.high)]
-    return Entry(" to ".join(ends), average.low)
-
-
 def _seeds(cell: Cell) -> Entry:
     return Entry(f"{cell.n} of {cell.planned}" if cell.n < cell.planned else str(cell.n), cell.n)
 
@@ -275,13 +191,3 @@ def _published(quantity: Quantity, own: Mean | None, paper: Number | None) -> di
         f"{quantity.name}_published": paper.value if paper else None,
         f"{quantity.name}_difference": own.value - paper.value if own and paper else None,
     }
-
-
-def _what(test: Tested) -> str:
-    """What a gain is of, with its unit."""
-    title = metric(test.metric).title
-    return title if test.claim.reaches is None else f"epochs to {test.claim.reaches:g} {title}"
-
-
-def _kind(test: Tested, mark: str) -> str:
-    return "note" if mark else test.verdict.name.lower()

@@ -1,0 +1,51 @@
+"""Sentences that answer a study's question: which configuration is best, by how much, and how sure that is."""
+
+from collections.abc import Sequence
+
+from search_spaces.space import Study
+from sweeps.analysis import cells as tables
+from sweeps.analysis import claims
+from sweeps.analysis.labels import describe, readable
+from sweeps.analysis.metrics import metric
+from sweeps.analysis.numbers import number, p_value, signed
+from sweeps.analysis.statistics import ENOUGH
+
+
+def answer(study: Study, found: Sequence[tables.Cell]) -> str:
+    """The best cell of a study, and its lead."""
+    best = next(iter(tables.ranked(study, found)), None)
+    average = best.average(study.metric) if best else None
+    if best is None or average is None:
+        return "Nothing has finished yet."
+    text = f"Best: {describe(best.labels)}, {metric(study.metric).title} {number(average.value, average.stderr)}"
+    text += f" (n = {average.n})."
+    if study.heatmap:
+        rows, columns = study.heatmap
+        place = "on" if best.labels.get(rows) == best.labels.get(columns) else "off"
+        text += f" It lies {place} the diagonal ({readable(rows)} = {readable(columns)})."
+    other = claims.rival(study, found)
+    return f"{text} {_margin(study, best, other)}" if other else text
+
+
+def _margin(study: Study, best: tables.Cell, other: tables.Cell) -> str:
+    """The lead of the best cell over another."""
+    on_diagonal = study.heatmap and other.labels.get(study.heatmap[0]) == other.labels.get(study.heatmap[1])
+    who = "the best on the diagonal" if on_diagonal else "the next"
+    text = f"Against {who} ({describe(other.labels)}): "
+    comparison = claims.compare(study, best, other)
+    if comparison is None:
+        return f"{text}no seed has finished with both."
+    gain = comparison.gain
+    text += f"better by {signed(gain.value)}"
+    if not comparison.enough:
+        return f"{text} over {gain.n} paired seed{'s' * (gain.n > 1)}; to tell, {ENOUGH} are needed (--seeds {ENOUGH})."
+    return (
+        f"{text} (95 % interval {signed(gain.low)} to {signed(gain.high)}, {gain.n} paired seeds, one-sided paired "
+        f"t-test p {_relation(comparison.t_p)}, Wilcoxon p {_relation(comparison.wilcoxon_p)}; both were picked after "
+        "seeing these seeds, which flatters the best)."
+    )
+
+
+def _relation(p: float) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"

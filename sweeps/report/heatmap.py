@@ -1,0 +1,83 @@
+"""Heatmaps: the mean of a metric over two labels."""
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from search_spaces.figures import Heatmap
+from sweeps.analysis.cells import groups, ranked
+from sweeps.analysis.labels import label, readable
+from sweeps.analysis.metrics import direction, metric
+from sweeps.analysis.numbers import number
+from sweeps.report.drawing import Drawing, canvas
+from sweeps.report.panels import Panel
+
+DIAGONAL = "#D00040"
+_CHARACTER = 0.062
+"""The width of a digit in a place of the heatmap, in inches."""
+
+
+def heatmap(figure: Heatmap, panel: Panel) -> Drawing:
+    """Draws the mean of a metric over two labels, each place at its best configuration.
+
+    Places with equal labels are outlined, and the best place is starred.
+    """
+    study, shown = panel.study, figure.metric or panel.study.metric
+    rows, columns = (_values(panel, path) for path in (figure.rows, figure.columns))
+    grid = np.full((len(rows), len(columns)), math.nan)
+    for group in groups((figure.rows, figure.columns), panel.cells):
+        best = ranked(study, group)[0]
+        grid[rows.index(best.labels[figure.rows]), columns.index(best.labels[figure.columns])] = best.mean[shown]
+    mode = direction(study, shown)
+    starred = int((np.nanargmin if mode == "min" else np.nanargmax)(grid))
+    if figure.log:
+        grid = np.log(grid, out=np.full_like(grid, math.nan), where=grid > 0)
+    texts = _texts(grid, starred)
+    place = max(0.5, _CHARACTER * max(map(len, texts.flat)) + 0.1)
+    drawn = canvas(1.8 + place * len(columns), 1.2 + 0.4 * len(rows))
+    axes = drawn.add_subplot()
+    image = axes.imshow(grid, cmap="viridis_r" if mode == "min" else "viridis", origin="lower", aspect="auto")
+    bar = drawn.colorbar(image, ticks=MaxNLocator(5), label=("log " if figure.log else "") + metric(shown).title)
+    bar.ax.ticklabel_format(useOffset=False) if np.nanmin(grid) < np.nanmax(grid) else None
+    axes.set_xticks(range(len(columns)), [label(value) for value in columns])
+    axes.set_yticks(range(len(rows)), [label(value) for value in rows])
+    axes.set(xlabel=readable(figure.columns), ylabel=readable(figure.rows), title=panel.title)
+    _write(axes, image, grid, texts)
+    for i, value in enumerate(rows):
+        if value in columns:
+            corner = (columns.index(value) - 0.5, i - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=DIAGONAL, linewidth=1.5))
+    i, j = np.unravel_index(starred, grid.shape)
+    caption = panel.caption(shown, f"over {readable(figure.rows)} and {readable(figure.columns)}")
+    caption += " The natural logarithm." if figure.log else ""
+    caption += " Outlined: both are equal. Starred: the best."
+    where = f"{readable(figure.rows)} {label(rows[i])}, {readable(figure.columns)} {label(columns[j])}"
+    return panel.drawing(drawn, caption, f"Heatmap: {caption} The best is {number(grid[i, j])} at {where}.")
+
+
+def _values(panel: Panel, path: str) -> list[Any]:
+    """The values of a label: numbers in ascending order, others in the order of the plan."""
+    values = list(dict.fromkeys(cell.labels[path] for cell in panel.cells))
+    return sorted(values) if all(isinstance(value, int | float) for value in values) else values
+
+
+def _texts(grid: np.ndarray, starred: int) -> np.ndarray:
+    """The number in each place, with as many decimals as tell the places apart; empty where there is no result."""
+    span = np.nanmax(grid) - np.nanmin(grid)
+    decimals = 0 if not span else min(4, max(0, 2 - math.floor(math.log10(span))))
+    texts = [f"{value:.{decimals}f}" if math.isfinite(value) else "" for value in grid.flat]
+    texts[starred] += "★"
+    return np.array(texts).reshape(grid.shape)
+
+
+def _write(axes: Axes, image: AxesImage, grid: np.ndarray, texts: np.ndarray) -> None:
+    """Writes the numbers in black or white, whichever is easier to read on the colour of the place."""
+    for (i, j), text in np.ndenumerate(texts):
+        red, green, blue, _ = image.to_rgba(grid[i, j])
+        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+        axes.text(j, i, text, ha="center", va="center", color=ink, size=7)

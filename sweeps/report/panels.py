@@ -1,0 +1,55 @@
+"""Panels of a study's figures: the cells to draw, the title and the name of the files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure as Canvas
+
+from search_spaces.figures import Images
+from search_spaces.space import Study
+from sweeps.analysis.cells import Cell, groups
+from sweeps.analysis.labels import label, readable
+from sweeps.analysis.metrics import metric
+from sweeps.report.drawing import Drawing, draw
+from sweeps.report.table import stem
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a figure: all of it, or the part with one value of its `panels` label.
+
+    name: the stem of its files. title: empty if the figure has one panel only.
+    """
+
+    study: Study
+    cells: Sequence[Cell]
+    name: str
+    title: str = ""
+    mark: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The study's title, with the panel's."""
+        return f"{self.study.title} ({self.title})" if self.title else self.study.title
+
+    def caption(self, name: str, over: str) -> str:
+        """The first sentence of a caption: which metric is shown over what."""
+        return f"{self.heading}: {metric(name).title} {over}."
+
+    def drawing(self, canvas: Canvas, caption: str, alt: str) -> Drawing:
+        """The files of what was drawn for the panel."""
+        return draw(canvas, self.name, caption, alt, self.mark)
+
+
+def panels(study: Study, number: int, found: Sequence[Cell], mark: str) -> Iterator[Panel]:
+    """The panels of a study's figure, numbered from 1; only those with results."""
+    figure = study.figures[number - 1]
+    shown = study.metric if isinstance(figure, Images) else figure.metric or study.metric
+    done = [cell for cell in found if shown in cell.mean]
+    if not figure.panels:
+        if done:
+            yield Panel(study, done, stem(study, f"figure{number}"), mark=mark)
+        return
+    for part, group in enumerate(groups((figure.panels,), done), start=1):
+        title = f"{readable(figure.panels)} {label(group[0].labels.get(figure.panels))}"
+        yield Panel(study, group, stem(study, f"figure{number}-{part}"), title, mark)

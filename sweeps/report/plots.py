@@ -1,0 +1,114 @@
+"""Line plots and learning curves: a metric's mean over seeds, with its standard error."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from search_spaces.figures import Curves, Lines
+from sweeps.analysis.cells import Cell, groups, ranked
+from sweeps.analysis.labels import label, readable
+from sweeps.analysis.metrics import metric
+from sweeps.report.drawing import Drawing, canvas, log_ticks
+from sweeps.report.heatmap import DIAGONAL
+from sweeps.report.panels import Panel
+
+
+def lines(figure: Lines, panel: Panel) -> Drawing:
+    """Draws a metric over a numeric label; points where x equals the series are marked in red."""
+    study, shown = panel.study, figure.metric or panel.study.metric
+    drawn = canvas(5.5, 3.6)
+    axes = drawn.add_subplot()
+    marked = ""
+    for group in groups((figure.series,) if figure.series else (), panel.cells):
+        value = group[0].labels.get(figure.series) if figure.series else None
+        present = [cell for cell in group if figure.x in cell.labels]
+        best = [ranked(study, same)[0] for same in groups((figure.x,), present)]
+        x, mean, stderr = _points(sorted(best, key=lambda cell: cell.labels[figure.x]), figure.x, shown)
+        axes.errorbar(x, mean, stderr, marker="o", markersize=3, capsize=2, label=label(value))
+        if value in x:
+            axes.plot(value, mean[x.index(value)], "D", color=DIAGONAL, zorder=3)
+            marked = f", red where it equals {readable(figure.x)}"
+    _scales(axes, figure.log_x, figure.log_y)
+    axes.set(xlabel=readable(figure.x), ylabel=metric(shown).title, title=panel.title)
+    _legend(axes, figure.series)
+    caption = panel.caption(shown, f"over {readable(figure.x)}, mean and standard error over seeds")
+    if figure.series:
+        caption += f" A line for each {readable(figure.series)}{marked}."
+    return panel.drawing(drawn, caption, f"Line plot: {caption}")
+
+
+def curves(figure: Curves, panel: Panel) -> Drawing:
+    """Draws a metric over epochs for the best configuration of each series, with bands of one standard error."""
+    shown = figure.metric or panel.study.metric
+    drawn = canvas(5.5, 3.6)
+    axes = drawn.add_subplot()
+    for value, cell in best_of_series(figure, panel):
+        history = _history(cell, shown)
+        measured = ~np.isnan(history).all(0)
+        epochs = 1 + np.flatnonzero(measured)
+        history = history[:, measured]
+        mean = history.mean(0)
+        (line,) = axes.plot(epochs, mean, label=label(value), linewidth=1.2)
+        if len(history) > 1:
+            stderr = history.std(0, ddof=1) / math.sqrt(len(history))
+            axes.fill_between(epochs, mean - stderr, mean + stderr, color=line.get_color(), alpha=0.25, linewidth=0)
+    if figure.target is not None:
+        axes.axhline(figure.target, color="grey", linestyle=":", linewidth=1)
+    if not figure.log_y:
+        _without_the_start(axes)
+    _scales(axes, False, figure.log_y)
+    axes.set(xlabel="epoch", ylabel=metric(shown).title, title=panel.title)
+    _legend(axes, figure.series)
+    caption = panel.caption(shown, "over epochs, mean and standard error over seeds")
+    caption += f" Each {readable(figure.series)} at its best configuration."
+    return panel.drawing(drawn, caption, f"Learning curves: {caption}")
+
+
+def best_of_series(figure: Curves, panel: Panel) -> list[tuple[Any, Cell]]:
+    """The best configuration of each series, with the series' label."""
+    return [
+        (group[0].labels.get(figure.series), best[0])
+        for group in groups((figure.series,), panel.cells)
+        if (best := ranked(panel.study, group))
+    ]
+
+
+def _history(cell: Cell, name: str) -> np.ndarray:
+    """A metric [seeds, epochs]."""
+    histories = [row.history[name] for row in cell.finished.values() if name in row.history]
+    shortest = min(map(len, histories))
+    return np.array([history[:shortest] for history in histories])
+
+
+def _points(cells: Sequence[Cell], x: str, name: str) -> tuple[list[float], list[float], list[float]]:
+    """A label's value, mean and standard error of each cell; no error where there is one seed."""
+    averages = [(cell.labels[x], average) for cell in cells if (average := cell.average(name)) is not None]
+    errors = [0.0 if math.isnan(average.stderr) else average.stderr for _, average in averages]
+    return [value for value, _ in averages], [average.value for _, average in averages], errors
+
+
+def _scales(axes: Axes, log_x: bool, log_y: bool) -> None:
+    if log_x:
+        axes.set_xscale("log")
+        log_ticks(axes.xaxis)
+    if log_y:
+        axes.set_yscale("log")
+        log_ticks(axes.yaxis)
+
+
+def _without_the_start(axes: Axes) -> None:
+    """Leaves out of view the first tenth of the epochs where they would flatten the rest."""
+    drawn = [np.asarray(line.get_ydata(), float) for line in axes.get_lines()]
+    late = np.concatenate([y[len(y) // 10 :] for y in drawn])
+    low, high = late.min(), late.max()
+    margin = 0.05 * (high - low) or 1.0
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, low - margin), min(top, high + margin))
+
+
+def _legend(axes: Axes, series: str | None) -> None:
+    if series and axes.get_legend_handles_labels()[0]:
+        axes.legend(title=readable(series), fontsize=7, title_fontsize=7, frameon=False)
