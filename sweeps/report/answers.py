@@ -38,11 +38,11 @@ def _margin(study: Study, best: tables.Cell, other: tables.Cell) -> str:
     gain = comparison.gain
     text += f"better by {signed(gain.value)}"
     if not comparison.enough:
-        return f"{text} over {gain.n} paired seed{'s' * (gain.n > 1)}; to tell, {ENOUGH} are needed (--seeds {ENOUGH})."
+        return f"{text} over {gain.n} paired seed{'s' * (gain.n > 1)}; a test needs {ENOUGH} (--seeds {ENOUGH})."
     return (
         f"{text} (95 % interval {signed(gain.low)} to {signed(gain.high)}, {gain.n} paired seeds, one-sided paired "
-        f"t-test p {_relation(comparison.t_p)}, Wilcoxon p {_relation(comparison.wilcoxon_p)}; both were picked after "
-        "seeing these seeds, which flatters the best)."
+        f"t-test p {_relation(comparison.t_p)}, Wilcoxon p {_relation(comparison.wilcoxon_p)}; both were chosen on "
+        "these seeds, which favours the best)."
     )
 
 

@@ -17,7 +17,7 @@ def claims_table(study: Study, verdicts: Sequence[Tested], mark: str) -> Table:
         c = test.comparison
         rows.append(
             [
-                Entry(test.claim.text, test.claim.text, verdict=test.verdict),
+                Entry(test.claim.text, test.claim.text, "text", test.verdict),
                 Entry(f"{signed(c.gain.value)} {_what(test)}", c.gain.value, "text") if c else Entry(NOTHING),
                 interval(c.gain if c else None),
                 Entry(str(c.gain.n), c.gain.n) if c else Entry("0", 0),

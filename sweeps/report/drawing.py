@@ -79,11 +79,13 @@ def log_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def draw(figure: Figure, name: str, caption: str, alt: str, mark: str) -> Drawing:
-    """Turns a figure into its files."""
-    svg = _svg(figure, None if figure.get_layout_engine() else "tight")
-    # Marks lie below the figure, and figures by Optuna have no layout: their margins have to be found.
-    box = "tight" if mark or figure.get_layout_engine() is None else None
+def draw(figure: Figure, name: str, caption: str, alt: str, mark: str, *, fit: bool = False) -> Drawing:
+    """Turns a figure into its files.
+
+    fit: find the margins of a figure that was laid out elsewhere.
+    """
+    svg = _svg(figure, fit)
+    box = "tight" if mark or fit else None  # the mark lies below the figure
     if mark:
         text = textwrap.fill(mark, int(figure.get_figwidth() * 17))
         figure.text(0.5, 0, text, color="#B00020", fontsize=7, fontweight="bold", ha="center", va="top")
@@ -94,8 +96,8 @@ def draw(figure: Figure, name: str, caption: str, alt: str, mark: str) -> Drawin
     return Drawing(name, caption, alt, svg, png.getvalue(), pdf.getvalue(), mark)
 
 
-def _svg(figure: Figure, box: str | None) -> bytes:
+def _svg(figure: Figure, fit: bool) -> bytes:
     sink = io.BytesIO()
-    figure.savefig(sink, format="svg", bbox_inches=box, metadata={"Date": None, "Creator": None})
+    figure.savefig(sink, format="svg", bbox_inches="tight" if fit else None, metadata={"Date": None, "Creator": None})
     text = sink.getvalue().decode().replace(INK, "currentColor")
     return text.replace('<style type="text/css">', f'<style type="text/css">{_THEME}', 1).encode()

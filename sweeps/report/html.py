@@ -178,4 +178,4 @@ def _tally(section: Section) -> str:
     if not section.verdicts:
         return ""
     counts = Counter(test.verdict for test in section.verdicts)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+    return ", ".join(f"{verdict}: {counts[verdict]}" for verdict in Verdict if counts[verdict])

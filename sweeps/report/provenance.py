@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sweeps.planning import sessions
-from sweeps.planning.command import run_command
 from sweeps.planning.plan import Member, Plan
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage
-from sweeps.redact import redact
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ def provenance(storage: Storage, plan: Plan, members: Iterable[Member], rows: Ma
         begun=recorded[0].started if recorded else None,
         ended=max((row.ended for row in ended), default=None),
         commits=tuple(dict.fromkeys(commit for each in environments if (commit := _commit(each)))),
-        command=redact(run_command(plan, storage.uri)),
+        command=sessions.last_command(storage, plan).text(storage),
         hours=sum(row.wall_s for row in ended) / 3600,
     )
 

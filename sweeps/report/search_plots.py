@@ -57,7 +57,7 @@ def search_plots(study: Study, found: Sequence[Cell], mark: str) -> tuple[list[D
                 reasons.append(f"{title}: Optuna cannot draw it ({' '.join(str(error).split())})")
                 continue
             caption = f"{study.title}: {title[0].lower()}{title[1:]}, drawn by Optuna."
-            drawings.append(draw(figure, name, caption, caption, mark))
+            drawings.append(draw(figure, name, caption, caption, mark, fit=True))
     return drawings, reasons
 
 
@@ -110,6 +110,8 @@ def _restyle(figure: Figure) -> None:
     figure.patch.set_facecolor("none")
     for axes in figure.axes:
         axes.set_facecolor("none")
+        for spine in axes.spines.values():
+            spine.set_color("#80808080")
         axes.tick_params(which="both", colors=INK)
         if not hasattr(axes, "_colorbar"):
             axes.grid(color="#80808040")

@@ -87,6 +87,9 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
         record |= {"seeds": cell.n, "planned": cell.planned} | {s: cell.counts[s] for s in _UNFINISHED}
         rows.append(row)
         records.append(record | ({"not_comparable": mark} if mark else {}))
+    last = range(len(headings) - 3, len(headings))
+    empty = {i for i in last if all(row[i].text in ("", NOTHING) for row in rows)}
+    headings, *rows = ([field for i, field in enumerate(row) if i not in empty] for row in (headings, *rows))
     return Table(stem(study), _caption(study, found), headings, rows, records, mark)
 
 

@@ -22,6 +22,7 @@ from sweeps.analysis import cells as tables
 from sweeps.analysis.frames import history_table, results_table
 from sweeps.driver import launch
 from sweeps.errors import UserError
+from sweeps.planning.command import called_here
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.report.html import report
 
@@ -94,7 +95,7 @@ def test_the_verdict_names_the_best_cell_and_whether_it_is_off_the_diagonal(best
 def test_the_best_pair_is_held_against_the_best_of_the_diagonal():
     page = page_of(PLAN, MEMBERS, rows_with((0.5, 1.0)))
     assert "Against the best on the diagonal (temperature_forward 0.5, temperature_backward 0.5): better by +1" in page
-    assert "2 paired seeds; to tell, 5 are needed" in page
+    assert "2 paired seeds; a test needs 5 (--seeds 5)" in page
 
 
 def test_missing_and_failed_members_are_counted():
@@ -310,6 +311,7 @@ def test_a_report_that_fails_costs_one_line_and_no_result(storage, ledger, monke
         per_gpu=1,
         max_concurrent=None,
         address=None,
+        command=called_here(("small",)),
     )
     assert launch.launch(plan, storage, options, Console(width=200)) == code
     told = [line for line in capsys.readouterr().out.splitlines() if type(error).__name__ in line]
