@@ -1,5 +1,6 @@
 """Heatmaps: the mean of a metric over two labels."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from search_spaces.figures import Heatmap
 from sweeps.analysis.cells import groups, ranked
@@ -30,29 +31,30 @@ def heatmap(figure: Heatmap, panel: Panel) -> Drawing:
     study, shown = panel.study, figure.metric or panel.study.metric
     rows, columns = (_values(panel, path) for path in (figure.rows, figure.columns))
     grid = np.full((len(rows), len(columns)), math.nan)
-    for group in groups((figure.rows, figure.columns), panel.cells):
-        best = ranked(study, group)[0]
-        grid[rows.index(best.labels[figure.rows]), columns.index(best.labels[figure.columns])] = best.mean[shown]
     mode = direction(study, shown)
-    starred = int((np.nanargmin if mode == "min" else np.nanargmax)(grid))
+    chosen = [ranked(study, group)[0] for group in groups((figure.rows, figure.columns), panel.cells)]
+    for cell in chosen:
+        grid[rows.index(cell.labels[figure.rows]), columns.index(cell.labels[figure.columns])] = cell.mean[shown]
+    best = ranked(dataclasses.replace(study, metric=shown, mode=mode), chosen)[0]
+    i, j = rows.index(best.labels[figure.rows]), columns.index(best.labels[figure.columns])
     if figure.log:
         grid = np.log(grid, out=np.full_like(grid, math.nan), where=grid > 0)
-    texts = _texts(grid, starred)
+    texts = _texts(grid)
+    texts[i, j] += "★"
     place = max(0.5, _CHARACTER * max(map(len, texts.flat)) + 0.1)
     drawn = canvas(1.8 + place * len(columns), 1.2 + 0.4 * len(rows))
     axes = drawn.add_subplot()
     image = axes.imshow(grid, cmap="viridis_r" if mode == "min" else "viridis", origin="lower", aspect="auto")
     bar = drawn.colorbar(image, ticks=MaxNLocator(5), label=("log " if figure.log else "") + metric(shown).title)
-    bar.ax.ticklabel_format(useOffset=False) if np.nanmin(grid) < np.nanmax(grid) else None
+    bar.formatter = ScalarFormatter(useOffset=False)
     axes.set_xticks(range(len(columns)), [label(value) for value in columns])
     axes.set_yticks(range(len(rows)), [label(value) for value in rows])
     axes.set(xlabel=readable(figure.columns), ylabel=readable(figure.rows), title=panel.title)
     _write(axes, image, grid, texts)
-    for i, value in enumerate(rows):
+    for index, value in enumerate(rows):
         if value in columns:
-            corner = (columns.index(value) - 0.5, i - 0.5)
+            corner = (columns.index(value) - 0.5, index - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=DIAGONAL, linewidth=1.5))
-    i, j = np.unravel_index(starred, grid.shape)
     caption = panel.caption(shown, f"over {readable(figure.rows)} and {readable(figure.columns)}")
     caption += " The natural logarithm." if figure.log else ""
     caption += " Outlined: both are equal. Starred: the best."
@@ -66,13 +68,12 @@ def _values(panel: Panel, path: str) -> list[Any]:
     return sorted(values) if all(isinstance(value, int | float) for value in values) else values
 
 
-def _texts(grid: np.ndarray, starred: int) -> np.ndarray:
+def _texts(grid: np.ndarray) -> np.ndarray:
     """The number in each place, with as many decimals as tell the places apart; empty where there is no result."""
     span = np.nanmax(grid) - np.nanmin(grid)
     decimals = 0 if not span else min(4, max(0, 2 - math.floor(math.log10(span))))
     texts = [f"{value:.{decimals}f}" if math.isfinite(value) else "" for value in grid.flat]
-    texts[starred] += "★"
-    return np.array(texts).reshape(grid.shape)
+    return np.array(texts, dtype=object).reshape(grid.shape)
 
 
 def _write(axes: Axes, image: AxesImage, grid: np.ndarray, texts: np.ndarray) -> None:

@@ -1,7 +1,8 @@
-"""Tables as they are shown: a study's results in the form of the paper's table, published numbers beside ours."""
+"""A study's results in the form of the paper's table, with the published numbers beside ours."""
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from sweeps.report.table import NOTHING, Entry, Table, interval, stem
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a column shows: a metric, the final one or after an epoch."""
+    """The content of a column: a metric, final or after an epoch."""
 
     metric: str
     epoch: int | None = None
@@ -33,12 +34,12 @@ class Quantity:
 
 
 def printed(study: Study) -> tuple[Number, ...]:
-    """The paper's numbers for a study; none where it has no table of them."""
+    """The paper's numbers for a study; none if the paper has no table of them."""
     return published(study.published) if study.published else ()
 
 
 def quantities(study: Study, found: Sequence[Cell]) -> list[Quantity]:
-    """The columns of a study's table, of which there is at least one number, ours or the paper's."""
+    """The columns of a study's table that have a number, ours or the paper's."""
     known = {name for cell in found for name in cell.mean}
     names = study.columns or dict.fromkeys((study.metric, *SHOWN))
     numbers = printed(study)
@@ -61,14 +62,15 @@ def _last_epoch(found: Sequence[Cell]) -> int:
 def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
     """The results of a study: a row for each combination of its `compare` labels, or for each configuration.
 
-    Columns: labels; each quantity as mean ± standard error, with the number published for it and the difference where
-    there is one; the 95 % interval of the study's metric; seeds that finished, and what became of the others.
+    Columns: labels; each quantity as mean ± standard error, with the published number and the difference if there is
+    one; the 95 % interval of the study's metric; finished seeds; unfinished members. The interval and the unfinished
+    members are left out if there are none.
     """
     chosen = _rows(study, found)
     names = list(dict.fromkeys(name for cell in chosen for name in cell.labels))
     columns, numbers = quantities(study, found), printed(study)
     theirs = {q for q in columns if any(_matches(n, q) for n in numbers)}
-    best = {q: _best(study, q, chosen) for q in columns}
+    best = {q: _best(study, q, chosen, _last_epoch(found)) for q in columns}
     headings = [readable(name) for name in names]
     for q in columns:
         headings += [q.title] + (["published", "difference"] if q in theirs else [])
@@ -80,7 +82,7 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
         for q in columns:
             own = cell.average(q.metric, q.epoch)
             paper = next((n for n in numbers if _matches(n, q) and _of(n, cell)), None)
-            row.append(_own(own, own is not None and own.value == best[q]))
+            row.append(_own(own, cell is best[q]))
             row += _beside(own, paper) if q in theirs else []
             record |= _numbers(q, own) | (_published(q, own, paper) if q in theirs else {})
         row += [interval(cell.average(study.metric)), _seeds(cell), _unfinished(cell.counts)]
@@ -97,12 +99,12 @@ _UNFINISHED = {"failed": "failed", "stopped": "stopped early", "missing": "missi
 
 
 def unfinished(counts: Mapping[str, int]) -> str:
-    """Members that did not finish, by what became of them; empty where all did."""
+    """Counts of unfinished members by status; empty if all finished."""
     return ", ".join(f"{counts[status]} {words}" for status, words in _UNFINISHED.items() if counts.get(status))
 
 
 def _rows(study: Study, found: Sequence[Cell]) -> list[Cell]:
-    """The best cell of each row, or the first where nothing of it has finished: missing rows are shown."""
+    """The best cell of each row, or its first cell if none has finished, so that missing rows are shown."""
     if study.compare:
         return [(tables.ranked(study, group) or group)[0] for group in tables.groups(study.compare, found)]
     best = tables.ranked(study, found)
@@ -134,7 +136,7 @@ def _of(number: Number, cell: Cell) -> bool:
 
 
 def unmatched(study: Study, found: Sequence[Cell]) -> list[Number]:
-    """Published numbers whose row or column this run does not have."""
+    """Published numbers without a row or a column in this run."""
     columns = quantities(study, found)
     return [
         n
@@ -143,12 +145,13 @@ def unmatched(study: Study, found: Sequence[Cell]) -> list[Number]:
     ]
 
 
-def _best(study: Study, quantity: Quantity, chosen: Iterable[Cell]) -> float | None:
-    mode = direction(study, quantity.metric)
-    if not (quantity.metric == study.metric or metric(quantity.metric).starred):
+def _best(study: Study, quantity: Quantity, chosen: Sequence[Cell], last: int) -> Cell | None:
+    """The row to star in a column of final values, by the rule that chooses the best configuration."""
+    name = quantity.metric
+    if quantity.epoch not in (None, last) or not (name == study.metric or metric(name).starred):
         return None
-    averages = [average.value for cell in chosen if (average := cell.average(quantity.metric, quantity.epoch))]
-    return None if len(averages) < 2 else min(averages) if mode == "min" else max(averages)
+    order = tables.ranked(dataclasses.replace(study, metric=name, mode=direction(study, name)), chosen)
+    return order[0] if len(order) > 1 else None
 
 
 def _label(value: Any) -> Entry:

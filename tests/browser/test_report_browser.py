@@ -2,8 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
@@ -75,15 +77,76 @@ def test_both_colour_schemes_are_readable_by_all(report, scheme):
     clean(report)
 
 
+CUT_OFF = """() => [...document.querySelectorAll("body *")]
+  .filter(each => each.clientWidth && getComputedStyle(each).display !== "inline")
+  .filter(each => !each.matches(".wide") && !each.closest(".wide table"))
+  .filter(each => each.scrollWidth > each.clientWidth + 1 || each.getBoundingClientRect().right > innerWidth + 1)
+  .map(each => `${each.tagName} ${each.textContent.slice(0, 40)}`)"""
+"""What is cut off, outside the marked scrollers."""
+SCROLLING = """() => [...document.querySelectorAll(".wide")]
+  .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.ariaLabel)"""
+A4_LANDSCAPE = 1032
+"""The width of a printed page between its margins, in pixels."""
+
+
+@pytest.mark.parametrize(
+    ("media", "width", "scrolls"), [("screen", 1300, False), ("screen", 390, True), ("print", A4_LANDSCAPE, False)]
+)
+def test_nothing_is_cut_off(report, media, width, scrolls):
+    report.emulate_media(media=media)
+    report.set_viewport_size({"width": width, "height": 900})
+    report.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert report.locator("table").count() >= 5
+    assert report.evaluate(CUT_OFF) == []
+    assert bool(report.evaluate(SCROLLING)) == scrolls
+
+
 def test_a_narrow_screen_scrolls_tables_and_not_the_page(report):
     report.set_viewport_size({"width": 360, "height": 700})
     assert report.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     wide = report.get_by_role("region", name="Table: temperatures", exact=True)
     assert wide.evaluate("region => region.scrollWidth > region.clientWidth")
+    wide.evaluate("region => region.scrollLeft = 10000")
+    first = wide.locator("tbody th").first
+    assert first.bounding_box()["x"] == pytest.approx(wide.bounding_box()["x"], abs=1)  # it stays in view
     clean(report)
 
 
-def test_in_print_nothing_is_cut_off(report, tmp_path):
+def test_captions_do_not_scroll_and_verdicts_stand_beside_their_claims(report):
+    assert report.locator(".wide figcaption, .wide caption").count() == 0
+    assert report.locator("figure.table figcaption").count() >= 4
+    claim = report.get_by_role("region", name="Table: temperatures-claims").locator("tbody th").first
+    assert claim.locator(".verdict").inner_text() == "not yet enough seeds"
+
+
+def test_expectations_are_named_as_such_and_links_lead_to_files(report, quickstart):
+    assert "Expected: The best pair lies off the diagonal." in report.locator("main").inner_text()
+    links = report.locator(".files a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    assert len(links) >= 20
+    assert all((quickstart / "quickstart" / "report" / link).is_file() for link in links)
+
+
+def test_the_foot_names_dates_hours_and_the_command(report):
+    foot = report.locator("footer").inner_text()
+    assert re.search(r"Last training ended \d{4}-\d\d-\d\d \d\d:\d\d UTC", foot)
+    assert re.search(r"\d\.\d\d hours of training", foot)
+    assert "python -m sweeps.run quickstart" in foot
+    assert "epochs=3" in foot
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_plots_follow_the_colour_scheme(report, scheme, tmp_path):
+    report.emulate_media(color_scheme=scheme)
+    plot = report.locator("figure:not(.table) img").first
+    plot.screenshot(path=tmp_path / "plot.png")
+    pixels = np.asarray(Image.open(tmp_path / "plot.png").convert("L"))
+    background, ink = (pixels.min(), pixels.max()) if scheme == "dark" else (pixels.max(), pixels.min())
+    assert np.median(pixels) == background
+    assert abs(int(background) - int(ink)) > 180  # text can be read
+
+
+def test_print_begins_with_the_overview_and_unfolds_the_search(report, tmp_path):
     report.emulate_media(media="print")
-    assert not report.locator("nav").is_visible()
+    assert report.locator("nav").is_visible()
     assert report.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True).startswith(b"%PDF")
+    assert report.locator("details").first.evaluate("each => each.open")

@@ -93,6 +93,8 @@ class DataSets(Registry[Source]):
     def __missing__(self, name: str) -> Source:
         kind, _, path = name.partition(":")
         if path and kind in self.own:
+            if not path.isprintable():  # tables, figures and MLflow could not hold the name
+                raise UnknownName(f"data set {name!a} has a name that is not printable text; rename the file")
             return self.own[kind](path)
         try:
             return super().__missing__(name)
