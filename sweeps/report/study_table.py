@@ -91,7 +91,8 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
         records.append(record | ({"not_comparable": mark} if mark else {}))
     last = range(len(headings) - 3, len(headings))
     empty = {i for i in last if all(row[i].text in ("", NOTHING) for row in rows)}
-    headings, *rows = ([field for i, field in enumerate(row) if i not in empty] for row in (headings, *rows))
+    headings = [heading for i, heading in enumerate(headings) if i not in empty]
+    rows = [[entry for i, entry in enumerate(row) if i not in empty] for row in rows]
     return Table(stem(study), _caption(study, found), headings, rows, records, mark)
 
 
