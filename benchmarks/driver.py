@@ -36,6 +36,7 @@ from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.uri import tracking_uri_of
+from trainables.reports import Outcome
 
 EPOCHS, PACK, SLOTS = 20, 64, 8
 METRICS = ("elbo", "kl", "bits_per_dim", "mse", "train_elbo", "train_kl", "test_elbo", "test_kl")
@@ -61,15 +62,17 @@ def sweep_of(members: int) -> Sweep:
     return Sweep("nothing", "Training that does nothing", (study,))
 
 
-def results(cohort: Cohort) -> list[dict[str, Any]]:
+def results(cohort: Cohort) -> list[Outcome]:
     """Made-up results, as a worker reports them."""
-    made_up = []
+    outcomes = []
     for member in cohort.members:
         numbers = np.random.default_rng(int(member.key, 16)).random((len(METRICS), EPOCHS))
         history = dict(zip(METRICS, numbers.tolist(), strict=True))
-        ended = {"key": member.key, "status": "finished", "reason": None, "epochs": EPOCHS, "wall_s": 1.0}
-        made_up.append(ended | {"metrics": {name: each[-1] for name, each in history.items()}, "history": history})
-    return made_up
+        metrics = {name: each[-1] for name, each in history.items()}
+        outcomes.append(
+            Outcome(key=member.key, status="finished", epochs=EPOCHS, wall_s=1.0, metrics=metrics, history=history)
+        )
+    return outcomes
 
 
 class Parts:

@@ -41,7 +41,7 @@ from packing import OPTIMIZER_BYTES
 
 from sweeps.errors import UserError
 from sweeps.planning.known_rates import Rates
-from sweeps.planning.plan import Cohort, Overrides, Plan
+from sweeps.planning.plan import Cohort, Member, Overrides, Plan
 from sweeps.planning.saved import find_sweep
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
@@ -49,6 +49,7 @@ from trainables.cost.operations import operations
 from trainables.cost.size import parameters
 from trainables.cost.timing import batches, program_key
 from trainables.data.sizes import size_of
+from trainables.reports import Outcome
 
 T = TypeVar("T")
 Seconds = Callable[[Cohort], float]
@@ -286,19 +287,18 @@ def replay(plan: Plan, ledger: Ledger, seconds: Seconds, gpus: int, costs: Costs
     return found
 
 
-def _result(plan: Plan, member: Any) -> dict[str, Any]:
+def _result(plan: Plan, member: Member) -> Outcome:
     """A made-up result; searches and winners treat it as real."""
     value = int(member.key[:8], 16) / 2**32
     names = {study.metric for study in plan.studies} | {"elbo", "bits_per_dim"}
-    return {
-        "key": member.key,
-        "status": "finished",
-        "reason": None,
-        "epochs": member.config.epochs,
-        "wall_s": 1.0,
-        "metrics": dict.fromkeys(names, value),
-        "history": {name: [value] for name in names},
-    }
+    return Outcome(
+        key=member.key,
+        status="finished",
+        epochs=member.config.epochs,
+        wall_s=1.0,
+        metrics=dict.fromkeys(names, value),
+        history={name: [value] for name in names},
+    )
 
 
 def by_rates(rates: Rates, data_dir: Path) -> Seconds:

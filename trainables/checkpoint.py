@@ -1,28 +1,33 @@
-"""Files of checkpoints: where they lie, and how they are read and replaced. Needs no Ray."""
+"""Checkpoint files: where they lie, and how they are read and replaced. Needs no Ray."""
 
 import contextlib
-import os
 
 from pyarrow import fs
 
+from trainables.filesystem import appearing, located
+
 
 class StorageError(Exception):
-    """A checkpoint cannot be read or written, which is the fault of where it lies and not of the training."""
+    """A checkpoint cannot be read or written; the fault of its storage, not of the training."""
 
 
 class CheckpointFile:
     """The latest checkpoint of one worker's members, replaced atomically.
 
+    Args:
+        folder: a URI or local path.
+        name: of the file, without its suffix.
+
     Raises:
-        StorageError: on reading and writing, for whatever the file system complains of.
+        StorageError: by its methods, for any complaint of the file system.
     """
 
     def __init__(self, folder: str, name: str):
-        self._fs, root = fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
-        self._root, self._path = root, f"{root}/{name}.safetensors"
+        self._fs, root = located(folder)
+        self._path = f"{root}/{name}.safetensors"
 
     def read(self) -> bytes | None:
-        """Its content, if there is one."""
+        """The content; None if there is no file."""
         try:
             with self._fs.open_input_stream(self._path) as stream:
                 return stream.read()
@@ -32,25 +37,18 @@ class CheckpointFile:
             raise StorageError(str(error)) from error
 
     def write(self, content: bytes) -> None:
-        # Named by its process: one whose driver was killed may be writing still when another takes its place.
-        partial = f"{self._path}.{os.getpid()}.partial" if isinstance(self._fs, fs.LocalFileSystem) else self._path
+        """Writes or replaces the file."""
         try:
-            self._fs.create_dir(self._root, recursive=True)
-            with self._fs.open_output_stream(partial) as stream:
+            with appearing(self._fs, self._path) as path, self._fs.open_output_stream(path) as stream:
                 stream.write(content)
-            if partial != self._path:
-                self._fs.move(partial, self._path)
         except OSError as error:
-            if partial != self._path:
-                with contextlib.suppress(OSError):  # what is left of it would take the space that is missing
-                    self._fs.delete_file(partial)
             raise StorageError(str(error)) from error
 
 
 def last_saved_ns(folder: str) -> int:
-    """When a cohort's latest checkpoint was written, in nanoseconds since 1970; 0 if there is none to be read."""
-    system, root = fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
+    """When a cohort's latest checkpoint was written, in nanoseconds since 1970; 0 if there is no readable one."""
+    system, root = located(folder)
     with contextlib.suppress(OSError):
-        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
-        return max((info.mtime_ns or 0 for info in found if info.extension == "safetensors"), default=0)
+        infos = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+        return max((info.mtime_ns or 0 for info in infos if info.extension == "safetensors"), default=0)
     return 0

@@ -1,9 +1,9 @@
-"""The adapter: a Tune trial that trains one cohort in a Ray Train TorchTrainer.
+"""The adapter to Ray: a Tune trial that trains one cohort in a Ray Train TorchTrainer.
 
 With one worker the trainer runs in local mode, inside the trial's own process, which Tune reuses for the next cohort.
-With more, a worker group is started. Each worker trains its share of the members; where there are fewer members than
-workers, all of them train every member, each on its share of the images of a batch (`trainables.shards`). Tune hears
-rank 0 alone. In any case the loop is `train_cohort`, given a function that reports.
+With more workers, a worker group is started. Each worker trains its share of the members. If there are fewer members
+than workers, every worker trains all members, each on its share of the images of a batch (`trainables.shards`). Tune
+hears the worker of rank 0 alone. The training itself is in `trainables.worker`.
 """
 
 from dataclasses import replace
@@ -14,8 +14,12 @@ import torch
 import torch.distributed as dist
 
 from trainables.config import TrainingConfig
+from trainables.reports import Report
 from trainables.shards import Shards
-from trainables.worker import REPORT_EVERY_S, Task, WorkerError, reason_of, train_cohort, try_cohort
+from trainables.worker import Task, WorkerError, reason_of, train_cohort, try_cohort
+
+_STOP = "vae-sweeps stop"
+"""Namespace of the requests to stop in Ray's key-value store."""
 
 
 def trial(config: dict[str, str]) -> None:
@@ -44,34 +48,74 @@ def _local_loop(config: dict[str, str]) -> None:
 
     task = Task.from_json(config["task"])
     configs = [TrainingConfig.model_validate(member) for member in task.configs]
-    try_cohort(task, configs, tune.report, name="members", every_s=REPORT_EVERY_S)
+    try_cohort(
+        task,
+        configs,
+        lambda report: tune.report(report.plain()),
+        name="members",
+        stop=lambda: asked_to_stop(task.scratch),
+    )
 
 
 def _worker_loop(config: dict[str, str]) -> None:
     from ray import train
     from ray.train.torch import get_device
 
+    def tell(report: Report) -> None:
+        train.report(report.plain())  # all ranks report, as Ray Train demands; Tune hears the first
+
     task = Task.from_json(config["task"])
     context = train.get_context()
     shards = Shards(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(task.threads)
     if task.device == "cuda":
-        # A node's workers see all of its GPUs; this one's is that which messages of the group go through.
+        # A node's workers see all of its GPUs. Messages of the group go through the one that is this worker's.
         device = get_device()
         torch.cuda.set_device(device)
         task = replace(task, device=str(device))
     configs = [TrainingConfig.model_validate(member) for member in task.configs]
+
+    def stop() -> bool:
+        return asked_to_stop(task.scratch)
+
     if len(configs) < shards.count:
         try:
-            train_cohort(task, configs, train.report, name="members", every_s=REPORT_EVERY_S, shards=shards)
+            train_cohort(task, configs, tell, name="members", stop=stop, shards=shards)
         except Exception as error:
             raise WorkerError(*reason_of(error)) from None  # the others wait for this one, until Ray Train ends them
         return
     own = configs[shards.rank :: shards.count]
-    final: list[dict[str, Any]] = []
-    try_cohort(task, own, final.append, name=f"members-{shards.rank}-of-{shards.count}", every_s=np.inf)
+    reports: list[Report] = []
+    name = f"members-{shards.rank}-of-{shards.count}"
+    try_cohort(task, own, reports.append, name=name, every_s=np.inf, stop=stop)
     gathered: list[Any] = [None] * shards.count
-    dist.all_gather_object(gathered, final[-1]["results"])
-    # All ranks report, as Ray Train demands; Tune hears the first.
-    by_key = {result["key"]: result for results in gathered for result in results}
-    train.report({"since": 0, "history": {}, "results": [by_key[c.key()] for c in configs]})
+    dist.all_gather_object(gathered, reports[-1])
+    if any(report.interrupted for report in gathered):
+        tell(Report(interrupted=True))  # workers that came to the end have saved it, and say so when asked again
+        return
+    outcomes = {outcome.key: outcome for report in gathered for outcome in report.outcomes}
+    tell(Report(outcomes=tuple(outcomes[config.key()] for config in configs)))
+
+
+# --- requests to stop ------------------------------------------------------------------------------------------------
+
+
+def ask_to_stop(run: str) -> None:
+    """Asks all trials of a run to save their checkpoints and to end. `run` is the `scratch` of their tasks."""
+    from ray.experimental import internal_kv
+
+    internal_kv._internal_kv_put(run, b"1", namespace=_STOP)
+
+
+def asked_to_stop(run: str) -> bool:
+    """Whether the trials of a run were asked to stop. Takes about a millisecond, in any process of the cluster."""
+    from ray.experimental import internal_kv
+
+    return internal_kv._internal_kv_exists(run, namespace=_STOP)
+
+
+def forget_stop(run: str) -> None:
+    """Removes the request of a run that is over from a cluster that stays."""
+    from ray.experimental import internal_kv
+
+    internal_kv._internal_kv_del(run, namespace=_STOP)

@@ -26,12 +26,10 @@ from trainables.diagnostics import measure_due
 from trainables.halving import Halving
 from trainables.packing.cohort import Cohort
 from trainables.renamed import renamed
+from trainables.reports import History, Reason, Status
 
 CHECKPOINT_FORMAT = 1
 _HISTORY = "history/"
-History = dict[str, np.ndarray]
-"""Metrics by name, each [epochs, M] float64; NaN from a member's divergence on, after it was stopped, and for a
-diagnostic in epochs in which it is not due."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class TrainingResult:
     """What came of one member. `epochs` is the number trained; of a diverged member, the epoch it diverged in."""
 
     key: str
-    status: Literal["finished", "stopped", "failed"]
-    reason: str | None
+    status: Status
+    reason: Reason | None
     epochs: int
     wall_s: float
     """The member's share of its cohort's wall time."""

@@ -8,7 +8,7 @@ import json
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from trainables.cost.memory import Footprint, footprint, free_bytes
 from trainables.data import DataError
 from trainables.data.sizes import size_of
 from trainables.halving import Halving
+from trainables.reports import Fault, Outcome, Reason, Report, failures
 from trainables.shards import ALONE, Shards
 from trainables.training import CohortTraining, TrainingResult, resolve_device
 
-REPORT_EVERY_S = 1.0
+REPORT_EVERY_S = STOP_EVERY_S = 1.0
 WORTH_A_PROBE = 300
 """Steps of all members together from which on their memory is measured first, which takes some three steps and
 evaluations. Shorter trainings are tried at once, and halved where they do not fit."""
-Report = Callable[[dict[str, Any]], None]
 _footprints: dict[tuple[str, str], Footprint] = {}
 """By shape and device: a process trains many cohorts of a shape."""
 
@@ -67,9 +67,10 @@ class Task:
 class WorkerError(Exception):
     """What went wrong in a worker whose group cannot go on without it: the reason of the failure, and its traceback."""
 
-    def __init__(self, reason: str, detail: str):
+    def __init__(self, reason: Reason | Fault, detail: str):
         super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+        self.reason: Reason | Fault = reason
+        self.detail = detail
 
 
 class TooManyError(Exception):
@@ -81,18 +82,37 @@ class TooManyError(Exception):
 
 
 def train_cohort(
-    task: Task, configs: list[TrainingConfig], report: Report, *, name: str, every_s: float, shards: Shards = ALONE
+    task: Task,
+    configs: list[TrainingConfig],
+    report: Callable[[Report], None],
+    *,
+    name: str,
+    every_s: float = REPORT_EVERY_S,
+    stop: Callable[[], bool] = lambda: False,
+    shards: Shards = ALONE,
 ) -> None:
-    """Trains members to their end, going on from their checkpoint if there is one.
+    """Trains members to their end, from their checkpoint if there is one.
 
-    Reports {"since": epoch, "history": metrics [epochs, M] since then} at most every `every_s` seconds, and at the end
-    the same with {"results": [...]}, from the first epoch on, so that nothing depends on a report that was lost.
+    Metrics are reported at most every `every_s` seconds. The last report holds the outcomes and all metrics from the
+    first epoch, so that nothing depends on a report that was lost.
 
-    Of several processes that train these members together, all report at the same times, and the first one reads and
-    writes the checkpoint.
+    If several processes train these members together, all of them report at the same times. The first process reads
+    and writes the checkpoint.
+
+    Args:
+        task: what the trial was given.
+        configs: the members, of one shape.
+        report: receives the reports.
+        name: of the checkpoint file.
+        every_s: the shortest time between two reports.
+        stop: asked after each epoch, at most once a second; when true, the training saves its checkpoint, reports that
+            it was interrupted and returns.
+        shards: this process's part of a group that trains the same members.
 
     Raises:
-        TooManyError: the members would not fit into memory; nothing was trained.
+        TooManyError: the members do not fit into memory; nothing was trained.
+        StorageError: the checkpoint cannot be read or written.
+        DataError: the images cannot be read.
     """
     device, data_dir = resolve_device(task.device), Path(task.data_dir)
     if len(configs) > 1 and task.memory_share is not None:
@@ -104,16 +124,21 @@ def train_cohort(
         with contextlib.suppress(ValueError):  # a damaged checkpoint costs the epochs it held, not the training
             training.restore(saved)
     reported = 0
-    report_due, checkpoint_due = _Timer(every_s), _Timer(task.checkpoint_every_s)
+    report_due, checkpoint_due, stop_due = _Timer(every_s), _Timer(task.checkpoint_every_s), _Timer(STOP_EVERY_S)
     for epoch in training:
-        to_report, to_save = shards.from_first(lambda: (report_due(), checkpoint_due()))
-        if to_report and epoch < training.epochs:
-            report({"since": reported, "history": training.history(reported)})
-            reported = epoch
-        if to_save:
+        to_report, to_save, to_stop = shards.from_first(lambda: (report_due(), checkpoint_due(), stop_due() and stop()))
+        if epoch == training.epochs:
+            break
+        if to_save or to_stop:
             shards.from_first(lambda: file.write(training.checkpoint()))
+        if to_stop:
+            report(Report(interrupted=True))
+            return
+        if to_report:
+            report(Report(reported, training.history(reported)))
+            reported = epoch
     shards.from_first(lambda: file.write(training.checkpoint()))
-    report({"since": 0, "history": training.history(), "results": [_plain(result) for result in training.results()]})
+    report(Report(0, training.history(), tuple(map(_outcome, training.results()))))
 
 
 def _check_memory(configs: list[TrainingConfig], device: torch.device, data_dir: Path, share: float) -> None:
@@ -144,36 +169,25 @@ class _Timer:
         return due
 
 
-def try_cohort(task: Task, configs: list[TrainingConfig], report: Report, *, name: str, every_s: float) -> None:
-    """`train_cohort`; an exception is reported, as the failure of all members. Raised, it would be tried again."""
+def try_cohort(
+    task: Task,
+    configs: list[TrainingConfig],
+    report: Callable[[Report], None],
+    *,
+    name: str,
+    every_s: float = REPORT_EVERY_S,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Calls `train_cohort` and reports an exception as the failure of all members: Ray would try again if it rose."""
     try:
-        train_cohort(task, configs, report, name=name, every_s=every_s)
-    except TooManyError as error:
-        keys = [config.key() for config in configs]
-        report({"results": [one | {"fit": error.fit} for one in failures(keys, *reason_of(error))]})
+        train_cohort(task, configs, report, name=name, every_s=every_s, stop=stop)
     except Exception as error:
-        report({"results": failures([config.key() for config in configs], *reason_of(error))})
+        fit = error.fit if isinstance(error, TooManyError) else None
+        report(Report(outcomes=failures([config.key() for config in configs], *reason_of(error), fit=fit)))
 
 
-def failures(keys: Iterable[str], reason: str, detail: str) -> list[dict[str, Any]]:
-    """Results of members of whose training nothing is left."""
-    return [
-        {
-            "key": key,
-            "status": "failed",
-            "reason": reason,
-            "detail": detail,
-            "epochs": 0,
-            "wall_s": 0.0,
-            "metrics": {},
-            "history": {},
-        }
-        for key in keys
-    ]
-
-
-def reason_of(error: Exception) -> tuple[str, str]:
-    """Reason and detail of a failure."""
+def reason_of(error: Exception) -> tuple[Reason | Fault, str]:
+    """The reason of a failure, and its detail."""
     if isinstance(error, StorageError):
         return "storage", str(error)
     if isinstance(error, DataError):
@@ -185,7 +199,13 @@ def reason_of(error: Exception) -> tuple[str, str]:
     return "out_of_memory" if out_of_memory else "error", traceback.format_exc()
 
 
-def _plain(result: TrainingResult) -> dict[str, Any]:
-    return {
-        name: getattr(result, name) for name in ("key", "status", "reason", "epochs", "wall_s", "metrics", "history")
-    }
+def _outcome(result: TrainingResult) -> Outcome:
+    return Outcome(
+        key=result.key,
+        status=result.status,
+        reason=result.reason,
+        epochs=result.epochs,
+        wall_s=result.wall_s,
+        metrics=result.metrics,
+        history=result.history,
+    )

@@ -7,16 +7,15 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
-from typing import Any
 
-from sweeps.driver.json_log import JsonLog
-from sweeps.driver.progress import Progress
+from sweeps.driver.listener import Listener
 from sweeps.errors import UserError
 from sweeps.planning.plan import Cohort, Member, Plan
 from sweeps.planning.schedule import Workload, evenly, group
 from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger, Row, now
-from sweeps.tracking.tracker import Tracker
+from trainables.config import TrainingConfig
+from trainables.reports import History, Outcome
 
 
 class Driver:
@@ -62,7 +61,7 @@ class Driver:
         self._workload = Workload(plan, data_dir)
         self._slots: int = 1
         self._pack: int | None = None
-        self._listeners: list[Tracker | Progress | JsonLog] = []
+        self._listeners: list[Listener] = []
         self._max_failures = max_failures
         self.trained = 0
         """Members that ended in this run."""
@@ -105,8 +104,8 @@ class Driver:
                 taken |= set(keys)
         return cohorts
 
-    def listen(self, *listeners: Tracker | Progress | JsonLog) -> None:
-        """Adds those that want to hear of progress."""
+    def listen(self, *listeners: Listener) -> None:
+        """Adds listeners."""
         self._listeners += listeners
 
     def members(self) -> list[Member]:
@@ -145,7 +144,11 @@ class Driver:
             return None
         if self._news:
             self._news = False
-            self._enqueue(self._unfold())
+            new = self._unfold()
+            self._enqueue(new)
+            if trained_before := [member for member in new if member.key in self._settled]:
+                for listener in self._listeners:
+                    listener.found(trained_before, self.rows)
         if not self._fixed and not self._queue:
             return None
         if self._near_the_end():
@@ -158,6 +161,9 @@ class Driver:
         for listener in self._listeners:
             listener.started([sibling for member in cohort.members for sibling in self._by_key[member.key]])
         return cohort
+
+    def check(self) -> None:
+        self._ledger.check()
 
     def exhausted(self) -> bool:
         return not self._fixed and not self._queue and not self._running
@@ -229,24 +235,18 @@ class Driver:
 
     # --- what comes back ---------------------------------------------------------------------------------------------
 
-    def progressed(self, cohort: Cohort, since: int, history: dict[str, Any]) -> None:
+    def progressed(self, cohort: Cohort, since: int, history: History) -> None:
         for listener in self._listeners:
             listener.progressed(cohort.members, since, history)
 
-    def ended(self, cohort: Cohort, results: list[dict[str, Any]]) -> None:
+    def ended(self, cohort: Cohort, outcomes: Sequence[Outcome]) -> None:
         self._running.pop(cohort.key, None)
-        for result in results:
-            # Nothing is recorded: when the storage or the data are well again, the next run trains these members.
-            if result["reason"] == "storage":
-                raise UserError(f"a checkpoint cannot be written or read: {' '.join(result['detail'].split())}")
-            if result["reason"] == "data":
-                raise UserError(f"images cannot be read {' '.join(result['detail'].split())}")
         configs = {member.key: member.config for member in cohort.members}
+        rows = [_row(outcome, configs[outcome.key]) for outcome in outcomes]
         if len(cohort.members) > 1:
-            too_big = {r["key"]: r.get("fit") for r in results if r["reason"] == "out_of_memory"}
-            results = [result for result in results if result["key"] not in too_big]
-            self._split([member for member in cohort.members if member.key in too_big], set(too_big.values()))
-        rows = [Row(**result, ended=now(), config=configs[result["key"]].model_dump(mode="json")) for result in results]
+            too_many = {o.key: o.fit for o in outcomes if o.reason == "out_of_memory"}
+            rows = [row for row in rows if row.key not in too_many]
+            self._split([member for member in cohort.members if member.key in too_many], set(too_many.values()))
         if rows:
             rows = self._ledger.append(rows)
         self._ledger.end_cohort(cohort.key)
@@ -267,3 +267,29 @@ class Driver:
         size = min(known) if known else math.ceil(len(members) / 2)
         if members:
             self._fixed.extendleft(reversed(evenly(members, math.ceil(len(members) / size))))
+
+
+def _row(outcome: Outcome, config: TrainingConfig) -> Row:
+    """The ledger's row of an outcome.
+
+    Raises:
+        UserError: the storage or the data failed. Nothing is recorded then: once they are well again, the next run
+            trains these members.
+    """
+    detail = " ".join((outcome.detail or "").split())
+    if outcome.reason == "storage":
+        raise UserError(f"a checkpoint cannot be written or read: {detail}")
+    if outcome.reason == "data":
+        raise UserError(f"images cannot be read {detail}")
+    return Row(
+        key=outcome.key,
+        status=outcome.status,
+        reason=outcome.reason,
+        detail=outcome.detail,
+        epochs=outcome.epochs,
+        wall_s=outcome.wall_s,
+        ended=now(),
+        config=config.model_dump(mode="json"),
+        metrics=outcome.metrics,
+        history=outcome.history,
+    )

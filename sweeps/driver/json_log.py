@@ -15,10 +15,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-import numpy as np
-
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row, now
+from trainables.reports import History
 
 
 class JsonLog:
@@ -37,10 +36,13 @@ class JsonLog:
         line = {"event": event, "time": now().isoformat()} | _finite(content)
         print(json.dumps(line, allow_nan=False, default=str), file=self._stream, flush=True)
 
+    def found(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
+        pass  # nothing happened to them in this run
+
     def started(self, members: Sequence[Member]) -> None:
         self.write("started", cohort=members[0].key, members=[_member(member) for member in members])
 
-    def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
+    def progressed(self, members: Sequence[Member], since: int, history: History) -> None:
         epochs = len(next(iter(history.values()), ()))
         if not epochs:
             return

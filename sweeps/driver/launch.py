@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
@@ -23,6 +23,7 @@ from sweeps.planning.plan import Plan
 from sweeps.planning.schedule import Workload
 from sweeps.records import snapshot
 from sweeps.records.ledger import Ledger
+from sweeps.records.lock import LockLostError
 from sweeps.records.storage import Storage, joined
 from sweeps.redact import redact
 from sweeps.report.write import write_outputs
@@ -30,7 +31,7 @@ from sweeps.tracking.tracker import Tracker
 from trainables.data import DataError, download, load
 
 if TYPE_CHECKING:
-    from sweeps.on_ray.execute import Resources
+    from sweeps.on_ray.cluster import Resources
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +98,9 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
 
 def _ray(storage: Storage, options: Options, console: Console) -> contextlib.AbstractContextManager["Resources"]:
     console.print("Starting Ray …", highlight=False)
-    from sweeps.on_ray import execute  # Ray takes seconds to import, and a run with nothing to train does without
+    from sweeps.on_ray.cluster import connected  # Ray takes seconds to import; a run with nothing to train needs none
 
-    return execute.connected(
+    return connected(
         address=options.address,
         device=options.device,
         workers=options.workers,
@@ -129,13 +130,16 @@ def _run(
     progress.found(driver.members(), driver.settled())
     driver.listen(progress, tracker, *([JsonLog(sys.stdout, metrics=options.log_metrics)] if options.log_json else []))
     tracker.start(driver.members(), driver.settled())
-    status = "FAILED"
+    status: Literal["FINISHED", "FAILED", "KILLED"] | None = "FAILED"
     try:
         if resources is not None:
             _train(driver, progress, resources, storage, options)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
+    except LockLostError:
+        status = None  # the runs in MLflow are the other driver's now
+        raise
     finally:
         snapshot.delete(storage)
         tracker.close(status)
@@ -150,6 +154,8 @@ def _train(driver: Driver, progress: Progress, resources: "Resources", storage: 
     with progress:
         try:
             execute.execute(driver, resources, places, probe=options.pack is None)
+        except LockLostError:
+            raise
         except UserError as error:
             raise UserError(f"{error}; what is done is recorded, and the same command goes on") from None
 

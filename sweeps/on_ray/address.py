@@ -1,24 +1,23 @@
-"""Whether there is a cluster at an address: Ray itself tries for minutes, and then ends the process."""
+"""Checks that a cluster answers at an address: Ray itself would try for minutes, and then end the process."""
 
 import socket
 
-from ray._private import services
-from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]  # of a compiled module
 from ray.exceptions import AuthenticationError, RpcError
 
 from sweeps.errors import UserError, first_line
+from sweeps.on_ray import private
 
 _ANSWER_S = 5.0
 
 
 def answering(address: str) -> str:
-    """Host and port of the head of the cluster at an address, which answers and admits us.
+    """Host and port of the head of the cluster at an address, once it has answered and accepted our token.
 
     Args:
-        address: as Ray has it: host:port, or auto for the cluster that this machine is part of.
+        address: host:port, or auto for the cluster that this machine is part of.
 
     Raises:
-        UserError: there is none, it does not answer, or our token is not its.
+        UserError: there is no cluster, it does not answer, or it does not accept our token.
     """
     if address.startswith("ray://"):
         raise UserError(
@@ -26,11 +25,11 @@ def answering(address: str) -> str:
             "--address auto, for example by ray submit (docs/cluster.md)"
         )
     try:
-        place = services.canonicalize_bootstrap_address_or_die(address)
+        place = private.head_of(address)
         host, _, port = place.rpartition(":")
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S):
             pass
-        GcsClient(address=place)
+        private.admitted(place)
     except AuthenticationError:
         raise UserError(
             f"--address {address!r}: the cluster does not know our token; set RAY_AUTH_MODE=token, and "

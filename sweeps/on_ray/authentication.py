@@ -1,8 +1,8 @@
-"""A token for the Ray that a run starts on this machine: Ray listens on all interfaces, and who may submit work to it
-may run anything.
+"""A token for the Ray that a run starts on this machine. Ray listens on all interfaces, and whoever may submit work to
+it may run anything.
 
-Ray reads mode and token from the environment, once a process. Left to itself it would keep a token for everybody and
-for ever in ~/.ray/auth_token, readable by all who can read the home.
+Ray reads mode and token from the environment, once in each process. By itself it would keep one token for all runs in
+~/.ray/auth_token, readable by everybody who can read the home.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ _SETTINGS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 @contextlib.contextmanager
 def own_token(folder: Path | None) -> Iterator[None]:
-    """For the time of the context, a Ray that this process starts on this machine admits only who has its token.
+    """Makes a Ray that this process starts admit only processes with its token, for the time of the context.
 
-    The token is new with every process, and lies in `folder`/ray_auth_token, mode 0600, for as long as the context.
-    Where the user has set any of RAY_AUTH_MODE, RAY_AUTH_TOKEN and RAY_AUTH_TOKEN_PATH, nothing is done.
+    Each process has a new token. It lies in `folder`/ray_auth_token, mode 0600, until the context ends. Nothing is done
+    if the user has set RAY_AUTH_MODE, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
 
     Args:
         folder: on this machine; None for a temporary one.
@@ -34,8 +34,9 @@ def own_token(folder: Path | None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         place = folder or stack.enter_context(scratch_folder())
         path = place.absolute() / FILE
-        stack.callback(_delete, path)
-        _write_private(path, _token())
+        token = _token()
+        stack.callback(_delete, path, token)
+        _write_private(path, token)
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
         try:
             yield
@@ -49,13 +50,15 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
-def _delete(path: Path) -> None:
+def _delete(path: Path, token: str) -> None:
+    """Deletes one's own token; after a takeover the file holds the token of another driver's Ray."""
     with contextlib.suppress(OSError):  # a storage that has failed says so itself; without its Ray the token is void
-        path.unlink(missing_ok=True)
+        if path.read_text() == token:
+            path.unlink()
 
 
 def _write_private(path: Path, content: str) -> None:
-    """Writes a file that was never readable by anybody else; one that a killed run left is replaced."""
+    """Writes a file that nobody else can read at any time; replaces one that a killed run left."""
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(content)

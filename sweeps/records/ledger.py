@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,10 +23,12 @@ import pyarrow.parquet as pq
 from sweeps.errors import UserError
 from sweeps.records.storage import Storage
 from trainables.renamed import renamed
+from trainables.reports import Reason, Status
 
 FORMAT = 1
 _FOLDER, _COHORTS, _CHOICES = "ledger", "cohorts", "choices"
-_RANK = {"finished": 2, "stopped": 1, "failed": 0}
+_RANK: dict[Status, int] = {"finished": 2, "stopped": 1, "failed": 0}
+_REASONS = {None, *get_args(Reason)}
 _SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -54,12 +56,11 @@ class Row:
     """The end of one member. Rows that were read decode configuration and history anew whenever they are asked."""
 
     key: str
-    status: str
-    """finished, stopped or failed."""
-    reason: str | None = None
-    """Of a failure: diverged, out_of_memory, lost or error."""
+    status: Status
+    reason: Reason | None = None
+    """Why the member failed."""
     detail: str | None = None
-    """Of an error: the traceback."""
+    """The traceback of an error."""
     epochs: int
     wall_s: float
     ended: datetime
@@ -132,10 +133,10 @@ class _File:
         return self._parquet.read(columns=list(_LARGE), use_threads=False)
 
     def rows(self) -> Iterator[Row]:
-        """Its rows; of what only a newer program knows the meaning, none."""
+        """Its rows, without those whose status or reason only a newer program knows."""
         small = [name for name in _SCHEMA.names if name not in _LARGE]
         for index, record in enumerate(self._parquet.read(columns=small, use_threads=False).to_pylist()):
-            if record["status"] in _RANK:
+            if record["status"] in _RANK and record["reason"] in _REASONS:
                 record["metrics"] = renamed(dict(record["metrics"]))
                 yield Row(**record, config=_Late(self._config, index), history=_Late(self._history, index))
 
@@ -196,6 +197,10 @@ class Ledger:
         aside = f"{folder}/set_aside/{name}"
         log.warning("%s/%s is not readable (%s); set aside as %s", self._storage.full_uri, path, error, aside)
         self._storage.move(path, aside)
+
+    def check(self) -> None:
+        """Raises UserError if this process may no longer write here."""
+        self._storage.check()
 
     # --- cohorts in training -----------------------------------------------------------------------------------------
 

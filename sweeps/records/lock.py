@@ -1,11 +1,11 @@
 """One driver at a time: a lock file in a sweep's folder that says who is running it.
 
-Locally the file is created exclusively, and the operating system knows whether its holder lives. Elsewhere pyarrow
-offers no exclusive creation: the file is written, and read back after a pause, so that of two drivers which come within
-that pause only the last keeps it. A driver that hangs for longer than the pause between its look and its write can slip
-in; its victim notices with the next heartbeat and stops. Two drivers cost trainings done twice, never the ledger.
+The lock is a fence as well. Before the holder's storage changes anything, the lock file is read: if it names another
+holder, or is gone, `LockLostError` is raised and nothing is written. So a driver that was stopped for minutes, while
+another one took over, does no harm when it goes on, whatever signals it ignores.
 
-A holder on another host is judged by its heartbeat, timed by the storage's own clock. Hosts are told apart by name.
+On this host the operating system knows whether a holder lives. A holder on another host is judged by its heartbeat,
+timed by the storage's own clock. Hosts are told apart by name.
 """
 
 import contextlib
@@ -13,11 +13,9 @@ import json
 import logging
 import math
 import os
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import uuid4
@@ -26,13 +24,15 @@ import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from sweeps.errors import UserError
+from sweeps.records.lock_file import FILE, LockFile, Version, lock_file
 from sweeps.records.storage import Storage
 
-FILE = "lock.json"
 BEAT_EVERY_S, STALE_AFTER_S = 30.0, 300.0
-_PAUSE_S = 2.0  # longer than a small upload takes
-_RACE_S = 0.2  # the same for a local file system, where only takeovers need it
 log = logging.getLogger(__name__)
+
+
+class LockLostError(UserError):
+    """Another driver has taken over; this one may write nothing any more."""
 
 
 @dataclass(frozen=True)
@@ -93,95 +93,96 @@ def _started_s(pid: int) -> float:
         return math.nan
 
 
-def _holder(storage: Storage) -> Holder | None:
-    """Who holds the lock; None for nobody, or for a file that its driver did not live to fill."""
-    try:
-        return Holder.from_json(storage.read(FILE))
-    except (FileNotFoundError, ValidationError):
-        return None
+def _holder(version: Version | None) -> Holder | None:
+    """The holder that a lock file names; None for no file, or one that its driver did not live to fill."""
+    with contextlib.suppress(ValidationError):
+        return None if version is None else Holder.from_json(version.content)
+    return None
 
 
 def running(storage: Storage) -> Holder | None:
-    """The driver at work on a sweep, without writing anything: one elsewhere is judged by this machine's clock."""
-    holder = _holder(storage)
+    """The driver at work on a sweep; nothing is written. A driver elsewhere is judged by this machine's clock."""
+    try:
+        holder = _holder(Version(storage.read(FILE)))
+    except FileNotFoundError:
+        return None
     if holder is None:
         return None
     if holder.local:
         return holder if holder.lives() else None
     with contextlib.suppress(FileNotFoundError):
-        return holder if time.time() - storage.written_s(FILE) <= STALE_AFTER_S else None
+        return holder if time.time() - storage.modified_s(FILE) <= STALE_AFTER_S else None
     return None
-
-
-def _interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 class Lock:
     """Held by the driver in a `with` statement, for as long as it may write.
 
     Args:
-        storage: the sweep's; its folder must exist.
-        lost: called on the heartbeat's thread when another driver has taken the lock; interrupts the run by default.
+        storage: the sweep's; its folder must exist. Its `fence` and `check` raise LockLostError once the lock is lost.
         beat_every_s: between two heartbeats.
         stale_after_s: the silence after which a holder on another host counts as gone.
-        pause_s: between writing the lock and reading it back.
+        pause_s: between writing the lock and reading it back, where this is needed; None for the usual time.
 
     Raises:
-        UserError: on entry, where somebody else holds it.
+        UserError: on entry, if somebody else holds it.
     """
 
     def __init__(
         self,
         storage: Storage,
         *,
-        lost: Callable[[], None] = _interrupt,
         beat_every_s: float = BEAT_EVERY_S,
         stale_after_s: float = STALE_AFTER_S,
         pause_s: float | None = None,
     ):
-        self._storage, self._lost = storage, lost
+        self._storage, self._pause_s = storage, pause_s
         self._beat_every_s, self._stale_after_s = beat_every_s, stale_after_s
-        self._pause_s = (_RACE_S if storage.local else _PAUSE_S) if pause_s is None else pause_s
         self._own = Holder.here()
+        self._lost: LockLostError | None = None
         self._released = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lock", daemon=True)
 
     def __enter__(self) -> "Lock":
-        content = self._own.to_json()
-        if not self._storage.create(FILE, content):
-            self._refuse(_holder(self._storage))
-            self._storage.write(FILE, content)
-            time.sleep(self._pause_s)
-        elif not self._storage.local:
-            time.sleep(self._pause_s)
-        holder = _holder(self._storage)
-        if holder is None or holder.token != self._own.token:
-            raise UserError(self._complaint(holder))
+        # The lock's own file is changed through a storage of its own, which has no fence.
+        self._file: LockFile = lock_file(Storage(self._storage.uri, self._storage.name), self._pause_s)
+        self._version = self._taken()
         self._storage.delete_leftovers()
+        self._storage.fence, self._storage.check = self._fence, self._check
         self._beating.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._released.set()
         self._beating.join()
-        # Where the storage has failed the lock stays; the process that it names will be gone.
+        self._storage.fence = self._storage.check = lambda: None
+        # If the storage has failed the lock stays; the process that it names will be gone.
         with contextlib.suppress(OSError, UserError):
-            if (holder := _holder(self._storage)) is not None and holder.token == self._own.token:
-                self._storage.delete(FILE)
+            if self._holds():
+                self._file.delete()
 
-    def _refuse(self, holder: Holder | None) -> None:
-        """Raises UserError where a holder is to be believed."""
-        if holder is None:
-            # Perhaps created this moment, and not filled yet.
-            time.sleep(self._pause_s)
-            holder = _holder(self._storage)
-        if holder is None:
-            return
-        stale = not holder.lives() if holder.local else self._storage.age_s(FILE) > self._stale_after_s
-        if not stale:
+    def _taken(self) -> Version:
+        content = self._own.to_json()
+        if (created := self._file.create(content)) is not None:
+            return created
+        there = self._file.read()
+        if _holder(there) is None:
+            time.sleep(0.2)  # perhaps created at this moment, and not filled yet
+            there = self._file.read()
+        holder = _holder(there)
+        if holder is not None:
+            self._refuse(holder)
+        taken = self._file.create(content) if there is None else self._file.replace(there, content)
+        if taken is None:
+            raise UserError(self._complaint(_holder(self._file.read())))
+        return taken
+
+    def _refuse(self, holder: Holder) -> None:
+        """Raises UserError unless a holder is gone."""
+        if not holder.lives() if holder.local else self._file.age_s() > self._stale_after_s:
+            log.warning("Taking over from a run that is gone (%s).", holder)
+        else:
             raise UserError(self._complaint(holder))
-        log.warning("Taking over from a run that is gone (%s).", holder)
 
     def _complaint(self, holder: Holder | None) -> str:
         message = f"sweep {self._storage.name!r} in {self._storage.uri!r} is being run by {holder or 'another driver'}"
@@ -192,13 +193,31 @@ class Lock:
             f"you are sure that it is gone, delete {FILE} in {self._storage.full_uri}"
         )
 
+    def _holds(self) -> bool:
+        """Whether the file still names this holder; the storage is asked."""
+        if self._lost is None:
+            version = self._file.read()
+            holder = _holder(version)
+            if holder is None or holder.token != self._own.token:
+                who = "its lock is gone" if version is None else f"it was taken over by {holder or 'another driver'}"
+                self._lost = LockLostError(
+                    f"this run of {self._storage.name!r} stops and writes nothing more, since {who}; the same command "
+                    "goes on once no other one is at work"
+                )
+        return self._lost is None
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def _fence(self) -> None:
+        self._holds()
+        self._check()
+
     def _beat(self) -> None:
         while not self._released.wait(self._beat_every_s):
             # A storage that fails for a moment costs heartbeats; the driver's own writes tell whether it is worse.
             with contextlib.suppress(OSError, UserError):
-                holder = _holder(self._storage)
-                if holder is not None and holder.token != self._own.token:
-                    log.warning("This run stops: another one (%s) took it over.", holder)
-                    self._lost()
+                if not self._holds():
                     return
-                self._storage.write(FILE, self._own.to_json())
+                self._file.refresh(self._version)

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,19 +11,24 @@ import pyarrow as pa
 from pyarrow import fs
 
 from sweeps.errors import UserError, first_line
+from trainables.filesystem import appearing, located
 
 _CREDENTIALS = re.compile(
     r"^s3://[^/?]*[:@]|^[^/]*://[^/?]*:[^/?]*@|[?&][^=&]*(secret|token|password|key)[^=&]*=", re.IGNORECASE
 )
 
 _OF_THE_DRIVER = {"ledger", "cohorts", "suggestions", "checkpoints"}
-"""Folders that nobody writes into who does not hold the sweep's lock."""
+"""Folders that only the holder of the sweep's lock writes into."""
 
 
 def joined(uri: str, path: str) -> str:
     """The URI of what lies in a folder; `uri` may be a local path. Its options, after a question mark, stay."""
     place, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
     return f"{place.rstrip('/')}/{path}{mark}{options}"
+
+
+def _open() -> None:
+    """A fence that nobody has closed."""
 
 
 class Storage:
@@ -44,20 +49,27 @@ class Storage:
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"
             )
         try:
-            base, root = (
-                fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), str(Path(uri).absolute()))
-            )
+            base, root = located(uri)
             self.root = f"{root.rstrip('/')}/{name}"
             self._fs = fs.SubTreeFileSystem(self.root, base)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"--storage {uri!r} cannot be used: {first_line(error)}") from None
         self.local = isinstance(base, fs.LocalFileSystem)
         self._base = base
+        self.fence: Callable[[], None] = _open
+        """Called before anything is changed; raises UserError to prevent it. Set by who holds the sweep's lock."""
+        self.check: Callable[[], None] = _open
+        """Raises UserError if it is known that `fence` would; costs nothing."""
 
     @property
     def full_uri(self) -> str:
         """A URI or absolute path of the folder, for other programs."""
         return self.root if self.local else joined(self.uri, self.name)
+
+    @property
+    def region(self) -> str | None:
+        """Of the bucket, on S3."""
+        return self._base.region if isinstance(self._base, fs.S3FileSystem) else None
 
     @property
     def local_path(self) -> Path:
@@ -84,9 +96,10 @@ class Storage:
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as error:
-            raise self._unusable("read", error) from None
+            raise self.unusable("read", error) from None
 
-    def _unusable(self, do: str, error: Exception) -> UserError:
+    def unusable(self, do: str, error: Exception) -> UserError:
+        """What to tell the user of an error of the file system."""
         asked = "is the bucket there, and do the credentials in the environment, or the machine's role, still hold?"
         advice = "" if self.local else f"; {asked}"
         return UserError(f"cannot {do} --storage {self.uri!r}: {first_line(error)}{advice}")
@@ -108,43 +121,16 @@ class Storage:
             UserError: it cannot be written, for want of space or of permission.
         """
         try:
-            self._base.create_dir(f"{self.root}/{path}".rpartition("/")[0], recursive=True)
-            if self.local:
-                # Beside its place first, since a process can be killed while it writes; an object needs no such care,
-                # it appears when its upload ends.
-                partial = f"{path}.{uuid4().hex}.partial"
-                try:
-                    self._put(partial, content)
-                    self._fs.move(partial, path)
-                except BaseException:
-                    self.delete(partial)
-                    raise
-            else:
-                self._put(path, content)
+            with appearing(self._base, f"{self.root}/{path}") as place:
+                if not self.local:
+                    self.fence()  # before the upload, at whose end the object appears
+                self._put(place, content)
+                if self.local:
+                    self.fence()  # at the last moment before the file is renamed
         except (pa.ArrowException, OSError) as error:
-            raise self._unusable("write to", error) from None
+            raise self.unusable("write to", error) from None
 
-    def create(self, path: str, content: bytes) -> bool:
-        """Writes a file where there is none, and says whether it did; exclusive where the file system is local.
-
-        Raises:
-            UserError: it cannot be written.
-        """
-        if not self.local:
-            absent = self._fs.get_file_info(path).type == fs.FileType.NotFound
-            if absent:
-                self.write(path, content)
-            return absent
-        try:
-            with (self.local_path / path).open("xb") as file:
-                file.write(content)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise self._unusable("write to", error) from None
-        return True
-
-    def written_s(self, path: str) -> float:
+    def modified_s(self, path: str) -> float:
         """When a file was written, in seconds since 1970 by the storage's own clock.
 
         Raises:
@@ -152,27 +138,13 @@ class Storage:
             UserError: as `read`.
         """
         with self._readable():
-            written_ns = self._fs.get_file_info(path).mtime_ns
-        if written_ns is None:
+            modified_ns = self._fs.get_file_info(path).mtime_ns
+        if modified_ns is None:
             raise FileNotFoundError(path)
-        return written_ns / 1e9
-
-    def age_s(self, path: str) -> float:
-        """How long ago a file was written, in seconds by the storage's own clock: those of two hosts may differ.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            UserError: the storage cannot be written, which tells its time.
-        """
-        written_s = self.written_s(path)
-        probe = f".probe-{uuid4().hex}"
-        self.write(probe, b"now")
-        now_s = self.written_s(probe)
-        self._fs.delete_file(probe)
-        return now_s - written_s
+        return modified_ns / 1e9
 
     def _put(self, path: str, content: bytes) -> None:
-        with self._fs.open_output_stream(path) as stream:
+        with self._base.open_output_stream(path) as stream:
             stream.write(content)
 
     def read(self, path: str, size: int | None = None) -> bytes:
@@ -192,6 +164,7 @@ class Storage:
 
     def move(self, path: str, target: str) -> None:
         """Renames a file."""
+        self.fence()
         folder = target.rpartition("/")[0]
         if folder:
             self._fs.create_dir(folder, recursive=True)
@@ -199,6 +172,7 @@ class Storage:
 
     def delete(self, path: str) -> None:
         """Deletes a file, if it is there."""
+        self.fence()
         with contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(path)
 

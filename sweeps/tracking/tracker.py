@@ -21,6 +21,7 @@ from sweeps.errors import first_line
 from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage
+from trainables.reports import History
 
 if TYPE_CHECKING:
     from sweeps.tracking.runs import Name, Runs
@@ -74,7 +75,7 @@ class Tracker:
         self._unwritten: dict[str, _Reports] = {}
         """Of cohorts in training, by the key of their first member; the thread's own."""
         self._write_at = -np.inf
-        self._status = "FAILED"
+        self._status: str | None = "FAILED"
         self._runs: Runs | None = None
         self._retry_at = -np.inf
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -89,11 +90,15 @@ class Tracker:
                 self._ended[member.study][member.key] = (member, rows[member.key])
         self._jobs.put(lambda runs: None)  # taking up what there is is all there is to do
 
+    def found(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
+        """Completes the runs of members that were trained before, as for those that end now."""
+        self.ended(members, rows)
+
     def started(self, members: Sequence[Member]) -> None:
         """A cohort begins; its runs are made when it first reports."""
         self._jobs.put(lambda runs: runs.watch())
 
-    def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
+    def progressed(self, members: Sequence[Member], since: int, history: History) -> None:
         """Adds metrics [epochs, M] of the epochs after `since`, when it is time."""
         self._jobs.put(lambda runs: self._follow(runs, _Reports(members, since, history)))
 
@@ -106,8 +111,8 @@ class Tracker:
         for name in {member.study for member in members}:
             self._jobs.put(self._register(name))
 
-    def close(self, status: str, timeout_s: float = 120.0) -> None:
-        """Ends every run that is open with FINISHED, FAILED or KILLED, and waits for the thread."""
+    def close(self, status: str | None, timeout_s: float = 120.0) -> None:
+        """Ends every open run with FINISHED, FAILED or KILLED, and waits for the thread; None leaves the runs open."""
         self._status = status
         self._jobs.put(None)
         self._thread.join(timeout_s)
@@ -128,7 +133,8 @@ class Tracker:
             if self._runs is not None or time.monotonic() >= self._retry_at:
                 self._do(job)
             self._jobs.task_done()
-        self._do(self._close)
+        if self._status is not None:
+            self._do(self._close)
 
     def _do(self, job: "Callable[[Runs], None]") -> None:
         try:
@@ -178,7 +184,7 @@ class Tracker:
 
     def _close(self, runs: "Runs") -> None:
         self._write_all(runs)
-        runs.close(self._status)
+        runs.close(self._status or "FAILED")
 
     def _register(self, name: str) -> "Callable[[Runs], None]":
         """A job that registers the best of a study, if all of its members have ended."""

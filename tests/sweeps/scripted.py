@@ -6,6 +6,7 @@ from typing import Any
 from search_spaces.space import Axis, LogUniform, Search, Study, Sweep
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row, now
+from trainables.reports import Outcome
 
 BASE = {
     "latent": {"family": "gaussian", "size": 4},
@@ -41,8 +42,17 @@ def quality(member: Member) -> float:
     return abs(math.log10(member.config.optim.lr) + 2) + 0.01 * member.config.seed
 
 
-def result(member: Member, **changes: Any) -> dict[str, Any]:
+def result(member: Member, **changes: Any) -> Outcome:
     """What a worker would report of a member."""
+    return Outcome(**(_parts(member) | changes))
+
+
+def row(member: Member, **changes: Any) -> Row:
+    """What the ledger would hold of it."""
+    return Row(**(_parts(member) | {"ended": now(), "config": member.config.model_dump(mode="json")} | changes))
+
+
+def _parts(member: Member) -> dict[str, Any]:
     value = quality(member)
     return {
         "key": member.key,
@@ -52,8 +62,4 @@ def result(member: Member, **changes: Any) -> dict[str, Any]:
         "wall_s": 0.5,
         "metrics": {"bits_per_dim": value, "elbo": -value},
         "history": {"bits_per_dim": [value + 1, value], "elbo": [-value - 1, -value]},
-    } | changes
-
-
-def row(member: Member, **changes: Any) -> Row:
-    return Row(**(result(member) | {"ended": now(), "config": member.config.model_dump(mode="json")} | changes))
+    }

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from sweeps.errors import UserError
-from sweeps.on_ray import execute
+from sweeps.on_ray import cluster
 from sweeps.on_ray.address import answering
 
 
@@ -37,8 +37,8 @@ def test_other_versions_are_told_in_one_line(monkeypatch):
     def init(*_: object, **__: object) -> None:
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.12.1\n")
 
-    monkeypatch.setattr(execute, "answering", lambda address: address)
+    monkeypatch.setattr(cluster, "answering", lambda address: address)
     monkeypatch.setattr("ray.init", init)
-    resources = execute.connected(address="127.0.0.1:6379", device="cpu", workers=1, max_concurrent=None)
+    resources = cluster.connected(address="127.0.0.1:6379", device="cpu", workers=1, max_concurrent=None)
     with pytest.raises(UserError, match=r"Ray: 2\.59\.0 Python: 3\.12\.1; install one constraints\.txt"), resources:
         pass

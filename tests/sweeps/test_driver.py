@@ -9,7 +9,7 @@ from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.planning.search import CellSearch
 from sweeps.records.ledger import Ledger
-from trainables.worker import failures
+from trainables.reports import failures
 
 
 def driver(ledger: Ledger, plan: Plan | None = None, retry_failed: bool = False) -> Driver:
@@ -109,7 +109,7 @@ def test_members_are_trained_as_many_at_a_time_as_were_found_to_fit(ledger, drai
     def one_fits(d, cohort):
         keys = [member.key for member in cohort.members]
         if len(keys) > 1:
-            d.ended(cohort, [one | {"fit": 1} for one in failures(keys, "out_of_memory", "1 of 4 members fit")])
+            d.ended(cohort, failures(keys, "out_of_memory", "1 of 4 members fit", fit=1))
         else:
             d.ended(cohort, [result(member) for member in cohort.members])
 

@@ -5,11 +5,16 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from scripted import SMALL, row
 
 from sweeps.errors import UserError
-from sweeps.records.lock import FILE, Holder, Lock, _started_s
+from sweeps.planning.plan import Plan
+from sweeps.records.ledger import Ledger
+from sweeps.records.lock import Holder, Lock, LockLostError, _started_s
+from sweeps.records.lock_file import FILE, PlainFile
 from sweeps.records.storage import Storage
 
 
@@ -116,7 +121,7 @@ def test_the_heartbeat_keeps_the_lock_young(storage):
     with Lock(storage, beat_every_s=0.02):
         os.utime(storage.local_path / FILE, (0, 0))
         deadline = time.monotonic() + 10
-        while storage.age_s(FILE) > 100:
+        while time.time() - storage.modified_s(FILE) > 100:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
@@ -128,34 +133,78 @@ def test_a_heartbeat_that_cannot_be_written_stops_nothing(storage, monkeypatch):
         tried.set()
         raise UserError("cannot write to --storage: No space left on device")
 
-    lost = threading.Event()
-    with Lock(storage, lost=lost.set, beat_every_s=0.02) as lock:
-        monkeypatch.setattr(storage, "write", full)
+    monkeypatch.setattr(PlainFile, "refresh", full)
+    with Lock(storage, beat_every_s=0.02) as lock:
         assert tried.wait(10)
         time.sleep(0.1)
         assert lock._beating.is_alive()
-    assert not lost.is_set()
+        storage.check()
+        storage.write("ledger/file", b"written")
 
 
-def test_who_loses_the_lock_is_told_and_leaves_it_to_the_other(storage):
-    lost = threading.Event()
-    with Lock(storage, lost=lost.set, beat_every_s=0.02):
+def changes(storage: Storage):
+    """Everything that changes a storage."""
+    yield lambda: storage.write("ledger/more", b"")
+    yield lambda: storage.move("ledger/kept", "ledger/set_aside/kept")
+    yield lambda: storage.delete("ledger/kept")
+    yield lambda: Ledger(storage).append([row(Plan(SMALL).members["grid"][0])])
+    yield lambda: Ledger(storage).begin_cohort("cohort", ["member"])
+
+
+def files(storage: Storage) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in storage.local_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("lost", ["taken over", "deleted", "damaged"])
+def test_who_loses_the_lock_changes_nothing_more_and_leaves_it_to_the_other(storage, lost):
+    with Lock(storage):
+        storage.write("ledger/kept", b"1")
+        if lost == "taken over":
+            held_by(storage, host="elsewhere")
+        elif lost == "deleted":
+            (storage.local_path / FILE).unlink()
+        else:
+            (storage.local_path / FILE).write_text("{")
+        before = files(storage)
+        for change in changes(storage):
+            with pytest.raises(LockLostError, match="writes nothing more"):
+                change()
+        with pytest.raises(LockLostError):
+            storage.check()
+        assert files(storage) == before
+    assert files(storage) == before
+
+
+def test_the_heartbeat_notices_that_the_lock_is_lost(storage):
+    def lost() -> bool:
+        try:
+            storage.check()
+        except LockLostError as error:
+            return "taken over by host elsewhere" in str(error)
+        return False
+
+    with Lock(storage, beat_every_s=0.02):
+        assert not lost()
         held_by(storage, host="elsewhere")
-        assert lost.wait(10)
+        deadline = time.monotonic() + 10
+        while not lost():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
     assert token(storage) == "another"
 
 
-def run_until_interrupted(storage: Storage) -> None:
-    held_by(storage, host="elsewhere")
-    time.sleep(10)
+def test_a_heartbeat_never_displaces_another_holder(storage):
+    file = PlainFile(storage)
+    own = file.create(b"own")
+    storage.write(FILE, b"another")
+    file.refresh(own)
+    assert storage.read(FILE) == b"another"
 
 
-def test_losing_the_lock_interrupts_the_run(storage):
-    lock = Lock(storage, beat_every_s=0.02)
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), lock:
-        run_until_interrupted(storage)
-    assert time.monotonic() - began < 5
+def test_who_has_released_the_lock_may_write_again(storage):
+    with Lock(storage):
+        pass
+    storage.write("file", b"1")
 
 
 def contend(storages: list[Storage], pause_s: float) -> list[bool]:
@@ -183,11 +232,8 @@ def contend(storages: list[Storage], pause_s: float) -> list[bool]:
     return got
 
 
-@pytest.mark.parametrize("local", [True, False], ids=["exclusive creation", "write and read back"])
-def test_of_many_that_come_at_once_one_gets_it(storage, local):
+def test_of_many_that_come_at_once_one_gets_it(storage):
     storages = [Storage(storage.uri, storage.name) for _ in range(8)]
-    for place in storages:
-        place.local = local
     for _ in range(3):
         assert sum(contend(storages, pause_s=0.5)) == 1
 
@@ -197,3 +243,12 @@ def test_of_many_that_take_over_at_once_one_gets_it(storage):
     for _ in range(2):
         held_by(storage, age_s=1e6, host="elsewhere")
         assert sum(contend(storages, pause_s=0.5)) == 1
+
+
+def test_without_exclusive_creation_the_last_of_many_that_come_at_once_keeps_the_file(storage):
+    storage.local = False
+    with ThreadPoolExecutor(8) as pool:
+        files = [PlainFile(storage, pause_s=0.5) for _ in range(8)]
+        created = list(pool.map(lambda one: one[1].create(b"%d" % one[0]), enumerate(files)))
+    kept = [version.content for version in created if version is not None]
+    assert kept == [storage.read(FILE)]

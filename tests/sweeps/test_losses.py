@@ -7,9 +7,11 @@ import pytest
 from scripted import SMALL, result
 
 from sweeps.on_ray import execute
+from sweeps.on_ray.cluster import Resources
 from sweeps.on_ray.losses import LOSSES, NODES, Losses
 from sweeps.planning.plan import Cohort, Plan
 from trainables.checkpoint import CheckpointFile, last_saved_ns
+from trainables.reports import Outcome, Report, failures
 
 
 def tries(losses: Losses, *, saved_ns: int = 0, dead_nodes: int = 0) -> int:
@@ -66,7 +68,7 @@ class Work:
         members = Plan(SMALL).members["grid"]
         self.queue = deque([Cohort(members[:4]), Cohort(members[4:])])
         self.running = 0
-        self.results: list[dict] = []
+        self.outcomes: list[Outcome] = []
 
     def next(self):
         self.running += bool(self.queue)
@@ -81,9 +83,12 @@ class Work:
     def progressed(self, cohort, since, history):
         pass
 
-    def ended(self, cohort, results):
+    def check(self):
+        pass
+
+    def ended(self, cohort, outcomes):
         self.running -= 1
-        self.results += results
+        self.outcomes += outcomes
 
 
 @pytest.fixture
@@ -94,10 +99,12 @@ def work():
 @pytest.fixture
 def dispatcher(work, monkeypatch, tmp_path):
     monkeypatch.setattr(execute, "_dead_nodes", lambda: 0)
-    monkeypatch.setattr(execute.ray, "nodes", lambda: [{"Alive": True}])
-    return execute._Dispatcher(
-        work, execute.Resources("cpu", 2), execute.Places(str(tmp_path), Path("data")), "scratch", probe=False
-    )
+    places = execute.Places(str(tmp_path), Path("data"))
+    return execute._Dispatcher(work, Resources("cpu", 2), places, "scratch", execute._Interruption(), probe=False)
+
+
+def report(detail: str) -> dict:
+    return Report(outcomes=failures(["key"], "error", detail)).plain()
 
 
 def lose(dispatcher, trial: str) -> None:
@@ -111,14 +118,14 @@ def test_a_lost_cohort_is_handed_out_again_and_the_driver_hears_nothing_of_it(wo
     dispatcher.suggest("b")
     lose(dispatcher, "a")
     assert dispatcher.suggest("c") == first
-    assert (work.results, work.running) == ([], 2)
+    assert (work.outcomes, work.running) == ([], 2)
     assert "4 members was lost; they go on from their last checkpoint" in caplog.text
     # What had been under way from the lost trial is of no interest any more.
-    dispatcher.heard("a", {"results": ["too late"]})
-    assert work.results == []
-    dispatcher.heard("c", {"results": ["in time"]})
+    dispatcher.heard("a", report("too late"))
+    assert work.outcomes == []
+    dispatcher.heard("c", report("in time"))
     dispatcher.on_trial_complete("c")
-    assert work.results == ["in time"]
+    assert [outcome.detail for outcome in work.outcomes] == ["in time"]
     assert dispatcher.suggest("d") is None, "b still runs"
 
 
@@ -127,16 +134,16 @@ def test_a_cohort_that_is_always_lost_fails_as_lost_and_harms_no_other(work, dis
     for attempt in range(LOSSES + 1):
         assert dispatcher.suggest(f"t{attempt}") not in (None, other)
         lose(dispatcher, f"t{attempt}")
-    assert [(r["status"], r["reason"], r["detail"]) for r in work.results] == [("failed", "lost", "killed")] * 4
+    assert [(o.status, o.reason, o.detail) for o in work.outcomes] == [("failed", "lost", "killed")] * 4
     members = Plan(SMALL).members["grid"][:4]
-    dispatcher.heard("other", {"results": [result(member) for member in members]})
+    dispatcher.heard("other", Report(outcomes=tuple(map(result, members))).plain())
     dispatcher.on_trial_complete("other")
     assert dispatcher.suggest("none") == "FINISHED"
 
 
 def test_a_trial_that_reported_its_end_before_it_was_lost_has_ended(work, dispatcher):
     dispatcher.suggest("a")
-    dispatcher.heard("a", {"results": ["all"]})
+    dispatcher.heard("a", report("all"))
     dispatcher.lost("a", "killed")
-    assert work.results == ["all"]
+    assert [outcome.detail for outcome in work.outcomes] == ["all"]
     assert len(work.queue) == 1

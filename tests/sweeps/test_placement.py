@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from scripted import SMALL
 
 from sweeps.errors import UserError
-from sweeps.on_ray import execute
+from sweeps.on_ray import cluster, execute
 from sweeps.planning.plan import Cohort, Plan
 from trainables import worker
 from trainables.config import TrainingConfig
 from trainables.cost.memory import USABLE, Footprint, footprint
 from trainables.data.sizes import size_of
+from trainables.reports import Outcome, Report, failures
 
 MEMBERS = Plan(SMALL).members["grid"]
 
@@ -36,7 +38,7 @@ class Work:
     def __init__(self):
         self.queue = deque((Cohort(MEMBERS[:4]), Cohort(MEMBERS[4:])))
         self.running = 0
-        self.results: list[dict] = []
+        self.outcomes: list[Outcome] = []
 
     def next(self) -> Cohort | None:
         self.running += bool(self.queue)
@@ -54,9 +56,12 @@ class Work:
     def progressed(self, cohort, since, history) -> None:
         pass
 
-    def ended(self, cohort: Cohort, results: list[dict[str, Any]]) -> None:
+    def check(self) -> None:
+        pass
+
+    def ended(self, cohort: Cohort, outcomes: Sequence[Outcome]) -> None:
         self.running -= 1
-        self.results += results
+        self.outcomes += outcomes
 
 
 def meeting(folder: Path, patience_s: float):
@@ -70,7 +75,8 @@ def meeting(folder: Path, patience_s: float):
         deadline = time.monotonic() + patience_s
         while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
-        tune.report({"results": [{"gpus": ray.get_gpu_ids(), "met": len(list(folder.iterdir()))}]})
+        told = f"GPUs {ray.get_gpu_ids()}, {len(list(folder.iterdir()))} at the same time"
+        tune.report(Report(outcomes=failures(["key"], "error", told)).plain())
         time.sleep(0.5)
         own.unlink()
 
@@ -82,25 +88,25 @@ def test_cohorts_share_a_gpu_where_that_is_asked_for(gpu, monkeypatch, tmp_path,
     folder = tmp_path / "there"
     folder.mkdir()
     monkeypatch.setattr(execute, "trial", meeting(folder, patience_s=60 if met == 2 else 2))
-    resources = execute._resources("auto", 1, None, per_gpu)
+    resources = cluster.available("auto", 1, None, per_gpu)
     assert (resources.device, resources.slots, resources.memory_share) == ("cuda", per_gpu, 1 / per_gpu)
     work = Work()
     execute.execute(work, resources, execute.Places(str(tmp_path), tmp_path))
-    assert [(result["gpus"], result["met"]) for result in work.results] == [([0], met)] * 2
+    assert [outcome.detail for outcome in work.outcomes] == [f"GPUs [0], {met} at the same time"] * 2
 
 
 def test_workers_of_a_cohort_share_gpus_too(gpu):
-    resources = execute._resources("cuda", 2, None, 4)
+    resources = cluster.available("cuda", 2, None, 4)
     assert resources.slots == 2
     with pytest.raises(UserError, match="--workers 3: Ray has 2 cuda units"):
-        execute._resources("cuda", 3, None, 2)
+        cluster.available("cuda", 3, None, 2)
 
 
 def test_cpus_are_not_shared(gpu):
     with pytest.raises(UserError, match="--per-gpu 2: cohorts are trained on CPUs here"):
-        execute._resources("cpu", 1, None, 2)
-    assert execute._resources("cpu", 1, None, 1).memory_share == 1 / 2
-    assert execute._resources("cpu", 1, 1, 1).memory_share == 1
+        cluster.available("cpu", 1, None, 2)
+    assert cluster.available("cpu", 1, None, 1).memory_share == 1 / 2
+    assert cluster.available("cpu", 1, 1, 1).memory_share == 1
 
 
 def failing_in_one_worker():
@@ -128,18 +134,19 @@ def failing_in_one_worker():
 @pytest.mark.slow
 def test_the_reason_why_one_worker_failed_is_that_of_its_members(gpu, monkeypatch, tmp_path):
     monkeypatch.setattr(execute, "trial", failing_in_one_worker())
-    work, resources = Work(), execute.Resources("cpu", slots=1, workers=2)
+    work, resources = Work(), cluster.Resources("cpu", slots=1, workers=2)
     execute.execute(work, resources, execute.Places(str(tmp_path), tmp_path))
-    found = {(result["status"], result["reason"], result["detail"]) for result in work.results}
-    assert found == {("failed", "out_of_memory", "CUDA out of memory, and where")}
-    assert len(work.results) == len(MEMBERS)
+    assert {(outcome.status, outcome.reason, outcome.detail) for outcome in work.outcomes} == {
+        ("failed", "out_of_memory", "CUDA out of memory, and where")
+    }
+    assert len(work.outcomes) == len(MEMBERS)
 
 
 def test_cohorts_share_out_the_cores_that_nobody_else_needs(gpu):
-    eight = execute.Resources("cpu", slots=8)
+    eight = cluster.Resources("cpu", slots=8)
     assert [eight.threads(cohorts) for cohorts in (1, 2, 3, 8, 100)] == [8, 4, 2, 1, 1]
-    assert execute.Resources("cuda", slots=8).threads(1) == 1
-    assert execute.Resources("cpu", slots=8, workers=2).threads(1) == 1
+    assert cluster.Resources("cuda", slots=8).threads(1) == 1
+    assert cluster.Resources("cpu", slots=8, workers=2).threads(1) == 1
 
 
 # --- how many members fit --------------------------------------------------------------------------------------------
@@ -151,12 +158,12 @@ def task(folder: Path, **changes: Any) -> worker.Task:
     return worker.Task(key="k", configs=configs, checkpoints=str(folder), scratch=str(folder), **(parts | changes))
 
 
-def reported(task: worker.Task) -> list[dict[str, Any]]:
+def reported(task: worker.Task) -> tuple[Outcome, ...]:
     """The results that a cohort reports."""
     configs = [TrainingConfig.model_validate(config) for config in task.configs]
     reports: list[dict[str, Any]] = []
     worker.try_cohort(task, configs, reports.append, name="members", every_s=np.inf)
-    return reports[-1]["results"]
+    return reports[-1].outcomes
 
 
 @pytest.fixture
@@ -170,10 +177,10 @@ def test_a_cohort_that_would_not_fit_says_how_many_would_and_trains_nothing(prob
     monkeypatch.setattr(worker, "footprint", lambda *_, **__: Footprint(fixed=100, member=10))
     monkeypatch.setattr(worker, "free_bytes", lambda device: 400)
     results = reported(task(tmp_path, memory_share=0.5))  # 0.8 * 200 - 100 leave room for six
-    assert [result["fit"] for result in results] == [6] * len(MEMBERS)
-    assert {(result["status"], result["reason"]) for result in results} == {("failed", "out_of_memory")}
+    assert [outcome.fit for outcome in results] == [6] * len(MEMBERS)
+    assert {(outcome.status, outcome.reason) for outcome in results} == {("failed", "out_of_memory")}
     assert list(tmp_path.iterdir()) == []
-    assert {result["status"] for result in reported(task(tmp_path, memory_share=1.0))} == {"finished"}
+    assert {outcome.status for outcome in reported(task(tmp_path, memory_share=1.0))} == {"finished"}
 
 
 def test_memory_is_measured_once_for_a_shape(probed, tmp_path, monkeypatch):
@@ -188,12 +195,12 @@ def test_memory_is_measured_once_for_a_shape(probed, tmp_path, monkeypatch):
 
 def test_short_trainings_are_tried_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "footprint", lambda *_, **__: pytest.fail("asked"))
-    assert {result["status"] for result in reported(task(tmp_path, memory_share=1.0))} == {"finished"}
+    assert {outcome.status for outcome in reported(task(tmp_path, memory_share=1.0))} == {"finished"}
 
 
 def test_a_cohort_of_a_given_size_is_not_asked(probed, tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "footprint", lambda *_, **__: pytest.fail("asked"))
-    assert {result["status"] for result in reported(task(tmp_path))} == {"finished"}
+    assert {outcome.status for outcome in reported(task(tmp_path))} == {"finished"}
 
 
 def test_what_a_cohort_needs_is_measured_as_it_is_trained(probed, tmp_path, monkeypatch):
@@ -201,4 +208,4 @@ def test_what_a_cohort_needs_is_measured_as_it_is_trained(probed, tmp_path, monk
     for count in (2, 5):
         free = (needed.fixed + (count + 0.5) * needed.member) / USABLE
         monkeypatch.setattr(worker, "free_bytes", lambda device, free=free: free)
-        assert {result["fit"] for result in reported(task(tmp_path, memory_share=1.0))} == {count}
+        assert {outcome.fit for outcome in reported(task(tmp_path, memory_share=1.0))} == {count}

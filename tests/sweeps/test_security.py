@@ -90,7 +90,7 @@ CONNECTED = """
 import os, subprocess, sys
 from pathlib import Path
 import ray
-from sweeps.on_ray.execute import connected
+from sweeps.on_ray.cluster import connected
 
 strangers = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 with connected(address=None, device="cpu", workers=1, max_concurrent=1, token_folder=Path(".")):

@@ -99,12 +99,6 @@ def test_names_in_a_uri_are_no_credentials(uri):
     assert Storage(uri, "small").full_uri.endswith("/runs/small")
 
 
-def test_a_file_is_created_once(storage):
-    assert storage.create("one", b"1")
-    assert not storage.create("one", b"2")
-    assert storage.read("one") == b"1"
-
-
 LEFT = ("ledger/a.parquet.1f.partial", "checkpoints/cohort/members.safetensors.17.partial", "cohorts/c.json.2e.partial")
 SHARED = ("results.parquet.3d.partial", "report/index.html.4c.partial", ".probe-5b")
 KEPT = ("ledger/a.parquet", "checkpoints/cohort/members.safetensors", "report/index.html")

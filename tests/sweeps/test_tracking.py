@@ -130,7 +130,7 @@ def test_what_mlflow_misses_is_filled_in_from_the_ledger_once(tracker):
     members = by_kind(tracker.runs())["member"]
     assert len(members) == 3
     assert members[0].data.metrics["elbo"] == pytest.approx(
-        result(next(m for m in MEMBERS if m.key == members[0].data.tags["key"]))["metrics"]["elbo"]
+        result(next(m for m in MEMBERS if m.key == members[0].data.tags["key"])).metrics["elbo"]
     )
 
 

@@ -9,7 +9,7 @@ from search_spaces.space import Axis, LogUniform, Search, Study, Sweep, Uniform,
 from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan
-from trainables.worker import failures
+from trainables.reports import failures
 
 METHODS = Variants("method", {"silent": {}, "sampled": {"estimator": {"name": "reparameterization"}}})
 RATES = Study(
@@ -130,7 +130,7 @@ def test_nothing_to_take_from_is_told_and_the_rest_goes_on(ledger, drain):
     def breaks(d, cohort):
         bad = [m for m in cohort.members if m.study == "rates" and m.config.estimator.name == "silent"]
         good = [m for m in cohort.members if m not in bad]
-        d.ended(cohort, failures([m.key for m in bad], "error", "…") + [result(m) for m in good])
+        d.ended(cohort, [*failures([m.key for m in bad], "error", "…")] + [result(m) for m in good])
 
     d = driver(ledger)
     drain(d, breaks)

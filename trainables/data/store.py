@@ -12,15 +12,16 @@ import logging
 import math
 import os
 import re
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import fs
 
 from trainables.data.base import DataError
+from trainables.filesystem import appearing
 
 FORMAT = 1
 """Raised whenever a reader would give other images for the same files."""
@@ -87,25 +88,22 @@ def _fingerprint(name: str, files: Sequence[Path], folder: Path) -> str:
 
 
 def _write(path: Path, name: str, parts: Mapping[str, np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     image_shape = next(iter(parts.values())).shape[1:]
     column = pa.field("image", pa.binary(math.prod(image_shape)), nullable=False)
     header = {"name": name, "parts": list(parts), "image_shape": image_shape, "sha256": _sha256(parts)}
     schema = pa.schema([column], metadata={_HEADER: json.dumps(header)})
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for images in parts.values():
-                pixels = pa.py_buffer(np.ascontiguousarray(images))
-                rows = pa.FixedSizeBinaryArray.from_buffers(column.type, len(images), [None, pixels])
-                writer.write_batch(pa.record_batch([rows], schema=schema))
+    with (
         # A file that another process put there meanwhile stays: somebody on another machine may have it mapped, and a
         # network file system can take a replaced file from under them.
-        if _mapped(path) is None:
-            os.replace(partial, path)
-            _retire(path, header)
-    finally:
-        partial.unlink(missing_ok=True)
+        appearing(fs.LocalFileSystem(), str(path), keep=lambda: _mapped(path) is not None) as partial,
+        pa.OSFile(partial, "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        for images in parts.values():
+            pixels = pa.py_buffer(np.ascontiguousarray(images))
+            rows = pa.FixedSizeBinaryArray.from_buffers(column.type, len(images), [None, pixels])
+            writer.write_batch(pa.record_batch([rows], schema=schema))
+    _retire(path, header)
 
 
 def _retire(path: Path, header: dict[str, Any]) -> None:

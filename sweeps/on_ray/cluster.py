@@ -1,0 +1,159 @@
+"""Ray for the time of a run: started on this machine or joined, and the resources that it offers."""
+
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from sweeps.errors import UserError
+from sweeps.on_ray import private
+from sweeps.on_ray.address import answering
+from sweeps.on_ray.authentication import own_token
+from sweeps.on_ray.autoscaling import largest
+from sweeps.on_ray.placement import nodes
+
+_OBJECT_STORE_BYTES = 256 * 2**20  # results are small; the default takes a third of the machine's memory
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The resources of a cluster at one moment, and the part of them that one cohort takes."""
+
+    device: str
+    """cpu or cuda."""
+    slots: int
+    """How many cohorts run at the same time."""
+    workers: int = 1
+    """How many Ray Train workers a cohort has."""
+    max_concurrent: int | None = None
+    per_gpu: int = 1
+    """How many cohorts, or workers of one, share a GPU."""
+    alive_nodes: int = 1
+    most_cpus: int = 1
+    """The CPUs of the largest node."""
+
+    def threads(self, cohorts: int) -> int:
+        """How many threads each of so many cohorts computes with; few cohorts share out the CPUs.
+
+        On several nodes it is one, since Ray decides which cohorts meet on a node.
+        """
+        if self.device == "cuda" or self.workers > 1 or self.alive_nodes > 1:
+            return 1
+        return max(1, self.slots // cohorts)
+
+    @property
+    def memory_share(self) -> float:
+        """The part of a device's memory that one cohort may take."""
+        return 1 / self.per_gpu if self.device == "cuda" else 1 / max(1, min(self.slots, self.most_cpus))
+
+    @property
+    def trial(self) -> dict[str, float]:
+        """The resources of one trial, as Ray Tune takes them."""
+        if self.workers > 1:
+            # Its workers hold the CPUs and GPUs: a trial that held a part of one would wait for them for ever. Tune
+            # wants something, so a mebibyte of memory.
+            return {"memory": 2**20}
+        return {"CPU": 1, "GPU": 1 / self.per_gpu} if self.device == "cuda" else {"CPU": 1}
+
+
+@contextlib.contextmanager
+def connected(
+    *,
+    address: str | None,
+    device: str,
+    workers: int,
+    max_concurrent: int | None,
+    per_gpu: int = 1,
+    token_folder: Path | None = None,
+) -> Iterator[Resources]:
+    """Starts Ray on this machine, or joins a cluster, for the time of the context, and says what it offers.
+
+    Args:
+        address: of the cluster to join; None starts a Ray on this machine.
+        device: auto, cpu or cuda.
+        workers: how many Ray Train workers a cohort has.
+        max_concurrent: the most cohorts at the same time; None sets no limit.
+        per_gpu: how many cohorts, or workers of one, share a GPU.
+        token_folder: where to keep the token of a Ray that is started here; None for a temporary folder.
+
+    Raises:
+        UserError: the address does not answer, or a GPU is asked for where there is none.
+    """
+    with own_token(token_folder) if address is None else contextlib.nullcontext():
+        try:
+            _start(address)
+            yield available(device, workers, max_concurrent, per_gpu)
+        finally:
+            ray.shutdown()
+
+
+def _start(address: str | None) -> None:
+    quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        if address is None:
+            # Processes of this machine have our environment. Tune would hand them AWS credentials once more, in a
+            # runtime environment, which Ray writes into logs that everybody can read.
+            private.keep_from_trials(_CREDENTIALS)
+            ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        else:
+            ray.init(answering(address), **quiet)
+    except RuntimeError as error:
+        if address is None or "ersion mismatch" not in str(error):
+            raise
+        what = " ".join(str(error).split())
+        raise UserError(f"--address {address!r}: {what}; install one constraints.txt everywhere") from None
+    except SystemExit:
+        raise KeyboardInterrupt from None  # Ray's answer to SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, terminate)  # Ray replaces it
+
+
+def available(device: str, workers: int, max_concurrent: int | None, per_gpu: int) -> Resources:
+    """The resources of the connected cluster; arguments as of `connected`.
+
+    Raises:
+        UserError: they do not allow what is asked for.
+    """
+    gpus, cpus = _units("GPU"), _units("CPU")
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    if device == "cuda" and not gpus:
+        raise UserError("--device cuda: Ray sees no GPU; use --device cpu or join a cluster that has one")
+    if device == "cpu" and per_gpu > 1:
+        raise UserError(f"--per-gpu {per_gpu}: cohorts are trained on CPUs here; leave it out, or give --device cuda")
+    places = gpus * per_gpu if device == "cuda" else cpus
+    if workers > places:
+        raise UserError(f"--workers {workers}: Ray has {places} {device} units; ask for at most that many")
+    return _resources(device, places, workers, max_concurrent, per_gpu)
+
+
+def renewed(resources: Resources) -> Resources:
+    """The resources as they are now; nodes may have come or gone."""
+    places = _units("GPU") * resources.per_gpu if resources.device == "cuda" else _units("CPU")
+    return _resources(resources.device, places, resources.workers, resources.max_concurrent, resources.per_gpu)
+
+
+def _resources(device: str, places: int, workers: int, max_concurrent: int | None, per_gpu: int) -> Resources:
+    slots = max(1, places // workers)
+    known = nodes()
+    return Resources(
+        device,
+        slots=min(slots, max_concurrent or slots),
+        workers=workers,
+        max_concurrent=max_concurrent,
+        per_gpu=per_gpu,
+        alive_nodes=sum(node.alive for node in known),
+        most_cpus=max((int(node.cpus) or 1 for node in known), default=1),
+    )
+
+
+def _units(resource: str) -> int:
+    """The units of a resource that the cluster has, or may grow to."""
+    return int(max(ray.cluster_resources().get(resource, 0), largest().get(resource, 0)))
