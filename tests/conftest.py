@@ -1,6 +1,11 @@
 """Settings shared by all tests."""
 
 import os
+import signal
+
+# A background job of a shell ignores Ctrl-C, and so would the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is imported: small tensors are no faster with two threads, and Ray starts workers of its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 from scripted import GRID, SEARCH, SMALL, quality, result
 
-from search_spaces.space import Choice, LogUniform, Sweep
+from search_spaces.space import Choice, LogUniform, Sweep, Winner
 from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan
@@ -351,3 +351,37 @@ def test_cohorts_stay_whole_when_each_has_a_slot(ledger):
     found = Driver(Plan(SMALL, Overrides(only="grid", seeds=8)), ledger, retry_failed=False)
     found.begin(slots=4, pack=None)
     assert sizes(found) == [8, 8, 8, 8]
+
+
+def test_members_that_were_trained_before_are_told_when_a_later_study_finds_them(ledger, drain):
+    taking = dataclasses.replace(GRID, name="taking", grid=GRID.grid[1:], takes=(Winner("grid", ("optim.lr",)),))
+    d = driver(ledger, Plan(Sweep("two", "x", (GRID, taking))))
+    told = Told()
+    d.listen(told)
+    drain(d)
+    later = [member for member in d.members() if member.study == "taking"]
+    assert len(later) == 4
+    assert {member.key for member in later} < {member.key for member in d.members() if member.study == "grid"}
+    assert told.before == [(member.study, member.key) for member in later]
+    assert len(told.now) == len(set(told.now)) == 8
+
+
+class Told:
+    """A listener that notes study and key of the members it hears of."""
+
+    def __init__(self) -> None:
+        self.before: list[tuple[str, str]] = []
+        self.now: list[tuple[str, str]] = []
+
+    def found(self, members, rows) -> None:
+        assert all(member.key in rows for member in members)
+        self.before += [(member.study, member.key) for member in members]
+
+    def started(self, members) -> None:
+        pass
+
+    def progressed(self, members, since, history) -> None:
+        pass
+
+    def ended(self, members, rows) -> None:
+        self.now += [(member.study, member.key) for member in members]

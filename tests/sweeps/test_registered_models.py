@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 import shutil
 import signal
@@ -17,14 +18,20 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
+from rich.console import Console
 from scripted import SMALL, row
 
+from search_spaces.space import Sweep, Winner
+from sweeps.driver.driver import Driver
+from sweeps.driver.progress import Progress
 from sweeps.planning.plan import Overrides, Plan
+from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 from sweeps.tracking import registry as models
 from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.uri import ARTIFACTS, of_database, relocate
 from trainables.data import load
+from trainables.reports import Outcome
 from trainables.training import CohortTraining
 
 DATA = Path("data")
@@ -233,6 +240,35 @@ def test_a_study_that_becomes_complete_registers_its_best_at_once(place, trained
     t._jobs.join()
     assert versions(uri) == ([(1, best_key(trained[1]))], 1)
     t.close("FINISHED")
+
+
+def test_a_study_of_members_that_another_has_trained_is_registered_shown_as_done_and_has_its_runs(place, trained):
+    storage, uri = place
+    taking = dataclasses.replace(STUDY, name="taking", grid=STUDY.grid[1:], takes=(Winner("grid", ("optim.lr",)),))
+    plan = Plan(Sweep("small", "Small", (STUDY, taking)))
+    driver = Driver(plan, Ledger(storage), retry_failed=False)
+    console = Console(file=io.StringIO(), width=200)
+    progress, tracker = Progress(console, plan), Tracker(uri, plan, storage, DATA)
+    driver.listen(progress, tracker)
+    tracker.start(driver.members(), driver.settled())
+    driver.begin(slots=1, pack=None)
+    while (cohort := driver.next()) is not None:
+        rows = [trained[1][member.key] for member in cohort.members]
+        names = ("key", "status", "epochs", "wall_s")
+        outcomes = [
+            Outcome(**{name: getattr(r, name) for name in names}, metrics=dict(r.metrics), history=dict(r.history))
+            for r in rows
+        ]
+        driver.ended(cohort, outcomes)
+    progress.__exit__()
+    tracker.close("FINISHED")
+    assert tracker.problem is None
+    assert console.file.getvalue().splitlines()[-1].startswith("12/12 done, 0 running, 0 failed")
+    client = MlflowClient(uri)
+    assert {model.name for model in client.search_registered_models()} == {"small.grid", "small.taking"}
+    runs = client.search_runs(["1"], filter_string="tags.study = 'taking' and tags.kind = 'member'")
+    assert {run.data.tags["key"] for run in runs} == {m.key for m in driver.members() if m.study == "taking"}
+    assert len(runs) == 4
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "another epoch"])

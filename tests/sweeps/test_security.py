@@ -68,6 +68,12 @@ def test_without_a_folder_it_lies_in_a_private_temporary_one(no_settings):
     assert not path.parent.exists()
 
 
+def test_the_token_of_a_driver_that_took_over_stays(no_settings, tmp_path):
+    with own_token(tmp_path):
+        (tmp_path / FILE).write_text("the other's")
+    assert (tmp_path / FILE).read_text() == "the other's"
+
+
 @pytest.mark.parametrize("name", ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
 def test_settings_of_the_users_own_stay(no_settings, monkeypatch, tmp_path, name):
     monkeypatch.setenv(name, "own")

@@ -1,0 +1,62 @@
+"""The private parts of Ray that we use: each test names what fails without it, should a new version of Ray move it."""
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from sweeps.on_ray import private
+from trainables import ray_train
+
+
+@pytest.fixture(scope="module")
+def connected():
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+    yield
+    ray.shutdown()
+
+
+def test_the_node_of_this_process_without_which_no_run_starts(connected):
+    node = private.this_node()
+    assert node.is_head
+    assert node.head == node.address == ray.util.get_node_ip_address()
+    assert list(node.logs.glob("*.log"))
+
+
+def test_the_head_at_an_address_without_which_a_run_joins_no_cluster(connected):
+    head = ray.get_runtime_context().gcs_address
+    assert private.head_of(head) == head
+    private.admitted(head)
+
+
+def test_the_variables_that_tune_hands_on_without_which_credentials_get_into_logs():
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+
+    assert "AWS_SECRET_ACCESS_KEY" in ENV_VARS_TO_PROPAGATE
+    try:
+        private.keep_from_trials(("AWS_SECRET_ACCESS_KEY",))
+        assert "AWS_SECRET_ACCESS_KEY" not in ENV_VARS_TO_PROPAGATE
+    finally:
+        ENV_VARS_TO_PROPAGATE.add("AWS_SECRET_ACCESS_KEY")
+
+
+def test_the_key_value_store_without_which_an_interrupted_run_saves_nothing(connected):
+    asked = ray.remote(ray_train.asked_to_stop)
+    assert not ray.get(asked.remote("run"))
+    ray_train.ask_to_stop("run")
+    assert ray.get(asked.remote("run"))
+    assert not ray.get(asked.remote("another run"))
+    ray_train.forget_stop("run")
+    assert not ray.get(asked.remote("run"))
+
+
+def test_nothing_else_of_ray_that_is_private_is_imported():
+    root = Path(__file__).parents[2]
+    lines = [
+        f"{path.relative_to(root)}: {line.strip()}"
+        for package in ("sweeps", "trainables")
+        for path in (root / package).rglob("*.py")
+        for line in path.read_text().splitlines()
+        if "import" in line and ("ray._" in line or "internal_kv" in line or "class_cache" in line)
+    ]
+    assert {line.partition(":")[0] for line in lines} == {"sweeps/on_ray/private.py", "trainables/ray_train.py"}
