@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ORDER: Mapping[str, tuple[str, ...]] = {
     "trainables": (
-        "registry ieee halving shards streams checkpoint",
+        "registry renamed ieee halving shards streams checkpoint",
         "components pixels",
         "latents",
         "analytic",
@@ -37,7 +37,6 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "space",
         "__init__ derived decoupled_st_gs",
         "discrete_vae silent_gradients",
-        "*",
     ),
     "sweeps": (
         "errors redact",
@@ -54,8 +53,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "__main__ __init__",
     ),
 }
-"""The rooms of each package, from the bottom: a room may import rooms of earlier lines, and its own modules. A star is
-any other file, so that a new study needs no entry."""
+"""The rooms of each package, from the bottom: a room may import rooms of earlier lines, and its own modules. A file
+that is not named stands above all of them, so that a new study needs no entry."""
 
 KNOWS: Mapping[str, Collection[str]] = {
     "trainables": (),
@@ -73,8 +72,16 @@ ONLY_IN: Mapping[str, Collection[str]] = {
 """Libraries, and the only files and folders that may import them."""
 
 PRIVATE: Mapping[str, Collection[str]] = {
-    "ray._private": ("sweeps/on_ray/address.py", "sweeps/on_ray/autoscaling.py", "sweeps/on_ray/nodes.py"),
-    "ray._raylet": ("sweeps/on_ray/address.py",),
+    "ray._private": (
+        "sweeps/on_ray/private.py",
+        "sweeps/on_ray/address.py",
+        "sweeps/on_ray/autoscaling.py",
+        "sweeps/on_ray/nodes.py",
+    ),
+    "ray._raylet": (
+        "sweeps/on_ray/private.py",
+        "sweeps/on_ray/address.py",
+    ),
     "torch.utils._pytree": ("trainables/packing/", "trainables/cost/"),
     "torch.utils._python_dispatch": ("trainables/cost/memory.py",),
     "torch._dynamo": ("trainables/packing/compiled.py",),
@@ -222,21 +229,13 @@ class Graph:
 
 
 def room(module: str) -> str:
-    """The room of a module: the longest name of `ORDER` that it is or lies in.
-
-    Raises:
-        KeyError: `ORDER` does not name it.
-    """
+    """The room of a module: the longest name of `ORDER` that it is or lies in, else the module itself."""
     package, _, rest = module.partition(".")
     rest = rest or "__init__"
     own = rest
     while own and own not in _LINES[package]:
         own = own.rpartition(".")[0]
-    if own:
-        return f"{package}.{own}"
-    if "*" in _LINES[package]:
-        return f"{package}.{rest}"
-    raise KeyError(f"name {module} in ORDER of {Path(__file__).name}")
+    return f"{package}.{own or rest}"
 
 
 _LINES = {
@@ -251,7 +250,7 @@ def _is_up(importer: str, target: str) -> bool:
     if own != other:
         return other not in KNOWS[own]
     lines = _LINES[own]
-    return own_room != other_room and lines.get(own_room, lines.get("*", 0)) <= lines.get(other_room, lines.get("*", 0))
+    return own_room != other_room and lines.get(own_room, len(lines)) <= lines.get(other_room, len(lines))
 
 
 def _lies_in(name: str, parent: str) -> bool:

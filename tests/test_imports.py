@@ -110,14 +110,16 @@ def test_a_slow_library_may_be_imported_late():
     assert not any("planted" in line for line in lines("inside functions", Graph(planted=planted)))
 
 
-def test_every_module_has_a_room_and_every_room_a_module(graph):
+def test_every_room_has_a_module(graph):
     named = {f"{package}.{name}" for package, order in ORDER.items() for line in order for name in line.split()}
-    assert named - {room(module) for module in graph.modules} == {"search_spaces.*"}
+    assert named <= {room(module) for module in graph.modules}
 
 
-def test_a_module_without_a_room_is_named():
-    with pytest.raises(KeyError, match=r"name sweeps\.planted in ORDER"):
-        lines("order", Graph(planted={"sweeps/planted.py": "import sweeps.cli"}))
+def test_a_module_that_the_order_does_not_name_imports_all_and_is_imported_by_none(graph):
+    planted = {"sweeps/planted.py": "import sweeps.run\nimport sweeps.cli", "sweeps/ui.py": "import sweeps.planted"}
+    assert set(lines("order", Graph(planted=planted))) - set(lines("order", graph)) == {
+        "sweeps/ui.py:1: sweeps.ui imports sweeps.planted"
+    }
 
 
 def test_a_room_stands_above_all_that_it_imports(graph):
