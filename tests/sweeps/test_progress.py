@@ -52,7 +52,7 @@ def test_the_live_view_has_a_bar_a_study_the_course_of_its_metric_and_the_best_s
     grid = next(line for line in text.splitlines() if line.startswith("grid"))
     assert "2/8" in grid
     assert "█▁" in grid
-    mean = (result(MEMBERS[0])["metrics"]["bits_per_dim"] + result(MEMBERS[1])["metrics"]["bits_per_dim"]) / 2
+    mean = (result(MEMBERS[0]).metrics["bits_per_dim"] + result(MEMBERS[1]).metrics["bits_per_dim"]) / 2
     assert f"bits_per_dim {mean:.4g} (lr 0.001, variance 0.01; n = 2)" in grid
     assert "2/2" in grid  # epochs
     assert any(line.startswith("searched") and "0/7" in line for line in text.splitlines())
