@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER: Mapping[str, tuple[str, ...]] = {
     "trainables": (
         "registry renamed ieee halving shards streams checkpoint",
-        "components pixels",
+        "components pixels measurements",
         "latents",
         "analytic",
-        "likelihoods models data estimators",
+        "likelihoods models data estimators optimizers",
         "config",
         "objective",
         "packing",

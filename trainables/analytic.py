@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from numpy.polynomial.chebyshev import chebder
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -296,17 +297,8 @@ def _clenshaw(coefficients: tuple[float, ...], t: Tensor) -> Tensor:
     return torch.addcmul(coefficients[0] - b2, 0.5 * x2, b1)
 
 
-def _derivative(coefficients: tuple[float, ...]) -> tuple[float, ...]:
-    """Chebyshev coefficients on [0, 1] of the derivative."""
-    n = len(coefficients)
-    d = [0.0] * (n + 1)
-    for k in range(n - 1, 0, -1):
-        d[k - 1] = d[k + 1] + 2 * k * coefficients[k]
-    d[0] /= 2
-    return tuple(2 * value for value in d[: n - 1])
-
-
-_RESIDUAL_SLOPE = _derivative(_RESIDUAL)
+_RESIDUAL_SLOPE = tuple(chebder(_RESIDUAL, scl=2).tolist())
+"""Coefficients of the derivative; Chebyshev polynomials are defined on [-1, 1], which is twice as long as [0, 1]."""
 
 
 class _LogSquareResidual(torch.autograd.Function):

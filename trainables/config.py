@@ -10,30 +10,27 @@ import reprlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 
 from trainables.components import (
     KNOB,
     SHAPE,
-    Component,
-    FractionKnob,
     Frozen,
     NonNegativeKnob,
     PositiveKnob,
     PositiveShape,
     Role,
-    chosen_from,
     knob_value,
     lookup,
-    registered,
 )
 from trainables.data import DATASETS
-from trainables.estimators import ESTIMATORS, EstimatorField
-from trainables.latents import DISCRETE, Latents
-from trainables.likelihoods import GaussianPrecision, Likelihood, LikelihoodField
+from trainables.estimators import EstimatorField
+from trainables.latents import Latents
+from trainables.likelihoods import LIKELIHOODS, Likelihood, LikelihoodField
+from trainables.measurements import DIAGNOSTIC_NAMES, DIAGNOSTICS
 from trainables.models import DecoderField, EncoderField
+from trainables.optimizers import OptimField
 from trainables.pixels import PixelKind
-from trainables.registry import Registry
 
 TRAINING_SEMANTICS = 1
 """Raised whenever the same configuration would train to other numbers; part of every key."""
@@ -57,44 +54,6 @@ class DataConfig(Frozen):
     name: Annotated[str, AfterValidator(_known_data_set), SHAPE] = "digits"
     pixels: Annotated[PixelKind, SHAPE] = "dequantize"
     limit: Annotated[int | None, Field(ge=1), SHAPE] = None
-
-
-OPTIMIZERS: Registry["OptimConfig"] = Registry("optimizer")
-
-
-class OptimConfig(Component):
-    """Adam and its relatives, with the arguments and defaults of `torch.optim`."""
-
-    lr: PositiveKnob = 1e-3
-    beta1: FractionKnob = 0.9
-    beta2: FractionKnob = 0.999
-    eps: PositiveKnob = 1e-8
-    weight_decay: NonNegativeKnob = 0.0
-
-
-@registered(OPTIMIZERS)
-class AdamConfig(OptimConfig):
-    """Adam; weight decay is added to the gradient."""
-
-    name: Annotated[Literal["adam"], SHAPE] = "adam"
-
-
-@registered(OPTIMIZERS)
-class AdamWConfig(OptimConfig):
-    """Adam with decoupled weight decay."""
-
-    name: Annotated[Literal["adamw"], SHAPE] = "adamw"
-    weight_decay: NonNegativeKnob = 1e-2
-
-
-@registered(OPTIMIZERS)
-class RAdamConfig(OptimConfig):
-    """Rectified Adam; weight decay is added to the gradient."""
-
-    name: Annotated[Literal["radam"], SHAPE] = "radam"
-
-
-OptimField = Annotated[SerializeAsAny[OptimConfig], chosen_from(OPTIMIZERS)]
 
 
 class ObjectiveConfig(Frozen):
@@ -121,7 +80,7 @@ class Guide(Frozen):
         kind.
     """
 
-    likelihood: LikelihoodField = GaussianPrecision()
+    likelihood: LikelihoodField = LIKELIHOODS["gaussian_precision"]
     annealing_rate: NonNegativeKnob = 0.0
     freeze_epoch: Annotated[int | None, Field(ge=1), KNOB] = None
     anneal: Annotated[Literal["encoder_gradient", "loss"], SHAPE] = "encoder_gradient"
@@ -132,18 +91,18 @@ class Guide(Frozen):
 Epochs = Annotated[tuple[Annotated[int, Field(ge=1)], ...], SHAPE]
 
 
-class DiagnosticsConfig(Frozen):
+_fields: dict[str, Any] = dict.fromkeys(DIAGNOSTIC_NAMES, (Epochs, ()))
+_Due = create_model("_Due", __base__=Frozen, __module__=__name__, **_fields)
+
+
+class DiagnosticsConfig(_Due):
     """After which epochs to measure what (`trainables.diagnostics`, docs/diagnostics.md); never by default.
 
-    Measuring changes nothing in the training, and its time is not counted as training.
+    One field for each diagnostic. Measuring changes nothing in the training, and its time is not counted as training.
 
     draws: how many codes each of them draws for an image; None for its own number.
     """
 
-    gradient_variance: Epochs = ()
-    gradient_gap: Epochs = ()
-    gradient_error: Epochs = ()
-    iw_bound: Epochs = ()
     draws: Annotated[int | None, Field(ge=2), SHAPE] = None
 
     def due(self) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -153,8 +112,9 @@ class DiagnosticsConfig(Frozen):
                 yield name, epochs
 
 
-ANALYTIC = ("gaussian_fixed", "gaussian_precision")
-"""The likelihoods whose expectation under a linear decoder is known."""
+_IN_EVERY_KEY = ("draws", "gradient_variance", "gradient_gap", "gradient_error", "iw_bound")
+"""The fields of `DiagnosticsConfig` that are in every key. Others are only in the keys of configurations that set them:
+a new diagnostic leaves all known keys as they are."""
 
 
 Precision = Literal["float32", "bf16"]
@@ -201,49 +161,35 @@ class TrainingConfig(Frozen):
         if self.guide is not None:
             self._check_analytic("guide", self.guide.likelihood)
         if self.likelihood.binary and self.data.pixels == "dequantize":
-            raise ValueError("a bernoulli likelihood needs data.pixels 'unit' or 'binarize', got 'dequantize'")
-        if self.likelihood.name == "gaussian_precision" and not self.decoder.linear:
-            raise ValueError("likelihood 'gaussian_precision' belongs to a linear decoder; use 'gaussian_log_scale'")
+            name = self.likelihood.name
+            raise ValueError(f"a {name} likelihood needs data.pixels 'unit' or 'binarize', got 'dequantize'")
+        if self.likelihood.alternative is not None and not self.decoder.linear:
+            name, alternative = self.likelihood.name, self.likelihood.alternative
+            raise ValueError(f"likelihood {name!r} belongs to a linear decoder; use {alternative!r}")
         for name, epochs in self.diagnostics.due():
-            self.check_diagnostic(name)
+            DIAGNOSTICS[name].check(self)
             if max(epochs) > self.epochs:
                 raise ValueError(f"{name} is due after epoch {max(epochs)}, but there are {self.epochs}")
         return self
 
     def _check_analytic(self, what: str, likelihood: Likelihood) -> None:
-        if likelihood.name not in ANALYTIC:
-            raise ValueError(f"{what} needs likelihood {' or '.join(map(repr, ANALYTIC))}, got {likelihood.name!r}")
-        if getattr(likelihood, "log_term", None) == "exact" and self.latent.family != "gaussian":
-            raise ValueError(f"log_term 'exact' is for gaussian latents, got {self.latent.family!r}; use 'taylor'")
-
-    def check_diagnostic(self, name: str) -> None:
-        """Whether a diagnostic applies to this training.
-
-        Raises:
-            ValueError: it does not; the message says why.
-        """
-        if name == "gradient_error":
-            try:
-                ESTIMATORS["exact"].check(self.latent)
-            except ValueError as error:
-                raise ValueError(f"gradient_error needs the exact gradient: {error}") from None
-        if name == "gradient_gap":
-            code = (1, *self.latent.z_shape)
-            one_code = self.estimator.noise_shape(code) == code and not self.estimator.relaxes
-            if self.latent.family not in DISCRETE or not one_code:
-                raise ValueError(
-                    "gradient_gap needs discrete latents and an estimator that draws one discrete code, "
-                    f"got {self.latent.family!r} and {self.estimator.name!r}"
-                )
+        if not likelihood.analytic:
+            known = " or ".join(repr(name) for name, one in sorted(LIKELIHOODS.items()) if one.analytic)
+            raise ValueError(f"{what} needs likelihood {known}, got {likelihood.name!r}")
+        likelihood.check_expectation(self.latent)
 
     def key(self) -> str:
         """96 bits of SHA-256 of the complete configuration and of TRAINING_SEMANTICS, in hexadecimal."""
-        return _digest(self.model_dump(mode="json") | self._corrected())
+        content = self.model_dump(mode="json")
+        content["diagnostics"] = {
+            name: value for name, value in content["diagnostics"].items() if value or name in _IN_EVERY_KEY
+        }
+        return _digest(content | self._corrected())
 
     def _corrected(self) -> dict[str, str]:
         """Corrections that changed this configuration's numbers; the keys of all others stay."""
         temperature, scaling = (getattr(self.estimator, name, None) for name in ("temperature", "scaling"))
-        if self.diagnostics.gradient_gap and scaling == "logits_and_noise" and temperature != 1:
+        if "gradient_gap" in dict(self.diagnostics.due()) and scaling == "logits_and_noise" and temperature != 1:
             return {"gradient_gap": "at the temperature of the estimator"}
         return {}
 

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainables.analytic import expected_log_likelihood
 from trainables.config import TrainingConfig
 from trainables.latents import Latent, scale_gradient
-from trainables.likelihoods import Likelihood
-from trainables.models.linear import Linear
+from trainables.likelihoods import Affine, Likelihood
+from trainables.models.linear import LINEAR_OUTPUTS, Linear
 
 Tensors = dict[str, Tensor]
 
@@ -76,19 +75,13 @@ class Reconstruction:
         return -self.likelihood.log_prob(self.x, self.output(z), self.knobs)
 
     def expected(self, q: Latent) -> Tensor:
-        """E_q of the loss [B], exactly."""
+        """E_q of the loss [B], as its likelihood knows it."""
         assert self.linear is not None  # configurations that need it have a linear decoder
-        weights = {
-            "weight_mu": self.linear["mu.weight"].unflatten(1, self.z_shape),
-            "bias_mu": self.linear["mu.bias"],
-        }
-        if self.likelihood.name == "gaussian_fixed":
-            return -expected_log_likelihood(self.x, q, variance=self.likelihood.knob("variance", self.knobs), **weights)
-        weights |= {
-            "weight_alpha": self.linear["alpha.weight"].unflatten(1, self.z_shape),
-            "bias_alpha": self.linear["alpha.bias"],
-        }
-        return -expected_log_likelihood(self.x, q, log_term=self.likelihood.log_term, **weights)  # pyright: ignore
+        outputs = [
+            Affine(self.linear[f"{name}.weight"].unflatten(1, self.z_shape), self.linear[f"{name}.bias"])
+            for name in LINEAR_OUTPUTS[: self.likelihood.outputs]
+        ]
+        return -self.likelihood.expected_log_prob(self.x, q, outputs, self.knobs)
 
 
 class StepLoss(NamedTuple):

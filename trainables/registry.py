@@ -23,13 +23,23 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 class Registry(dict[str, V]):
-    """A dictionary of plug-ins of one kind."""
+    """A dictionary of plug-ins of one kind.
 
-    def __init__(self, kind: str):
+    Args:
+        kind: of the plug-ins, for messages.
+        package: imported when a name is missed for the first time; it registers its plug-ins. For plug-ins that use
+            what is built on the registry.
+    """
+
+    def __init__(self, kind: str, package: str | None = None):
         super().__init__()
-        self.kind = kind
+        self.kind, self._package = kind, package
 
     def __missing__(self, name: str) -> V:
+        if self._package is not None:
+            package, self._package = self._package, None
+            importlib.import_module(package)
+            return self[name]
         raise UnknownName(f"unknown {self.kind} {name!r}.{nearest(str(name), self)} Known: {', '.join(sorted(self))}.")
 
     def add(self, name: str, value: V) -> None:
@@ -39,8 +49,12 @@ class Registry(dict[str, V]):
         self[name] = value
 
 
+def submodules(path: Iterable[str]) -> list[str]:
+    """The names of a package's modules, without those that begin with an underscore."""
+    return [module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")]
+
+
 def import_submodules(package: str, path: Iterable[str]) -> None:
     """Imports every module of a package but those named with an underscore: one added file is one added plug-in."""
-    for module in pkgutil.iter_modules(path):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{package}.{module.name}")
+    for name in submodules(path):
+        importlib.import_module(f"{package}.{name}")

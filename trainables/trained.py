@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
 from trainables import objective
+from trainables.checkpoint import read_checkpoint
 from trainables.config import TrainingConfig
 from trainables.latents import Latent
 from trainables.models.base import ImageShape
@@ -29,7 +30,6 @@ from trainables.objective import VAE
 from trainables.packing.cohort import EVALUATION_BATCH
 from trainables.pixels import observed
 from trainables.streams import Purpose, Streams
-from trainables.training import read_checkpoint
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 

@@ -4,22 +4,18 @@ from trainables.training import train
 results = train([config, …], device="cpu", data_dir="data")
 """
 
-import hashlib
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from safetensors import SafetensorError
 from torch import Tensor
 
+from trainables.checkpoint import HISTORY, MOMENTS, CheckpointHeader, Dropped, read_checkpoint, write_checkpoint
 from trainables.config import TrainingConfig
 from trainables.data import load
 from trainables.diagnostics import measure_due
@@ -27,9 +23,6 @@ from trainables.halving import Halving
 from trainables.packing.cohort import Cohort
 from trainables.renamed import renamed
 from trainables.reports import History, Reason, Status
-
-CHECKPOINT_FORMAT = 1
-_HISTORY = "history/"
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ class CohortTraining:
         self._metrics: dict[str, list[np.ndarray]] = defaultdict(list)
 
     def __iter__(self) -> Iterator[int]:
-        while self.cohort.epoch < self.epochs and None in self.cohort.diverged_epoch:
+        while not self.ended:
             started = time.perf_counter()
             metrics = self.cohort.train_epoch()
             self.wall_s += time.perf_counter() - started
@@ -147,38 +140,52 @@ class CohortTraining:
             )
         return results
 
+    @property
+    def ended(self) -> bool:
+        """Whether no member trains on: all epochs are trained, or every member has diverged."""
+        return self.cohort.epoch >= self.epochs or None not in self.cohort.diverged_epoch
+
     def checkpoint(self) -> bytes:
-        """The state as a safetensors file whose metadata say what it is."""
-        history = self.history()
-        tensors = self.cohort.members.state() | {
-            _HISTORY + name: torch.from_numpy(values) for name, values in history.items()
-        }
+        """The state as a checkpoint; without the optimizers' moments once the training has ended."""
+        history, moments = self.history(), not self.ended
         header = CheckpointHeader(
-            format=CHECKPOINT_FORMAT,
             keys=self.keys,
             kept=self._kept,
             dropped=self._dropped,
             epoch=self.cohort.epoch,
             wall_s=self.wall_s,
             metrics=list(history),
-        ).model_dump_json()
-        return safetensors.torch.save(tensors, metadata={"training": header, "sha256": _sha256(header, tensors)})
+            moments=moments,
+        )
+        state = {n: value for n, value in self.cohort.members.state().items() if moments or not n.startswith(MOMENTS)}
+        return write_checkpoint(header, state | {HISTORY + n: torch.from_numpy(value) for n, value in history.items()})
 
     def restore(self, checkpoint: bytes) -> None:
         """Goes on from a checkpoint of the same members.
 
         Raises:
-            ValueError: not a checkpoint, a damaged one, or one of other members; nothing is changed then.
+            ValueError: not a checkpoint, a damaged one, one of other members, or one that lacks tensors which the
+                training needs; nothing is changed then.
         """
         header, tensors = read_checkpoint(checkpoint)
         if header.keys != self.keys:
             raise ValueError("this checkpoint is of other members")
-        history = {name: tensors.pop(_HISTORY + name, torch.empty(0)).numpy() for name in header.metrics}
+        if header.removed:
+            raise ValueError("this checkpoint lacks members that were removed from it")
+        history = {name: tensors.pop(HISTORY + name, torch.empty(0)).numpy() for name in header.metrics}
         if any((h.shape, h.dtype) != ((header.epoch, len(self.keys)), np.float64) for h in history.values()):
             raise ValueError("this checkpoint is damaged: its history is not of its epochs and members")
-        shapes = {name: (len(header.kept), *value.shape[1:]) for name, value in self.cohort.members.state().items()}
+        own = self.cohort.members.state()
+        if not header.moments:
+            diverged = tensors.get("diverged_epoch", torch.zeros(1))
+            if header.epoch < self.epochs and not diverged.all():
+                raise ValueError("this checkpoint holds no optimizer state, and its training has not ended")
+            own = {name: value for name, value in own.items() if not name.startswith(MOMENTS)}
+        shapes = {name: (len(header.kept), *value.shape[1:]) for name, value in own.items()}
         if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
             raise ValueError("this checkpoint is of another cohort: its tensors have other names or shapes")
+        if {name: value.dtype for name, value in tensors.items()} != {name: value.dtype for name, value in own.items()}:
+            raise ValueError("this checkpoint is of another cohort: its tensors have other dtypes")
         if len(header.kept) < len(self._kept):
             self.cohort.keep(header.kept)
         self.cohort.members.load_state(tensors, header.epoch)
@@ -191,74 +198,6 @@ def _latest(history: dict[str, list[float]]) -> dict[str, float]:
     """The last number of each metric; a diagnostic is NaN in epochs without a measurement."""
     measured = {name: [value for value in values if value == value] for name, values in history.items()}
     return {name: values[-1] for name, values in measured.items() if values}
-
-
-class Dropped(BaseModel):
-    """A member that trains no more: after which epoch, and in which it diverged, if that is why."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    epoch: Annotated[int, Field(ge=1)]
-    diverged: Annotated[int | None, Field(ge=1)] = None
-
-
-class CheckpointHeader(BaseModel):
-    """What a checkpoint says beside its tensors.
-
-    keys: of all members of the cohort. kept: the positions among them of those whose tensors it holds, in their order.
-    dropped: what became of the others, by position. epoch: the last one trained. metrics: in the order of the history.
-    """
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-    format: Literal[1]
-    keys: list[str]
-    kept: list[Annotated[int, Field(ge=0)]]
-    dropped: dict[int, Dropped]
-    epoch: Annotated[int, Field(ge=0)]
-    wall_s: Annotated[float, Field(ge=0)]
-    metrics: list[str]
-
-    @model_validator(mode="after")
-    def _positions_fit(self) -> Self:
-        if sorted([*self.kept, *self.dropped]) != list(range(len(self.keys))):
-            raise ValueError("every member is either kept or dropped")
-        return self
-
-    def member(self, key: str) -> int:
-        """The position of a member's tensors; raises KeyError where there are none of it."""
-        position = self.keys.index(key) if key in self.keys else -1
-        if position not in self.kept:
-            raise KeyError(key)
-        return self.kept.index(position)
-
-
-def read_checkpoint(checkpoint: bytes) -> tuple[CheckpointHeader, dict[str, Tensor]]:
-    """Header and tensors of a checkpoint; executes no code.
-
-    Raises:
-        ValueError: not a checkpoint of this format, or a damaged one.
-    """
-    try:
-        size = int.from_bytes(checkpoint[:8], "little")
-        metadata = json.loads(checkpoint[8 : 8 + size])["__metadata__"]
-        header = CheckpointHeader.model_validate_json(metadata["training"])
-        tensors = safetensors.torch.load(checkpoint)
-        intact = metadata["sha256"] == _sha256(metadata["training"], tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"not a training checkpoint of format {CHECKPOINT_FORMAT} ({type(error).__name__})") from None
-    if not intact:
-        raise ValueError("this checkpoint is damaged: its checksum differs")
-    return header, tensors
-
-
-def _sha256(header: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(header.encode())
-    for name in sorted(tensors):
-        values = tensors[name].numpy()
-        digest.update(f"{name} {values.dtype} {values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
 
 
 def train(

@@ -1,16 +1,11 @@
 """Trained models from the checkpoints of a sweep."""
 
-import json
-
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage
+from trainables.checkpoint import CheckpointHeader, read_header
 from trainables.models.base import ImageShape
 from trainables.trained import TrainedVAE
-from trainables.training import CheckpointHeader
-
-_HEADER_LIMIT = 100_000_000
-"""Bytes of JSON at the beginning of a safetensors file, at most, by its specification."""
 
 
 class NoModelError(Exception):
@@ -26,7 +21,7 @@ def trained_model(storage: Storage, member: Member, row: Row, image_shape: Image
     for path in storage.list("checkpoints", ".safetensors", recursive=True):
         header = _header(storage, path)
         # A member that was tried more than once is in several.
-        if header is not None and member.key in header.keys and header.epoch == row.epochs:
+        if header is not None and header.holds(member.key) and header.epoch == row.epochs:
             try:
                 return TrainedVAE.from_checkpoint(storage.read(path), member.config, image_shape)
             except (ValueError, FileNotFoundError) as error:
@@ -36,10 +31,6 @@ def trained_model(storage: Storage, member: Member, row: Row, image_shape: Image
 
 def _header(storage: Storage, path: str) -> CheckpointHeader | None:
     try:
-        size = int.from_bytes(storage.read(path, 8), "little")
-        if size > _HEADER_LIMIT:
-            return None
-        metadata = json.loads(storage.read(path, 8 + size)[8:])["__metadata__"]
-        return CheckpointHeader.model_validate_json(metadata["training"])
-    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        return read_header(lambda count: storage.read(path, count))
+    except (ValueError, FileNotFoundError):
         return None  # damaged, or replaced at this moment

@@ -19,23 +19,29 @@ _BYTES_A_SWEEP = 4 * 2**20
 
 
 def needed_bytes(members: Iterable[Member], data_dir: Path) -> int:
-    """About what training the members takes: checkpoints, one of which is being replaced, ledger, tables and MLflow.
+    """About the most that training the members takes: checkpoints, ledger, tables and MLflow.
+
+    Checkpoints of ended members hold weights alone. Members in training need three times as much for the optimizers'
+    moments, and twice that while their file is replaced; counted so for all members of the largest shape.
 
     Raises:
         UserError: a network does not go with its images.
     """
-    checkpoints: dict[str, int] = defaultdict(int)
-    sizes: dict[str, int] = {}
+    ended: dict[str, int] = defaultdict(int)
+    training: dict[str, int] = defaultdict(int)
+    sizes: dict[str, tuple[int, int]] = {}
     total = _BYTES_A_SWEEP
     for member in members:
-        config = member.config
-        shape = member.shape
+        config, shape = member.config, member.shape
         if shape not in sizes:
             with member.building():
-                sizes[shape] = checkpoint_bytes(config, size_of(config.data.name, data_dir).image_shape)
-        checkpoints[shape] += sizes[shape]
+                image_shape = size_of(config.data.name, data_dir).image_shape
+                sizes[shape] = checkpoint_bytes(config, image_shape, ended=True), checkpoint_bytes(config, image_shape)
+        weights, whole = sizes[shape]
+        ended[shape] += weights
+        training[shape] += 2 * whole - weights
         total += _BYTES_A_MEMBER + config.epochs * _METRICS * _BYTES_A_VALUE
-    return total + sum(checkpoints.values()) + max(checkpoints.values(), default=0)
+    return total + sum(ended.values()) + max(training.values(), default=0)
 
 
 def check(storage: Storage, members: Iterable[Member], data_dir: Path) -> None:

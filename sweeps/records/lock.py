@@ -111,7 +111,7 @@ def running(storage: Storage) -> Holder | None:
     if holder.local:
         return holder if holder.lives() else None
     with contextlib.suppress(FileNotFoundError):
-        return holder if time.time() - storage.written_s(FILE) <= STALE_AFTER_S else None
+        return holder if time.time() - storage.modified_s(FILE) <= STALE_AFTER_S else None
     return None
 
 

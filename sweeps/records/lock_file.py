@@ -116,10 +116,10 @@ class PlainFile:
             raise self._storage.unusable("write to", error) from None
 
     def age_s(self) -> float:
-        modified_s = self._storage.written_s(FILE)
+        modified_s = self._storage.modified_s(FILE)
         probe = f".probe-{uuid4().hex}"
         self._storage.write(probe, b"now")
-        now_s = self._storage.written_s(probe)
+        now_s = self._storage.modified_s(probe)
         self._storage.delete(probe)
         return now_s - modified_s
 

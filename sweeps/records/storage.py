@@ -130,7 +130,7 @@ class Storage:
         except (pa.ArrowException, OSError) as error:
             raise self.unusable("write to", error) from None
 
-    def written_s(self, path: str) -> float:
+    def modified_s(self, path: str) -> float:
         """When a file was written, in seconds since 1970 by the storage's own clock.
 
         Raises:

@@ -12,8 +12,7 @@ import pytest
 from commands import INSTRUMENTED, Command, gone, keys, ledger
 from outcome import Metrics, check, database, mlflow_runs, recorded, results, undisturbed
 
-from trainables.checkpoint import CheckpointFile
-from trainables.training import read_checkpoint
+from trainables.checkpoint import CheckpointFile, read_checkpoint
 
 pytestmark = pytest.mark.timeout(1200)
 MEMBERS, EPOCHS = 20, 12

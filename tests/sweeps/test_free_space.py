@@ -7,7 +7,7 @@ from search_spaces import get_sweep, list_sweeps
 from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
 from sweeps.planning import disk_space
-from sweeps.planning.plan import Plan
+from sweeps.planning.plan import Member, Plan
 from trainables.cost.size import checkpoint_bytes, parameters
 from trainables.data import load
 from trainables.packing.cohort import Cohort
@@ -19,11 +19,27 @@ SHAPES = {
 }
 
 
+@pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("config", SHAPES.values(), ids=lambda config: config.estimator.name)
-def test_a_checkpoint_is_as_large_as_foretold(config, tmp_path):
-    training = CohortTraining([config, config.model_copy(update={"seed": 1})], device="cpu", data_dir=tmp_path)
-    foretold = 2 * checkpoint_bytes(config, load("digits", tmp_path).image_shape)
+def test_a_checkpoint_is_as_large_as_foretold(config, ended, tmp_path):
+    one = config.model_copy(update={"epochs": 1})
+    training = CohortTraining([one, one.model_copy(update={"seed": 1})], device="cpu", data_dir=tmp_path)
+    assert list(training) == [1] if ended else training.cohort.epoch == 0
+    foretold = 2 * checkpoint_bytes(one, load("digits", tmp_path).image_shape, ended=ended)
     assert foretold <= len(training.checkpoint()) <= 1.1 * foretold
+
+
+def test_ended_members_of_other_shapes_need_a_third_of_what_members_in_training_need(tmp_path):
+    small, *_ = SHAPES.values()
+    large = small.model_copy(update={"encoder": small.encoder.model_copy(update={"hidden": (1024, 1024)})})
+    few, many, largest = (
+        disk_space.needed_bytes([Member("study", {}, config)] * count, tmp_path)
+        for config, count in ((small, 1), (small, 101), (large, 100))
+    )
+    one = (many - few) / 100  # in training: twice the whole checkpoint
+    both = disk_space.needed_bytes([*[Member("study", {}, small)] * 100, *[Member("study", {}, large)] * 100], tmp_path)
+    weights = checkpoint_bytes(small, (1, 8, 8), ended=True)
+    assert (both - largest) / 100 == pytest.approx(one - 5 * weights, rel=0.01)
 
 
 def test_parameters_are_those_of_the_model(tmp_path):

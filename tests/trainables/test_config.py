@@ -12,10 +12,12 @@ from members import LATENTS, member
 from pydantic import ValidationError
 
 from trainables.components import KNOB, SHAPE, Component, Frozen
-from trainables.config import OPTIMIZERS, Guide, TrainingConfig, explain
+from trainables.config import Guide, TrainingConfig, explain
 from trainables.estimators import ESTIMATORS
-from trainables.likelihoods import LIKELIHOODS, GaussianPrecision
+from trainables.likelihoods import LIKELIHOODS
+from trainables.likelihoods.gaussian import GaussianPrecision
 from trainables.models import DECODERS, ENCODERS
+from trainables.optimizers import OPTIMIZERS
 from trainables.registry import Registry, UnknownName, nearest
 
 GUIDED = {"guide": {"freeze_epoch": 1}}

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from members import member
 
+from trainables.checkpoint import read_checkpoint
 from trainables.halving import Halving
-from trainables.training import CohortTraining, read_checkpoint
+from trainables.training import CohortTraining
 
 BY_BITS = Halving("bits_per_dim", "min", 2)
 

@@ -5,7 +5,9 @@ import torch
 from torch import distributions as D
 from torch.testing import assert_close
 
-from trainables.likelihoods import LIKELIHOODS, BernoulliPixels, GaussianFixed, GaussianLogScale, GaussianPrecision
+from trainables.likelihoods import LIKELIHOODS
+from trainables.likelihoods.bernoulli import BernoulliPixels
+from trainables.likelihoods.gaussian import GaussianFixed, GaussianLogScale, GaussianPrecision
 
 S, B, P = 3, 4, 6
 

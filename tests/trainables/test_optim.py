@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from trainables.packing.optim import Group, coefficients
+from trainables.optimizers import OPTIMIZERS
+from trainables.packing.optim import Group
 
 KNOBS = {
     "lr": [1e-3, 3e-2, 1e-4, 5e-3],
@@ -32,7 +33,7 @@ def knobs(**changes: list[float]) -> dict[str, torch.Tensor]:
 def stacked(name: str, dtype: torch.dtype = torch.float64, *, shift: int = 0, **changes: list[float]) -> torch.Tensor:
     """The trajectory [STEPS, M, P] of the stacked optimizer; `shift` miscounts its steps."""
     group = Group({"p": start(dtype)})
-    plan = coefficients(name, knobs(**changes), range(1 + shift, STEPS + 1 + shift), dtype=dtype)
+    plan = OPTIMIZERS[name].coefficients(knobs(**changes), range(1 + shift, STEPS + 1 + shift), dtype=dtype)
     path = []
     for step, gradient in enumerate(gradients(dtype)):
         group.of(slice(None)).update(gradient.clone(), plan.at(torch.tensor([step])))
@@ -77,9 +78,9 @@ def test_float32_is_as_exact_as_torch(name):
 
 def rate_error(knob_dtype: torch.dtype) -> float:
     """Largest relative error of RAdam's rates in float32, from knobs in some dtype."""
-    exact = coefficients("radam", knobs(), range(1, STEPS + 1), dtype=torch.float64)
+    exact = OPTIMIZERS["radam"].coefficients(knobs(), range(1, STEPS + 1), dtype=torch.float64)
     own = {knob: value.to(knob_dtype) for knob, value in knobs().items()}
-    rounded = coefficients("radam", own, range(1, STEPS + 1), dtype=torch.float32)
+    rounded = OPTIMIZERS["radam"].coefficients(own, range(1, STEPS + 1), dtype=torch.float32)
     return float((rounded.rate / exact.rate - 1).abs().max())
 
 
@@ -111,14 +112,14 @@ def test_the_three_kinds_differ():
 def test_weight_decay_of_adamw_is_decoupled():
     # With a zero gradient AdamW shrinks by lr * decay a step; Adam would normalize the decay to a step of lr.
     group = Group({"p": start()})
-    step = coefficients("adamw", knobs(), range(1, 2), dtype=torch.float64).at(FIRST)
+    step = OPTIMIZERS["adamw"].coefficients(knobs(), range(1, 2), dtype=torch.float64).at(FIRST)
     group.of(slice(None)).update(torch.zeros(M, P, dtype=torch.float64), step)
     shrink = 1 - knobs()["lr"] * knobs()["weight_decay"]
     torch.testing.assert_close(group.flat, start() * shrink[:, None], rtol=1e-15, atol=0)
 
 
 def test_radam_covers_both_phases():
-    adapts = coefficients("radam", knobs(), range(1, 101), dtype=torch.float64).root[..., 0]
+    adapts = OPTIMIZERS["radam"].coefficients(knobs(), range(1, 101), dtype=torch.float64).root[..., 0]
     # Liu et al. 2020: beta2 = 0.999 becomes tractable at step 6, as in torch; beta2 = 0.5 never (its limit is 3).
     assert adapts[:5, 0].eq(0).all()
     assert adapts[5:, 0].eq(1).all()
@@ -130,7 +131,8 @@ def test_frozen_members_do_not_move_and_others_do(name):
     group = Group({"p": start()})
     frozen = torch.tensor([True, False, True, False])
     free, held = (
-        coefficients(name, knobs(), range(1, STEPS + 1), dtype=torch.float64, frozen=which) for which in (None, frozen)
+        OPTIMIZERS[name].coefficients(knobs(), range(1, STEPS + 1), dtype=torch.float64, frozen=which)
+        for which in (None, frozen)
     )
     for step in range(50):
         group.of(slice(None)).update(gradients()[step].clone(), free.at(torch.tensor([step])))
@@ -143,7 +145,11 @@ def test_frozen_members_do_not_move_and_others_do(name):
 
 def test_update_touches_only_its_members():
     group, before = Group({"p": start()}), start()
-    step = coefficients("adam", {k: v[1:3] for k, v in knobs().items()}, range(1, 2), dtype=torch.float64).at(FIRST)
+    step = (
+        OPTIMIZERS["adam"]
+        .coefficients({k: v[1:3] for k, v in knobs().items()}, range(1, 2), dtype=torch.float64)
+        .at(FIRST)
+    )
     group.of(slice(1, 3)).update(gradients()[0, 1:3].clone(), step)
     assert torch.equal(group.flat[[0, 3]], before[[0, 3]])
     torch.testing.assert_close(group.flat[1:3], stacked("adam")[0, 1:3], rtol=1e-14, atol=1e-14)

@@ -12,10 +12,20 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from members import member
+from pyarrow import fs
 
+from trainables.checkpoint import (
+    MOMENTS,
+    CheckpointFile,
+    _sha256,
+    only,
+    read_checkpoint,
+    read_header,
+    write_checkpoint,
+)
 from trainables.config import TrainingConfig
 from trainables.data import DATASETS, Images, load
-from trainables.training import CohortTraining, _sha256, read_checkpoint, resolve_device, train
+from trainables.training import CohortTraining, resolve_device, train
 
 DIGITS = load("digits", Path("nowhere"))
 FEW = Images(train=DIGITS.train[:40], validation=DIGITS.validation[:20])
@@ -178,6 +188,126 @@ def test_training_on_does_not_change_a_checkpoint_already_taken():
     advance(run, 1)
     assert saved == copied
     assert run.checkpoint() != saved
+
+
+# --- checkpoints of trainings that have ended -------------------------------------------------------------------------
+
+
+def of_before(training: CohortTraining) -> bytes:
+    """The checkpoint of an ended training as it was written before moments were left out."""
+    header, tensors = read_checkpoint(training.checkpoint())
+    text = header.model_dump(exclude={"removed", "moments"})
+    state = {name: value for name, value in training.cohort.members.state().items() if name.startswith(MOMENTS)}
+    text = json.dumps(text)
+    return safetensors.torch.save(
+        tensors | state, metadata={"training": text, "sha256": _sha256(text, tensors | state)}
+    )
+
+
+@pytest.fixture(scope="module")
+def ended() -> CohortTraining:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS, "digits", lambda data_dir: FEW)
+        load.cache_clear()
+        return advance(training(pair("bernoulli", "reinforce")), 4)
+
+
+def results(training: CohortTraining) -> list[str]:
+    return [str(dataclasses.replace(result, wall_s=0.0)) + repr(result.state) for result in training.results(True)]
+
+
+def test_an_ended_training_saves_weights_alone(ended):
+    on_the_way = read_checkpoint(advance(training(pair("bernoulli", "reinforce")), 3).checkpoint())[1]
+    at_the_end = read_checkpoint(ended.checkpoint())[1]
+    assert sorted(on_the_way.keys() - at_the_end.keys()) == sorted(
+        f"{moment}/{group}" for moment in ("mean", "square") for group in ("encoder", "decoder")
+    )
+    assert len(read_checkpoint(of_before(ended))[1]) == len(on_the_way)
+
+
+@pytest.mark.parametrize("write", [CohortTraining.checkpoint, of_before], ids=["now", "before"])
+def test_an_ended_training_gives_its_results_again(ended, write):
+    again = training(pair("bernoulli", "reinforce"))
+    again.restore(write(ended))
+    assert list(again) == []
+    assert results(again) == results(ended)
+
+
+def test_a_training_does_not_go_on_without_moments(saved):
+    header, tensors = read_checkpoint(saved)
+    alone = {name: value for name, value in tensors.items() if not name.startswith(MOMENTS)}
+    forgery = write_checkpoint(header.model_copy(update={"moments": False}), alone)
+    with pytest.raises(ValueError, match="no optimizer state, and its training has not ended"):
+        training().restore(forgery)
+
+
+def test_a_cohort_of_diverged_members_has_ended():
+    configs = [lr(config, 1e30) for config in pair()]
+    run = training(configs)
+    list(run)
+    again = training(configs)
+    again.restore(run.checkpoint())
+    assert list(again) == []
+    assert [result.reason for result in again.results()] == ["diverged", "diverged"]
+
+
+def test_a_kill_while_the_last_checkpoint_is_written_costs_what_came_after_the_one_before(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    class UntilTheMove(fs.LocalFileSystem):
+        def move(self, src, dest):
+            raise Killed
+
+    whole, run, file = advance(training(), 4), training(), CheckpointFile(str(tmp_path), "members")
+    file.write(advance(run, 3).checkpoint())
+    advance(run, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "_fs", UntilTheMove())
+        with pytest.raises(Killed):
+            file.write(run.checkpoint())
+    again = training()
+    again.restore(file.read())
+    assert list(again) == [4]
+    assert results(again) == results(whole)
+    file.write(again.checkpoint())
+    last = training()
+    last.restore(file.read())
+    assert list(last) == []
+    assert results(last) == results(whole)
+
+
+def test_only_the_wanted_members_are_kept(ended):
+    first, second = ended.keys
+    for content in (ended.checkpoint(), of_before(ended)):
+        kept = only(content, {second, "of another cohort"})
+        header, tensors = read_checkpoint(kept)
+        assert (header.holds(first), header.holds(second), header.moments) == (False, True, False)
+        assert header.member(second) == 0
+        for name, value in ended.cohort.members.state().items():
+            assert name.startswith(MOMENTS) == (name not in tensors)
+            assert name.startswith(MOMENTS) or torch.equal(tensors[name], value[1:])
+        with pytest.raises(ValueError, match="members that were removed"):
+            training(pair("bernoulli", "reinforce")).restore(kept)
+        assert only(kept, {first}) is None
+        assert read_checkpoint(only(kept, {second}))[0] == header
+    everyone = training(pair("bernoulli", "reinforce"))
+    everyone.restore(only(of_before(ended), ended.keys))
+    assert results(everyone) == results(ended)
+
+
+def test_the_header_is_read_without_the_tensors(saved):
+    asked = []
+
+    def first(count: int) -> bytes:
+        asked.append(count)
+        return saved[:count]
+
+    assert read_header(first) == read_checkpoint(saved)[0]
+    assert max(asked) < len(saved) / 2
+    for content in (b"", b"not a checkpoint", b"\xff" * 100, saved[:100]):
+        with pytest.raises(ValueError, match="not a training checkpoint"):
+            read_header(lambda count, content=content: content[:count])
 
 
 # --- bytes that nobody should trust ----------------------------------------------------------------------------------

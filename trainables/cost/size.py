@@ -1,27 +1,33 @@
-"""How large a training is, found without training it."""
+"""The number of parameters and the size of checkpoints, found without training."""
 
 import torch
 
 from trainables.config import TrainingConfig
 from trainables.objective import VAE
 
-_COPIES = 3
-"""Of each parameter in a checkpoint: its value and the optimizer's two moments."""
+_WHILE_TRAINING = 3
+"""The numbers in a checkpoint for each parameter: its value and the optimizer's two moments."""
 
 
 def parameters(config: TrainingConfig, image_shape: tuple[int, int, int]) -> int:
-    """How many numbers a member's model learns. The model is built without memory (PyTorch's meta device)."""
+    """The number of parameters of a member's model, which is built without memory (PyTorch's meta device)."""
     return _numbers(config, image_shape)[0]
 
 
-def checkpoint_bytes(config: TrainingConfig, image_shape: tuple[int, int, int]) -> int:
-    """A member's share of its cohort's checkpoint, in float32 and without its history."""
-    learned, kept = _numbers(config, image_shape)
-    return 4 * (_COPIES * learned + kept)
+def checkpoint_bytes(config: TrainingConfig, image_shape: tuple[int, int, int], *, ended: bool = False) -> int:
+    """A member's share of its cohort's checkpoint, in float32 and without its history.
+
+    Args:
+        config: of the member.
+        image_shape: of its data set.
+        ended: after the end, when the checkpoint holds weights alone; else while the cohort trains.
+    """
+    learned, buffers = _numbers(config, image_shape)
+    return 4 * ((1 if ended else _WHILE_TRAINING) * learned + buffers)
 
 
 def _numbers(config: TrainingConfig, image_shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Elements of parameters and of buffers."""
+    """The number of elements in parameters and in buffers."""
     key = config.shape_key()
     if (key, image_shape) not in _known:
         with torch.device("meta"):

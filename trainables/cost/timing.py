@@ -14,11 +14,10 @@ from trainables.components import SHAPE
 from trainables.config import TrainingConfig
 from trainables.data import Images
 from trainables.data.sizes import Size
+from trainables.measurements import DIAGNOSTICS
 from trainables.models.base import ImageShape
 from trainables.packing.cohort import Cohort
 
-DIAGNOSTIC_STEPS = {"gradient_variance": 100, "gradient_gap": 100, "gradient_error": 1024, "iw_bound": 100}
-"""A measurement is counted as so many steps: as often as it draws."""
 _NOT_IN_A_STEP = ("epochs", "data.name", "data.limit")
 _FEW, _MORE = 1, 3
 
@@ -45,7 +44,7 @@ def batches(config: TrainingConfig, size: Size) -> tuple[int, int]:
     """How many batches a whole training trains on, those of measurements included, and how many it evaluates."""
     steps, evaluations = (config.epochs * math.ceil(n / config.batch_size) for n in (size.train, size.validation))
     draws = config.diagnostics.draws
-    measured = sum((draws or DIAGNOSTIC_STEPS[name]) * len(epochs) for name, epochs in config.diagnostics.due())
+    measured = sum((draws or DIAGNOSTICS[name].draws) * len(epochs) for name, epochs in config.diagnostics.due())
     return steps + measured, evaluations
 
 

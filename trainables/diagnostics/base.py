@@ -8,7 +8,6 @@ A diagnostic maps a snapshot of m members to metrics [m]. Gradients are measured
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,33 +16,12 @@ from torch import Tensor
 
 from trainables.config import TrainingConfig
 from trainables.ieee import ieee_float32
+from trainables.measurements import DIAGNOSTICS, Diagnostic
+from trainables.measurements import diagnostic as diagnostic  # for the files of diagnostics
 from trainables.objective import VAE, Tensors, call, reconstruction, sub_knobs
 from trainables.packing.cohort import Cohort
 from trainables.packing.snapshot import Snapshot
-from trainables.registry import Registry
 from trainables.streams import Purpose
-
-
-@dataclass(frozen=True)
-class Diagnostic:
-    """A measurement and the names of what it gives."""
-
-    of: Callable[..., Tensors]
-    """(snapshot, *, draws: how many codes it draws for an image) -> metrics, each [m]."""
-    metrics: tuple[str, ...]
-
-
-DIAGNOSTICS: Registry[Diagnostic] = Registry("diagnostic")
-
-
-def diagnostic(*metrics: str) -> Callable[[Callable[..., Tensors]], Callable[..., Tensors]]:
-    """Registers a function (see `Diagnostic.of`), under its own name, as the diagnostic that gives `metrics`."""
-
-    def add(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
-        DIAGNOSTICS.add(function.__name__, Diagnostic(function, metrics))
-        return function
-
-    return add
 
 
 @ieee_float32()
@@ -63,7 +41,7 @@ def measure(cohort: Cohort, names: Iterable[str], *, draws: int | None = None) -
     chosen: list[Diagnostic] = []
     for name in names:
         chosen.append(DIAGNOSTICS[name])
-        cohort.config.check_diagnostic(name)
+        chosen[-1].check(cohort.config)
     metrics: dict[str, list[Tensor]] = {metric: [] for one in chosen for metric in one.metrics}
     for members in cohort.snapshots():
         for one in chosen:

@@ -13,6 +13,7 @@ from trainables.diagnostics.base import (
     fixed_batch,
     output_gradient,
 )
+from trainables.estimators import ESTIMATORS
 from trainables.estimators.enumeration import states
 from trainables.latents import Gaussian
 from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
@@ -23,12 +24,20 @@ _PIXELS_AT_ONCE = 2**24
 """Pixels of a member's states decoded at once: 64 MiB in float32."""
 
 
+def _check(config: TrainingConfig) -> None:
+    try:
+        ESTIMATORS["exact"].check(config.latent)
+    except ValueError as error:
+        raise ValueError(f"gradient_error needs the exact gradient: {error}") from None
+
+
 @diagnostic(
     "exact_gradient_norm",
     "gradient_spread",
     "gradient_bias_over_exact",
     "gradient_spread_over_exact",
     "gradient_cosine",
+    check=_check,
 )
 def gradient_error(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
     """Compares `draws` estimates g of the gradient in the encoder's output with the exact gradient e; each metric [m].
@@ -81,7 +90,7 @@ def _expected_loss(
 ) -> Tensor:
     """The expected loss [B] under the distribution sampled from; the decoder is not differentiated."""
     q = config.estimator.sampled(config.latent.posterior(features), sub_knobs(knobs, "estimator"))
-    assert not isinstance(q, Gaussian)  # by `TrainingConfig.check_diagnostic`
+    assert not isinstance(q, Gaussian)  # by `_check`
     loss = reconstruction(config, model, tensors, x, knobs)
     z = states(q)[:, None]
     at_once = max(1, _PIXELS_AT_ONCE // x.numel())

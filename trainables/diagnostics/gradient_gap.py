@@ -12,13 +12,24 @@ from trainables.diagnostics.base import (
     fixed_batch,
     output_gradient,
 )
+from trainables.latents import DISCRETE
 from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
 from trainables.packing.snapshot import Snapshot
 
 DRAWS = 100
 
 
-@diagnostic("gradient_gap")
+def _check(config: TrainingConfig) -> None:
+    code = (1, *config.latent.z_shape)
+    one_code = config.estimator.noise_shape(code) == code and not config.estimator.relaxes
+    if config.latent.family not in DISCRETE or not one_code:
+        raise ValueError(
+            "gradient_gap needs discrete latents and an estimator that draws one discrete code, "
+            f"got {config.latent.family!r} and {config.estimator.name!r}"
+        )
+
+
+@diagnostic("gradient_gap", check=_check)
 def gradient_gap(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
     """The distance between the gradients through the relaxed code and through the discrete one, [m], in nats.
 

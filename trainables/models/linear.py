@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from trainables.components import SHAPE, registered
 from trainables.models.base import DECODERS, Decoder, ImageShape
 
+LINEAR_OUTPUTS = ("mu", "alpha")
+"""The layers of `Linear`, in the order of its outputs."""
+
 
 class Linear(nn.Module):
     """mean = W_mu z + b_mu and, with two outputs, precision alpha = W_alpha z + b_alpha; z [N, F] -> [N, outputs, D].

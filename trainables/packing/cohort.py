@@ -22,9 +22,9 @@ from trainables.data import Images
 from trainables.ieee import ieee_float32
 from trainables.models.normalization import BatchNorm
 from trainables.objective import Tensors
+from trainables.optimizers import Coefficients
 from trainables.packing.compiled import program
 from trainables.packing.members import Members
-from trainables.packing.optim import Coefficients, coefficients
 from trainables.packing.policy import compiling_pays, packing_pays
 from trainables.packing.snapshot import Snapshot
 from trainables.packing.step import Feed, State, Step, lift
@@ -198,14 +198,12 @@ class Cohort:
         return stack.programs[rows]
 
     def _coefficients(self, group: str, knobs: Tensors, steps: range, frozen: Tensor | None) -> Coefficients:
-        """What the optimizer of a group multiplies with in some steps; a guide's groups have learning rates of their
-        own."""
+        """The optimizer's coefficients for a group in some steps; a guide's groups have their own learning rates."""
         own = objective.sub_knobs(knobs, "optim")
         if group.startswith("guide."):
             own["lr"] = knobs[group.replace(".", ".lr_")]
-        return coefficients(
-            self.config.optim.name, own, steps, dtype=self.dtype, frozen=frozen if group == "encoder" else None
-        )
+        still = frozen if group == "encoder" else None
+        return self.config.optim.coefficients(own, steps, dtype=self.dtype, frozen=still)
 
     def _freeze_statistics(self, which: slice, frozen: Tensor | None) -> None:
         """Tells the encoder's normalization layers, whose statistics must stop with its parameters."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trainables.checkpoint import MOMENTS
 from trainables.config import TrainingConfig
 from trainables.models.base import ImageShape
 from trainables.objective import VAE, Tensors
@@ -17,8 +18,6 @@ from trainables.packing.step import State
 
 _GROUPS = ("encoder", "decoder", "guide.mu", "guide.alpha")
 """The parts of the model that have an optimizer each."""
-MOMENTS = ("mean/", "square/")
-"""Begin the names of the optimizers' moments in `Members.state`."""
 
 
 class Members:
@@ -131,10 +130,14 @@ class Members:
     def load_state(self, tensors: Tensors, epoch: int) -> None:
         """Takes over the state of the same members after an epoch.
 
+        Without moments, which members that have ended do not need, the optimizers start anew.
+
         Raises:
             ValueError: tensors of other names, shapes or dtypes; nothing is changed then.
         """
         own = self._named()
+        if not any(name.startswith(MOMENTS) for name in tensors):
+            own = {name: value for name, value in own.items() if not name.startswith(MOMENTS)}
         if {name: (t.shape, t.dtype) for name, t in own.items()} != {
             name: (t.shape, t.dtype) for name, t in tensors.items()
         }:

@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_map
 from trainables import objective
 from trainables.config import TrainingConfig
 from trainables.objective import Tensors
-from trainables.packing.optim import Coefficients, Layout, Weights
+from trainables.optimizers import Coefficients
+from trainables.packing.optim import Layout, Weights
 from trainables.pixels import observed
 from trainables.shards import ALONE, Shards
 from trainables.streams import Purpose, Streams

@@ -1,0 +1,21 @@
+"""Likelihoods p(x|z): the meaning of a decoder's output. One file a family; a file added here is found by itself.
+
+    from trainables.likelihoods import LIKELIHOODS
+    LIKELIHOODS["bernoulli"].log_prob(x, output, {})
+
+`trainables.likelihoods.base` holds the contract.
+"""
+
+from typing import Annotated
+
+from pydantic import SerializeAsAny
+
+from trainables.components import chosen_from
+from trainables.likelihoods.base import LIKELIHOODS, Affine, Likelihood
+from trainables.registry import import_submodules
+
+import_submodules(__name__, __path__)
+
+LikelihoodField = Annotated[SerializeAsAny[Likelihood], chosen_from(LIKELIHOODS)]
+
+__all__ = ["LIKELIHOODS", "Affine", "Likelihood", "LikelihoodField"]

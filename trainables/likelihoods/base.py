@@ -1,0 +1,75 @@
+"""The contract of every likelihood p(x|z).
+
+Shapes. B images, D pixels, z_shape = [L] or [L, K]; leading sizes (samples) are allowed before B. A decoder gives
+`outputs` numbers a pixel: output [..., B, outputs, D]. Everything is in nats.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from trainables.components import Component
+from trainables.latents import Latent, Latents
+from trainables.registry import Registry
+
+LIKELIHOODS: Registry["Likelihood"] = Registry("likelihood")
+Knobs = Mapping[str, Tensor]
+
+
+class Affine(NamedTuple):
+    """One output of a linear decoder, weight . z + bias for each pixel."""
+
+    weight: Tensor
+    """[D, *z_shape]."""
+    bias: Tensor
+    """[D]."""
+
+
+class Likelihood(Component):
+    """A distribution over pixels given a decoder's output."""
+
+    outputs: ClassVar[int]
+    """The numbers that the decoder gives for each pixel."""
+    binary: ClassVar[bool] = False
+    """Whether pixels are probabilities or bits in [0, 1] rather than dequantized intensities."""
+    analytic: ClassVar[bool] = False
+    """Whether `expected_log_prob` is known: the likelihood can serve a guide and the estimator `silent`."""
+    alternative: ClassVar[str | None] = None
+    """For a likelihood that belongs to a linear decoder: the likelihood to use with other decoders."""
+
+    def log_prob(self, x: Tensor, output: Tensor, knobs: Knobs) -> Tensor:
+        """Log p(x|z) [..., B] of x [B, D].
+
+        Args:
+            x: the images.
+            output: of the decoder [..., B, outputs, D].
+            knobs: the member's own values of the likelihood's fields, each a scalar tensor (`Component.knob`).
+        """
+        raise NotImplementedError
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x|z] [..., B, D]."""
+        return output[..., 0, :]
+
+    def deviation(self, output: Tensor) -> Tensor | None:
+        """The standard deviation [..., B, D] of each pixel given z; None where the decoder does not learn one."""
+        return None
+
+    def expected_log_prob(self, x: Tensor, q: Latent, decoder: Sequence[Affine], knobs: Knobs) -> Tensor:
+        """E_q[log p(x|z)] [B] under a linear decoder, without a sample.
+
+        Args:
+            x: the images [B, D].
+            q: the posterior of each.
+            decoder: its outputs.
+            knobs: as of `log_prob`.
+        """
+        raise NotImplementedError
+
+    def check_expectation(self, latent: Latents) -> None:
+        """Checks that `expected_log_prob` is known for these latents.
+
+        Raises:
+            ValueError: it is not; the message says why.
+        """

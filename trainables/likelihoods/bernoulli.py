@@ -1,0 +1,25 @@
+"""Bernoulli pixels."""
+
+from typing import Annotated, ClassVar, Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables.components import SHAPE, registered
+from trainables.likelihoods.base import LIKELIHOODS, Knobs, Likelihood
+
+
+@registered(LIKELIHOODS)
+class BernoulliPixels(Likelihood):
+    """Independent pixels with logits from the decoder; binary cross-entropy where pixels are grey (DVAE section 8)."""
+
+    name: Annotated[Literal["bernoulli"], SHAPE] = "bernoulli"
+    outputs: ClassVar[int] = 1
+    binary: ClassVar[bool] = True
+
+    def log_prob(self, x: Tensor, output: Tensor, knobs: Knobs) -> Tensor:
+        logits = output[..., 0, :]
+        return (x * logits - F.softplus(logits)).sum(-1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output[..., 0, :].sigmoid()
