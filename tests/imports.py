@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ORDER: Mapping[str, tuple[str, ...]] = {
     "trainables": (
-        "registry renamed ieee halving shards streams checkpoint",
+        "registry renamed reports filesystem ieee halving shards streams",
+        "checkpoint",
         "components pixels measurements",
         "latents",
         "analytic",
