@@ -49,7 +49,7 @@ class Scale:
         if self.images is not None:
             reduced["data"] = config.get("data", {}) | {"limit": self.images}
         if "diagnostics" in config:
-            due = {name: tuple(sorted({_epoch(e, share) for e in at})) for name, at in config["diagnostics"].items()}
+            due = _moved(config["diagnostics"], share)
             reduced["diagnostics"] = due if self.draws is None else {**due, "draws": self.draws}
         if config.get("guide"):
             reduced["guide"] = _guide(config["guide"], share)
@@ -59,6 +59,25 @@ class Scale:
 SMOKE = Scale("smoke", epochs=2, seeds=1, images=256, values=2, draws=4, stand_ins=True)
 DAY = Scale("day", epochs=20, seeds=3, images=None, values=5)
 SCALES = {scale.name: scale for scale in (SMOKE, DAY)}
+
+
+def due_in_time(config: Config, epochs: int) -> Config:
+    """A configuration whose diagnostics are due within its epochs: moved as a scale moves them where one is too late.
+
+    epochs: what it trained for before its epochs were changed.
+    """
+    due = config.get("diagnostics", {})
+    last = max((epoch for name, at in due.items() if name != "draws" for epoch in at), default=0)
+    if not isinstance(config["epochs"], int) or last <= config["epochs"]:
+        return config
+    return config | {"diagnostics": _moved(due, config["epochs"] / epochs)}
+
+
+def _moved(diagnostics: Mapping[str, Any], share: float) -> dict[str, Any]:
+    return {
+        name: at if name == "draws" else tuple(sorted({_epoch(epoch, share) for epoch in at}))
+        for name, at in diagnostics.items()
+    }
 
 
 def _epoch(epoch: int, share: float) -> int:

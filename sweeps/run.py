@@ -124,6 +124,8 @@ def run(
         planned = _with_stand_ins(planned, data_dir.absolute())
     place = Storage(storage, planned.sweep.name)
     console = Console(stderr=log_format != "text")
+    for line in planned.moved:
+        console.print(line)
     if plan:
         print_plan(console, planned, place, device, largest, data_dir.absolute())
         return OK

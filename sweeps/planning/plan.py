@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from search_spaces import Sweep
 from search_spaces.derived import reduced, searched
-from search_spaces.scale import SCALES
+from search_spaces.scale import SCALES, due_in_time
 from search_spaces.space import Config, Sampler, Study, merge, nested
 from sweeps.errors import UserError
 from sweeps.planning.precision import complete
@@ -24,6 +24,9 @@ from trainables.config import TrainingConfig, explain
 from trainables.data import DATASETS
 from trainables.halving import Halving
 from trainables.registry import UnknownName
+
+_TABLE = "diagnostics"
+"""The one table of fields that `--set` takes as a whole: `--set diagnostics={}` measures nothing."""
 
 
 @dataclass(frozen=True)
@@ -287,11 +290,31 @@ class Plan:
 
     def _set(self, config: Config) -> Config:
         if self.overrides.values:
-            fields = _fields(config)
+            fields, epochs = _fields(config), config["epochs"]
             for path, value in self.overrides.values:
-                if path in fields:
+                if path == _TABLE:
+                    config = config | {path: value}
+                elif path in fields:
                     config = merge(config, nested(path, value))
+            if not self._sets_diagnostics:
+                config = due_in_time(config, epochs)
         return config
+
+    @property
+    def _sets_diagnostics(self) -> bool:
+        return any(path.split(".")[0] == _TABLE for path, _ in self.overrides.values)
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """The diagnostics that a shorter training by `--set epochs` moved, one line each."""
+        if self._sets_diagnostics:
+            return ()
+        return tuple(
+            f"{study.name}: training is shorter, so {name} is measured after epochs {list(epochs)}, not {list(printed)}"
+            for study in self.studies
+            for name, epochs in self.example(study).config.diagnostics.due()
+            if (printed := study.reduced(self.cells(study)[0].config)[_TABLE][name]) != epochs
+        )
 
     def _check_settings(self) -> None:
         if not self.overrides.values:
@@ -299,7 +322,7 @@ class Plan:
         cells = [cell for study in self.studies for cell in self.cells(study)]
         known = set[str]().union(*(_fields(cell.config) for cell in cells))
         for path, _ in self.overrides.values:
-            if path not in known:
+            if path not in known and path != _TABLE:
                 close = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
                 hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
                 raise UserError(f"--set: no member has a field {path!r}; {hint}")

@@ -4,7 +4,7 @@ import pytest
 
 from search_spaces import get_sweep
 from search_spaces.derived import reduced, reduced_study, searched
-from search_spaces.scale import DAY, SMOKE, Scale
+from search_spaces.scale import DAY, SMOKE, Scale, due_in_time
 from search_spaces.space import Axis, Study, Sweep, Uniform, Variants, Winner
 
 FULL = {
@@ -108,3 +108,18 @@ def test_by_what_others_find_their_winner_stays_a_row():
 def test_a_study_of_rows_alone_stays_as_it_is():
     study = dataclasses.replace(GRID, grid=GRID.grid[:1])
     assert only(searched(Sweep("s", "", (study,)), "tpe", None, 3)) is study
+
+
+@pytest.mark.parametrize(
+    ("epochs", "due"), [(200, (10, 100, 200)), (20, (1, 10, 20)), (4, (1, 2, 4)), (1, (1,)), (400, (10, 100, 200))]
+)
+def test_diagnostics_that_would_come_too_late_are_moved_as_by_a_scale(epochs, due):
+    moved = due_in_time(FULL | {"epochs": epochs}, FULL["epochs"])
+    assert moved["diagnostics"] == {"gradient_variance": due}
+    assert moved["guide"] == FULL["guide"]
+
+
+def test_diagnostics_that_still_come_in_time_stay():
+    early = FULL | {"diagnostics": {"gradient_variance": (10, 20), "draws": 5}, "epochs": 20}
+    assert due_in_time(early, 200) is early
+    assert due_in_time(early | {"epochs": 4}, 20)["diagnostics"] == {"gradient_variance": (2, 4), "draws": 5}

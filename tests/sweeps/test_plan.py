@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 from scripted import BASE, GRID, SEARCH, SMALL
 
+from search_spaces import get_sweep
 from search_spaces.space import Sweep
 from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan, parse_setting
@@ -82,3 +83,40 @@ def test_a_plan_does_not_change(change):
         change(whole)
     assert whole.total() == 15
     assert [study.name for study in whole.studies] == ["grid", "searched"]
+
+
+def of_table_1(*settings):
+    plan = Plan(get_sweep("paper_grid"), Overrides(only="sg/table1", values=tuple(map(parse_setting, settings))))
+    table = next(study for study in plan.studies if study.name == "sg/table1")
+    return plan, plan.example(table).config
+
+
+def test_a_shorter_training_moves_what_is_measured_and_says_so():
+    plan, config = of_table_1("epochs=4")
+    assert (config.epochs, config.diagnostics.gradient_variance) == (4, (1, 2, 4))
+    (line,) = plan.moved
+    assert line == (
+        "sg/table1: training is shorter, so gradient_variance is measured after epochs [1, 2, 4], not [10, 200, 500]"
+    )
+
+
+@pytest.mark.parametrize("settings", [(), ("epochs=500",), ("epochs=600",), ("optim.lr=0.1",)])
+def test_other_trainings_measure_when_they_are_printed_to(settings):
+    plan, config = of_table_1(*settings)
+    assert config.diagnostics.gradient_variance == (10, 200, 500)
+    assert plan.moved == ()
+
+
+def test_nothing_is_measured_where_that_is_asked_for():
+    plan, config = of_table_1("epochs=4", "diagnostics={}")
+    assert list(config.diagnostics.due()) == []
+    assert plan.moved == ()
+    _, config = of_table_1('diagnostics={"iw_bound": [3]}')
+    assert list(config.diagnostics.due()) == [("iw_bound", (3,))]
+
+
+@pytest.mark.parametrize("setting", ["epochs=few", "epochs=0", "diagnostics=3", 'diagnostics={"elbo": [1]}'])
+def test_what_cannot_be_set_is_one_line(setting):
+    with pytest.raises(UserError) as error:
+        of_table_1(setting)
+    assert "\n" not in str(error.value)
