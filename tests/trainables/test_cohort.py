@@ -435,3 +435,23 @@ def test_member_state_is_a_state_dict_of_the_model():
 def test_on_a_cpu_small_members_are_packed_and_large_ones_trained_in_turn(hidden, turns):
     members = [member(encoder={"name": "mlp", "hidden": hidden}, seed=seed) for seed in range(3)]
     assert len(Cohort(members, load("digits", Path("data")))._stacks) == turns
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian_fixed", "bernoulli"])
+def test_metrics_of_a_split_are_of_its_images_and_of_the_mean_pixel(likelihood):
+    """With one logit or mean for all pixels of every image, the squared error can be read off the images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 1, 4, 4)).astype(np.uint8)
+    parts = Images(train=pixels[:10], validation=pixels[10:20] // 2, test=pixels[20:] // 4)
+    own = member("bernoulli", "reinforce", data={"pixels": "unit"}, likelihood={"name": likelihood})
+    cohort = Cohort([own], parts, dtype=torch.float64)
+    for name, value in cohort.members.tensors().items():
+        if name.startswith("decoder."):
+            value.zero_()
+            if name.endswith("2.bias"):
+                value.fill_(0.3)
+    mean = 0.3 if likelihood == "gaussian_fixed" else 1 / (1 + np.exp(-0.3))
+    knobs = cohort._knobs
+    for split, metrics in (("validation", cohort._evaluate(knobs)), ("test", cohort.test_metrics())):
+        expected = np.square(parts.splits[split] / 255 - mean).sum((1, 2, 3)).mean()
+        assert float(metrics["mse"][0]) == pytest.approx(expected, rel=1e-9), split
+        assert float(metrics["mse_per_pixel"][0]) == pytest.approx(expected / 16, rel=1e-9)

@@ -126,9 +126,10 @@ def test_only_silent_gradients_do_not_vary(images, family):
     assert 1e-3 < variance[noisy] < variance["reinforce"]
 
 
-def test_a_guide_takes_its_share_of_the_variance(images):
+@pytest.mark.parametrize("anneal", ["encoder_gradient", "loss"])
+def test_a_guide_takes_its_share_of_the_variance(images, anneal):
     def variance(rate):
-        guide = {"annealing_rate": rate, "likelihood": {"name": "gaussian_fixed"}}
+        guide = {"annealing_rate": rate, "likelihood": {"name": "gaussian_fixed"}, "anneal": anneal}
         (members,) = trained(images, config("gaussian", "reparameterization", guide=guide), epochs=0).snapshots()
         return gradient_variance(members, draws=23)["gradient_variance"].item()
 

@@ -307,3 +307,18 @@ def test_exact_refuses_large_spaces_when_called():
     q = random_posterior("bernoulli", 1, 15, 2, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=r"got 2\*\*15"):
         ESTIMATORS["exact"](lambda z: z.sum(-1), q, torch.empty(0))
+
+
+@pytest.mark.parametrize("name", ["rloo", "reinforce"])
+def test_codes_of_score_functions_are_constants(name):
+    """The loss is not differentiated through a Gaussian code."""
+    p, seen = problem(name, "gaussian"), []
+
+    class Watched(LinearLoss):
+        def __call__(self, z: Tensor) -> Tensor:
+            seen.append(z.requires_grad)
+            return super().__call__(z)
+
+    p.loss = Watched(p.loss.x, p.loss.weight, p.loss.bias)
+    assert p.surrogate({"running_loss": torch.tensor(1.0)}).requires_grad
+    assert seen == [False]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from trainables.config import TrainingConfig
@@ -106,6 +107,39 @@ def test_residual_codes_are_8_by_8_by_32(shape):
     assert to_code[:-1](torch.zeros(2, *shape)).shape == (2, 32, 8, 8)
     assert from_code[0](torch.zeros(2, 2048)).shape == (2, 32, 8, 8)
     assert from_code(torch.zeros(2, 2048)).shape == (2, 1, np.prod(shape))
+
+
+def convolutions(network):
+    """Weight and bias of each convolution, in the order in which they are applied."""
+    return [(m.weight, m.bias) for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+
+
+def two_blocks(x, weights):
+    """Two residual blocks: x + 1x1(ReLU(3x3(ReLU(x))))."""
+    for (w3, b3), (w1, b1) in (weights[:2], weights[2:]):
+        inner = F.conv2d(x.relu(), w3, b3, padding=1)
+        x = x + F.conv2d(inner.relu(), w1, b1)
+    return x
+
+
+def test_the_residual_encoder_is_that_of_van_den_oord_with_two_blocks():
+    network = ResidualEncoder(channels=4).build((1, 8, 8), CODE)
+    first, second, *blocks, last = convolutions(network)
+    assert len(blocks) == 4
+    x = torch.randn(3, 1, 8, 8)
+    y = F.conv2d(x, *first, stride=2, padding=1).relu()
+    y = two_blocks(F.conv2d(y, *second, stride=2, padding=1), blocks)
+    assert_close(network(x), F.conv2d(y.relu(), *last).flatten(1))
+
+
+def test_the_residual_decoder_mirrors_it():
+    network = ResidualDecoder(channels=4).build(CODE, (1, 8, 8), 1)
+    first, *blocks, second, last = convolutions(network)
+    assert len(blocks) == 4
+    z = torch.randn(3, CODE)
+    y = two_blocks(F.conv2d(z.unflatten(1, (4, 2, 2)), *first), blocks).relu()
+    y = F.conv_transpose2d(y, *second, stride=2, padding=1).relu()
+    assert_close(network(z).flatten(1), F.conv_transpose2d(y, *last, stride=2, padding=1).flatten(1))
 
 
 def test_residual_padding_is_cut_off_where_it_was_added():
