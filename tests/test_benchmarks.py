@@ -14,6 +14,7 @@ SMALL = {
     "silent": ["--latents", "4", "--encoder", "mlp", "--rounds", "2", "--steps", "1"],
     "packing": ["--models", "mlp-4x8", "--steps", "1", "--rounds", "1", "--largest", "1", "--seconds", "0"],
     "convolutions": ["--layers", "residual", "--members", "2", "--rounds", "1"],
+    "guide": ["--network", "mlp", "--batch-size", "4", "--steps", "1", "--rounds", "1"],
     "precision": [
         *["--models", "mlp-4x8", "--seeds", "2", "--epochs", "2", "--limit", "200"],
         *["--stand-in", "mnist=digits28", "--data-dir", "nowhere"],

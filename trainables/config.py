@@ -72,12 +72,15 @@ class Guide(Frozen):
 
     annealing_rate: in epoch n (from 1) the encoder follows w * silent + (1 - w) * estimator + KL, with
         w = max(0, 1 - n * annealing_rate). Rate 0 is the paper's standalone Silent Gradients.
-    freeze_epoch: from this epoch on nothing of the encoder moves, statistics of batch normalization included; both
-        decoders train on.
-    anneal: "encoder_gradient", both decoders always train at full weight (SG section 4.2); "loss", the losses
+    freeze_epoch: from this epoch on nothing of the encoder moves, statistics of batch normalization included; the
+        model's own decoder trains on.
+    anneal: "encoder_gradient", both decoders train at full weight (SG section 4.2); "loss", the losses
         themselves are weighted (SG Algorithm 1), so that at w = 1 the model's own decoder does not train.
     lr_mu, lr_alpha: the linear decoder's mean and precision have optimizers of their own (SG C.3.4), of the model's
         kind.
+
+    The guide is over once the encoder is frozen or w is 0: it trains no more, costs nothing, and is no longer part of
+    `train_loss`. No other metric depends on it from then on.
     """
 
     likelihood: LikelihoodField = LIKELIHOODS["gaussian_precision"]

@@ -111,15 +111,19 @@ def reconstruction(config: TrainingConfig, model: VAE, tensors: Tensors, x: Tens
 def guide_reconstruction(
     config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, knobs: Tensors
 ) -> Reconstruction:
-    """The loss of the guide's linear decoder on images [B, C, H, W]."""
+    """The loss of the guide's linear decoder on images [B, C, H, W]; finite for a guide that is over."""
     assert config.guide is not None
+    guide = _part(tensors, "guide")
+    over = knobs["guide.over"] > 0
+    # Not only the loss: a gradient of 0 times an infinite weight would be NaN. A precision must not be 0.
+    guide = {name: torch.where(over, float(name == "alpha.bias"), value) for name, value in guide.items()}
     return Reconstruction(
         x=x.flatten(1),
         decode=lambda z: call(model, "guide", tensors, z),
         likelihood=config.guide.likelihood,
         knobs=sub_knobs(knobs, "guide.likelihood"),
         z_shape=config.latent.z_shape,
-        linear=_part(tensors, "guide"),
+        linear=guide,
     )
 
 
@@ -128,7 +132,14 @@ def _part(tensors: Tensors, part: str) -> Tensors:
 
 
 def training_loss(
-    config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, noise: Tensor, knobs: Tensors
+    config: TrainingConfig,
+    model: VAE,
+    tensors: Tensors,
+    x: Tensor,
+    noise: Tensor,
+    knobs: Tensors,
+    *,
+    guided: bool = True,
 ) -> StepLoss:
     """The loss of one step on images x [B, C, H, W].
 
@@ -137,9 +148,10 @@ def training_loss(
         tensors: the member's parameters and buffers by their name in the model.
         noise: of shape `config.estimator.noise_shape((B, *z_shape))`.
         knobs: the member's knobs by dotted path, as of this epoch (`epoch_knobs`), and `running_loss`.
+        guided: False where the guides of all members are over, so that none is computed.
     """
     q = posterior(config, model, tensors, x)
-    total, surrogate = reconstruction_losses(config, model, tensors, x, q, noise, knobs)
+    total, surrogate = reconstruction_losses(config, model, tensors, x, q, noise, knobs, guided=guided)
     sampled = config.estimator.sampled(q, sub_knobs(knobs, "estimator"))
     trained = sampled if config.objective.kl_temperature == "forward" else q
     total = total + knobs["objective.kl_weight"] * trained.kl()
@@ -147,7 +159,15 @@ def training_loss(
 
 
 def reconstruction_losses(
-    config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, q: Latent, noise: Tensor, knobs: Tensors
+    config: TrainingConfig,
+    model: VAE,
+    tensors: Tensors,
+    x: Tensor,
+    q: Latent,
+    noise: Tensor,
+    knobs: Tensors,
+    *,
+    guided: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """What a step differentiates for the reconstruction, guide included, and the estimator's surrogate; each [B] nats.
 
@@ -158,20 +178,31 @@ def reconstruction_losses(
     if config.guide is None:
         surrogate = config.estimator(loss, q, noise, estimator_knobs)
         return surrogate, surrogate
-    guide = guide_reconstruction(config, model, tensors, x, knobs)
-    weight = knobs["guide.weight"]
+    weight, silent = knobs["guide.weight"], None
+    if guided:
+        by_gradient = config.guide.anneal == "encoder_gradient"
+        guide = guide_reconstruction(config, model, tensors, x, knobs)
+        silent = guide.expected(scale_gradient(q, weight) if by_gradient else q)
+        silent = torch.where(knobs["guide.over"] > 0, 0.0, silent)
     if config.guide.anneal == "encoder_gradient":
         surrogate = config.estimator(loss, scale_gradient(q, 1 - weight), noise, estimator_knobs)
-        return surrogate + guide.expected(scale_gradient(q, weight)), surrogate
+        return surrogate if silent is None else surrogate + silent, surrogate
     surrogate = config.estimator(loss, q, noise, estimator_knobs)
-    return (1 - weight) * surrogate + weight * guide.expected(q), surrogate
+    own = (1 - weight) * surrogate
+    return own if silent is None else own + weight * silent, surrogate
 
 
 def epoch_knobs(config: TrainingConfig, knobs: Tensors, epoch: int) -> Tensors:
-    """The knobs of an epoch (from 1), with what schedules make of them; tensors may carry a member axis."""
+    """The knobs of an epoch (from 1), with what schedules make of them; tensors may carry a member axis.
+
+    `guide.weight` is that of the silent gradient. `guide.over` is 1 where the guide can no longer reach the encoder,
+    because its weight is 0 or the encoder frozen, and 0 elsewhere.
+    """
     current = dict(knobs)
     if config.guide is not None:
-        current["guide.weight"] = (1 - epoch * knobs["guide.annealing_rate"]).clamp(min=0)
+        weight = (1 - epoch * knobs["guide.annealing_rate"]).clamp(min=0)
+        over = (weight == 0) | (epoch >= knobs["guide.freeze_epoch"])
+        current |= {"guide.weight": weight, "guide.over": over.to(weight.dtype)}
     for name, value in config.estimator.scheduled(
         sub_knobs(knobs, "estimator"), (epoch - 1) / max(1, config.epochs - 1)
     ).items():

@@ -8,8 +8,10 @@ import torch
 from pydantic import ValidationError
 from torch.testing import assert_close
 
+from trainables import objective
 from trainables.config import Guide, TrainingConfig, explain
 from trainables.data import Images
+from trainables.diagnostics import measure
 from trainables.estimators import ESTIMATORS
 from trainables.packing.cohort import Cohort
 from trainables.packing.step import Step
@@ -140,7 +142,7 @@ def test_members_of_one_cohort_anneal_at_their_own_rates():
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_frozen_encoders_stop_bit_for_bit_and_everything_else_goes_on(optimizer, packed):
+def test_frozen_encoders_and_their_guides_stop_bit_for_bit_and_decoders_go_on(optimizer, packed):
     # Momentum from the epochs before and weight decay would both move parameters whose gradient is merely zero.
     optim = {"name": optimizer, "lr": 1e-5, "weight_decay": 0.3}
     freezes = (1, 2, 3, None)
@@ -157,7 +159,7 @@ def test_frozen_encoders_stop_bit_for_bit_and_everything_else_goes_on(optimizer,
             still = freeze is not None and epoch >= freeze
             assert moved(encoder, part(cohort, "encoder"), member) == (set() if still else encoder.keys())
             assert moved(decoder, part(cohort, "decoder"), member) == decoder.keys()
-            assert moved(guide, part(cohort, "guide"), member) == guide.keys()
+            assert moved(guide, part(cohort, "guide"), member) == (set() if still else guide.keys())
 
 
 def test_a_member_freezes_in_company_as_it_does_alone():
@@ -174,14 +176,99 @@ def test_a_member_freezes_in_company_as_it_does_alone():
 
 
 @pytest.mark.parametrize(("estimator", "family"), EVERY)
-def test_every_estimator_trains_the_decoders_of_a_frozen_encoder(estimator, family):
+def test_every_estimator_trains_the_decoder_of_a_frozen_encoder(estimator, family):
     cohort = Cohort([config(family, estimator, {"freeze_epoch": 1})], images())
     encoder, decoder, guide = (part(cohort, name) for name in ("encoder", "decoder", "guide"))
     cohort.train_epoch()
     assert cohort.diverged_epoch == [None]
     assert moved(encoder, part(cohort, "encoder"), 0) == set()
     assert moved(decoder, part(cohort, "decoder"), 0) == decoder.keys()
-    assert moved(guide, part(cohort, "guide"), 0) == guide.keys()
+    assert moved(guide, part(cohort, "guide"), 0) == set()
+
+
+# --- the end of a guide ----------------------------------------------------------------------------------------------
+
+ENDS = {
+    "frozen": {"freeze_epoch": 2},
+    "annealed": {"annealing_rate": 0.5},
+    "both": {"freeze_epoch": 3, "annealing_rate": 0.5},
+}
+"""Guides that are over from epoch 2 on."""
+
+
+def never_over(monkeypatch):
+    """Guides train on to the end, as if they still mattered."""
+    honest, still = objective.epoch_knobs, Cohort._still
+    monkeypatch.setattr(
+        objective, "epoch_knobs", lambda *args: (k := honest(*args)) | {"guide.over": torch.zeros_like(k["guide.over"])}
+    )
+    monkeypatch.setattr(Cohort, "_still", lambda *args: {"encoder": still(*args)["encoder"]})
+
+
+@pytest.mark.parametrize("anneal", ["encoder_gradient", "loss"])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_guide_that_is_over_is_missed_by_train_loss_alone(monkeypatch, packed, end, anneal):
+    def history():
+        guides = (ENDS[end], {"annealing_rate": 0.1})  # the second is never over
+        configs = [config(seed=seed, **strided(**guide, anneal=anneal)) for seed, guide in enumerate(guides)]
+        cohort = Cohort(configs, images(32), packed=packed)
+        return cohort, [cohort.train_epoch() for _ in range(4)]
+
+    stopped, short = history()
+    never_over(monkeypatch)
+    trained, long = history()
+    for name in short[0].keys() - {"train_loss"}:
+        assert [metrics[name].tolist() for metrics in short] == [metrics[name].tolist() for metrics in long], name
+    for prefix in ("encoder", "decoder"):
+        assert moved(part(stopped, prefix), part(trained, prefix)) == set()
+    assert moved(part(stopped, "guide"), part(trained, "guide"), 0)
+    assert moved(part(stopped, "guide"), part(trained, "guide"), 1) == set()
+
+
+@pytest.mark.parametrize("end", [{"freeze_epoch": 1}, {"annealing_rate": 1.0}, {"freeze_epoch": 1, "anneal": "loss"}])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("poison", [torch.inf, torch.nan])
+def test_a_dead_guide_that_is_over_harms_nobody(end, packed, poison):
+    def after(value):
+        anneal = {"anneal": end.get("anneal", "encoder_gradient")}
+        configs = [config(guide=end), config(guide=anneal, seed=1)]
+        cohort = Cohort(configs, images(), packed=packed)
+        for group in ("guide.mu", "guide.alpha"):
+            if value is not None:
+                cohort.members.groups[group].flat[0] = value
+        return cohort, [cohort.train_epoch() for _ in range(2)]
+
+    (poisoned, metrics), (healthy, expected) = after(poison), after(None)
+    assert poisoned.diverged_epoch == [None, None]
+    for one, other in zip(metrics, expected, strict=True):
+        assert {name: values.tolist() for name, values in one.items()} == {
+            name: values.tolist() for name, values in other.items()
+        }
+    for prefix in ("encoder", "decoder"):
+        assert moved(part(poisoned, prefix), part(healthy, prefix)) == set()
+
+
+def test_no_guide_is_computed_once_all_of_a_stack_are_over(monkeypatch):
+    computed = []
+    honest = objective.expected_log_likelihood
+    monkeypatch.setattr(
+        objective, "expected_log_likelihood", lambda *args, **more: computed.append(1) or honest(*args, **more)
+    )
+    configs = [config(guide={"freeze_epoch": 2}), config(guide={"annealing_rate": 0.4}, seed=1)]
+    cohort, counts = Cohort(configs, images(), packed=True), []
+    for _ in range(4):
+        computed.clear()
+        cohort.train_epoch()
+        counts.append(len(computed))
+    assert counts == [3, 3, 0, 0]  # three batches an epoch; the second guide has weight 0 from epoch 3 on
+
+
+def test_the_variance_of_the_gradient_is_measured_beside_a_dead_guide():
+    cohort = Cohort([config(guide={"annealing_rate": 1.0})], images())
+    cohort.train_epoch()
+    cohort.members.groups["guide.mu"].flat.fill_(torch.inf)
+    assert 0 < measure(cohort, ["gradient_variance"])["gradient_variance"].item() < np.inf
 
 
 def test_a_frozen_encoder_survives_a_checkpoint():

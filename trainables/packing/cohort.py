@@ -161,10 +161,9 @@ class Cohort:
             return torch.full_like(state.loss, torch.nan)
         n, batch_size = len(self._images["train"]), self.config.batch_size
         knobs = {path: value[which] for path, value in epoch_knobs.items()}
-        frozen = self.epoch >= knobs["guide.freeze_epoch"] if "guide.freeze_epoch" in knobs else None
-        self._freeze_statistics(which, frozen)
-        still = frozen is not None and bool(frozen.all())
-        moving = tuple(name for name in self.members.groups if not (still and name == "encoder"))
+        still = self._still(knobs)
+        self._freeze_statistics(which, still.get("encoder"))
+        moving = tuple(name for name in self.members.groups if name not in still or not still[name].all())
         batches = -(-n // batch_size)
         steps = range((self.epoch - 1) * batches + 1, self.epoch * batches + 1)
         stack.give(
@@ -174,8 +173,8 @@ class Cohort:
                 keys=stack.streams.keys,
                 epoch=torch.full_like(state.step, self.epoch),
                 knobs={path: value.to(self.dtype) for path, value in knobs.items()},
-                coefficients={name: self._coefficients(name, knobs, steps, frozen) for name in moving},
-                frozen=frozen,
+                coefficients={name: self._coefficients(name, knobs, steps, still.get(name)) for name in moving},
+                still={name: members for name, members in still.items() if name in moving},
             )
         )
         state.loss.zero_()
@@ -197,12 +196,22 @@ class Cohort:
             )
         return stack.programs[rows]
 
-    def _coefficients(self, group: str, knobs: Tensors, steps: range, frozen: Tensor | None) -> Coefficients:
-        """The optimizer's coefficients for a group in some steps; a guide's groups have their own learning rates."""
+    def _still(self, knobs: Tensors) -> Tensors:
+        """Which members' encoders are frozen and which guides are over, bool [m], by group; empty without a guide."""
+        if self.config.guide is None:
+            return {}
+        over = knobs["guide.over"] > 0
+        guide = {name: over for name in self.members.groups if name.startswith("guide.")}
+        return {"encoder": self.epoch >= knobs["guide.freeze_epoch"], **guide}
+
+    def _coefficients(self, group: str, knobs: Tensors, steps: range, still: Tensor | None) -> Coefficients:
+        """The optimizer's coefficients for a group in some steps; a guide's groups have their own learning rates.
+
+        still: members whose parameters of this group must not move, bool [m].
+        """
         own = objective.sub_knobs(knobs, "optim")
         if group.startswith("guide."):
             own["lr"] = knobs[group.replace(".", ".lr_")]
-        still = frozen if group == "encoder" else None
         return self.config.optim.coefficients(own, steps, dtype=self.dtype, frozen=still)
 
     def _freeze_statistics(self, which: slice, frozen: Tensor | None) -> None:

@@ -8,6 +8,7 @@ the same function can be called, captured once and replayed (`compiled`), and on
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -55,8 +56,8 @@ class Feed(NamedTuple):
     """By dotted path, each [m]."""
     coefficients: dict[str, Coefficients]
     """By moving group, each field [S, m, 1]."""
-    frozen: Tensor | None
-    """Whose encoders stand still, bool [m]; None where there is no guide to freeze them."""
+    still: Tensors
+    """Which members stand still, bool [m], by moving group; groups that always move are absent."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class Step:
         noise = self._own(draw(shape, Purpose.LATENT, **at))
         loss, gradients = self.gradients(state, x[:, self.shards.of(self.rows)], noise, feed.knobs)
         for name, gradient in gradients.items():
-            if feed.frozen is not None and name == "encoder":
-                gradient.masked_fill_(feed.frozen[:, None], 0.0)  # a rate of 0 does not stop a gradient of infinity
+            if name in feed.still:
+                gradient.masked_fill_(feed.still[name][:, None], 0.0)  # a rate of 0 does not stop an infinite gradient
             state.weights[name].update(gradient, feed.coefficients[name].at(state.step))
         state.loss.add_(loss, alpha=self.rows)
         state.step.add_(1)
@@ -121,7 +122,9 @@ class Step:
                 if name in self.moving:
                     flat = leaves[name] = flat.detach().requires_grad_()
                 tensors |= self.layouts[name].named(flat)
-            sums = lift(objective.training_loss, self.config, self.model)(tensors, x, noise, knobs)
+            guided = any(name.startswith("guide.") for name in self.moving)
+            training_loss = partial(objective.training_loss, guided=guided)
+            sums = lift(training_loss, self.config, self.model)(tensors, x, noise, knobs)
             loss = sums.loss / self.rows
             gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
         if self.config.estimator.uses_running_loss:
