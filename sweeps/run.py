@@ -104,7 +104,8 @@ def run(
     # Only now what takes seconds to import.
     from sweeps.planning import saved, stand_ins
     from sweeps.planning.command import called_here
-    from sweeps.planning.plan import Overrides, Plan, parse_setting
+    from sweeps.planning.plan import Overrides, Plan
+    from sweeps.planning.settings import parse_setting
     from sweeps.records.lock import Lock
     from sweeps.records.storage import Storage
     from sweeps.tracking.uri import tracking_uri_of

@@ -11,6 +11,7 @@ from typing import Any
 from search_spaces.space import Relation, Study
 from sweeps.analysis.metrics import Mode
 from sweeps.analysis.statistics import Mean, mean
+from sweeps.planning import ranking
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row
 
@@ -83,26 +84,16 @@ def _first(history: Sequence[float], target: float, mode: Mode) -> int | None:
 
 def cells(study: Study, members: Iterable[Member], rows: Mapping[str, Row]) -> list[Cell]:
     """The cells of a study, in the order of the plan."""
-    by_labels: dict[str, list[Member]] = {}
-    for member in members:
-        if member.study == study.name:
-            by_labels.setdefault(repr(member.labels), []).append(member)
+    own = (member for member in members if member.study == study.name)
     return [
-        Cell(same[0].labels, tuple(same), {m.config.seed: rows[m.key] for m in same if m.key in rows})
-        for same in by_labels.values()
+        Cell(same[0].labels, same, {m.config.seed: rows[m.key] for m in same if m.key in rows})
+        for same in ranking.by_configuration(own)
     ]
 
 
 def ranked(study: Study, found: Iterable[Cell]) -> list[Cell]:
-    """The cells that have finished seeds, the best mean of the study's metric first.
-
-    Those of which a seed failed, or was stopped early, come last: the mean of the seeds that are left flatters them.
-    """
-    sign = 1 if study.mode == "min" else -1
-    return sorted(
-        (cell for cell in found if study.metric in cell.mean),
-        key=lambda cell: (bool(cell.counts["failed"] + cell.counts["stopped"]), sign * cell.mean[study.metric]),
-    )
+    """The cells that have a value of the study's metric, the best first (`sweeps.planning.ranking.ranked`)."""
+    return ranking.ranked(study, found, lambda cell: list(cell.ended.values()))
 
 
 def groups(names: Sequence[str], found: Iterable[Cell]) -> list[list[Cell]]:

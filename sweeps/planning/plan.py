@@ -2,31 +2,28 @@
 
 import contextlib
 import dataclasses
-import difflib
 import fnmatch
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, cast
 
 from pydantic import Field, ValidationError
 
 from search_spaces import Sweep
 from search_spaces.derived import reduced, searched
-from search_spaces.scale import SCALES, due_in_time
-from search_spaces.space import Config, Sampler, Study, merge, nested
+from search_spaces.scale import SCALES
+from search_spaces.settings import Settings, UntrueLabel, fixed, leaves
+from search_spaces.space import Axis, Config, Dimension, Labels, Sampler, Study, Variants, holds, merge, nested
 from sweeps.errors import UserError
 from sweeps.planning.precision import complete
+from sweeps.planning.settings import DIAGNOSTICS, apply, check_known, sets_diagnostics
 from trainables.config import TrainingConfig, explain
 from trainables.data import DATASETS
 from trainables.halving import Halving
 from trainables.registry import UnknownName
-
-_TABLE = "diagnostics"
-"""The one table of fields that `--set` takes as a whole: `--set diagnostics={}` measures nothing."""
 
 
 @dataclass(frozen=True)
@@ -128,21 +125,6 @@ class Overrides:
         return sweep
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """KEY=VALUE of `--set`: a dotted path, and a JSON value or a bare word.
-
-    Raises:
-        UserError: there is no '='.
-    """
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip():
-        raise UserError(f"--set needs KEY=VALUE, got {text!r}; for example --set optim.lr=1e-3")
-    try:
-        return path.strip(), json.loads(value)
-    except (ValueError, RecursionError):  # the latter of thousands of brackets
-        return path.strip(), value.strip()
-
-
 class Counted(Protocol):
     """Studies, and how many members each has: a `Plan` says how many are planned, its unfolding how many by now."""
 
@@ -180,8 +162,12 @@ class Plan:
     overrides: Overrides = Overrides()
 
     def __post_init__(self) -> None:
-        self._check_settings()
+        check_known(self._settings, (cell.config for study in self.studies for cell in self.cells(study)))
         assert self._by_cell is not None  # so that every configuration is validated now
+
+    @cached_property
+    def _settings(self) -> Settings:
+        return dict(self.overrides.values)
 
     @cached_property
     def sweep(self) -> Sweep:
@@ -208,10 +194,15 @@ class Plan:
         if not chosen:
             names = ", ".join(study.name for study in self.sweep.studies)
             raise UserError(f"no study of {self.sweep.name!r} matches --only {pattern!r}; there are: {names}")
+        found: list[Study] = []
         for study in reversed(self.sweep.studies):  # what a study takes from stands before it
             if study.name in chosen:
-                chosen |= {winner.study for winner in study.takes}
-        return tuple(study for study in self.sweep.studies if study.name in chosen)
+                try:
+                    found.append(fixed(study, self._settings))
+                except UntrueLabel as error:
+                    raise UserError(str(error)) from None
+                chosen |= {winner.study for winner in found[-1].takes}
+        return tuple(reversed(found))
 
     @cached_property
     def _cells(self) -> Mapping[str, tuple[Cell, ...]]:
@@ -278,8 +269,10 @@ class Plan:
         factor = study.search.halving if study.search else 1
         halving = None if factor == 1 else Halving(study.metric, study.mode, factor)
         first, *others = self.seeds(study)
-        config = self._set(config | {"seed": first})
-        member = Member(study.name, labels, self._validated(study, config), halving)
+        config = apply(config | {"seed": first}, self._settings, [*_varied(study, labels), *taken])
+        resolved = self._validated(study, config)
+        labels = _true(study, labels, resolved)
+        member = Member(study.name, labels, resolved, halving)
         siblings = (
             # A valid configuration is valid with another seed; to validate takes ten times as long as to copy.
             Member(study.name, labels, member.config.model_copy(update={"seed": seed}), halving, sibling=member)
@@ -288,44 +281,17 @@ class Plan:
         )
         return (member, *siblings)
 
-    def _set(self, config: Config) -> Config:
-        if self.overrides.values:
-            fields, epochs = _fields(config), config["epochs"]
-            for path, value in self.overrides.values:
-                if path == _TABLE:
-                    config = config | {path: value}
-                elif path in fields:
-                    config = merge(config, nested(path, value))
-            if not self._sets_diagnostics:
-                config = due_in_time(config, epochs)
-        return config
-
-    @property
-    def _sets_diagnostics(self) -> bool:
-        return any(path.split(".")[0] == _TABLE for path, _ in self.overrides.values)
-
     @property
     def moved(self) -> tuple[str, ...]:
         """The diagnostics that a shorter training by `--set epochs` moved, one line each."""
-        if self._sets_diagnostics:
+        if sets_diagnostics(self._settings):
             return ()
         return tuple(
             f"{study.name}: training is shorter, so {name} is measured after epochs {list(epochs)}, not {list(printed)}"
             for study in self.studies
             for name, epochs in self.example(study).config.diagnostics.due()
-            if (printed := study.reduced(self.cells(study)[0].config)[_TABLE][name]) != epochs
+            if (printed := study.reduced(self.cells(study)[0].config)[DIAGNOSTICS][name]) != epochs
         )
-
-    def _check_settings(self) -> None:
-        if not self.overrides.values:
-            return
-        cells = [cell for study in self.studies for cell in self.cells(study)]
-        known = set[str]().union(*(_fields(cell.config) for cell in cells))
-        for path, _ in self.overrides.values:
-            if path not in known and path != _TABLE:
-                close = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
-                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
-                raise UserError(f"--set: no member has a field {path!r}; {hint}")
 
     def _validated(self, study: Study, config: Config) -> TrainingConfig:
         try:
@@ -363,13 +329,33 @@ class Plan:
         return {member.config.data.name for members in self._examples.values() for member in members}
 
 
+def _axes(study: Study) -> Iterator[Axis | Dimension]:
+    yield from study.grid
+    yield from study.search.space if study.search else ()
+
+
+def _varied(study: Study, labels: Mapping[str, Any]) -> Iterator[str]:
+    """The paths of the fields that a cell's labels stand for."""
+    for axis in _axes(study):
+        if axis.key in labels and holds(axis.when, labels):  # several axes can have one name, each for its own cells
+            if isinstance(axis, Variants):
+                yield from (path for path, _ in leaves(axis.patches[labels[axis.key]]))
+            else:
+                yield axis.key
+
+
+def _true(study: Study, labels: Labels, config: TrainingConfig) -> Labels:
+    """Labels with the values of fields that a configuration has: a scale or a setting may have changed them."""
+    flat = config.flat()
+    fields = {axis.key for axis in _axes(study) if not isinstance(axis, Variants)} & flat.keys()
+    return {
+        name: flat[name] if name in fields and flat[name] != _plain(value) else value for name, value in labels.items()
+    }
+
+
+def _plain(value: object) -> object:
+    return [_plain(each) for each in cast(tuple[object, ...], value)] if isinstance(value, tuple) else value
+
+
 def _known_from_start(study: Study) -> bool:
     return study.search is None and not study.takes
-
-
-def _fields(config: Config) -> set[str]:
-    """The dotted paths that a configuration has once its defaults are filled in."""
-    try:
-        return set(complete(config).flat())
-    except ValidationError:
-        return set()  # told later, with the study's name

@@ -5,17 +5,49 @@ Everything that was decided is in the ledger, so that a run that goes on decides
 
 import hashlib
 import json
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from search_spaces.space import Study, Winner, holds
+from pydantic import BaseModel, ConfigDict, Field
+
+from search_spaces.space import Labels, Study, Winner, holds
 from sweeps.errors import UserError
+from sweeps.planning import ranking
 from sweeps.planning.plan import Cell, Member, Plan
 from sweeps.planning.search import CellSearch
 from sweeps.records.ledger import Ledger, Row
+
+
+class Evidence(BaseModel):
+    """One configuration that was to choose from.
+
+    mean: of the metric over the n seeds that have it, of those that were planned. values: what would be taken.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    labels: dict[str, Any]
+    mean: float
+    n: int
+    planned: int
+    values: dict[str, Any]
+
+
+class Choice(BaseModel):
+    """What a study takes from the best configuration of another one, with the evidence; recorded in the ledger."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    source: str = Field("", serialization_alias="from")
+    match: dict[str, Any] = {}
+    metric: str = ""
+    mode: str = "min"
+    values: dict[str, Any]
+    """By dotted path."""
+    winner: Evidence | None = None
+    evidence: tuple[Evidence, ...] = ()
 
 
 class Unfolding:
@@ -97,9 +129,14 @@ class Unfolding:
         if all(choice is not None for choice in found):
             self._begin(cell, [choice for choice in found if choice is not None])
 
-    def _recorded(self, winner: Winner, cell: Cell) -> dict[str, Any] | None:
+    def _recorded(self, winner: Winner, cell: Cell) -> Choice | None:
         group = self._before[winner.study].group(_match(winner, cell))
-        return None if group is None else self._ledger.choice(_name(self.study, winner, cell, group))
+        return None if group is None else self._choice(_name(self.study, winner, cell, group))
+
+    def _choice(self, name: str) -> Choice | None:
+        """A recorded choice; only what it took is read, since that alone decides."""
+        recorded = self._ledger.choice(name)
+        return None if recorded is None else Choice.model_validate({"values": recorded["values"]})
 
     def _take(self, cell: "_Cell", rows: Mapping[str, Row], settled: set[str]) -> None:
         """Chooses winners, where all members of their groups have ended."""
@@ -110,22 +147,20 @@ class Unfolding:
             if group is None or cell.waits(group, settled):
                 return
             name = _name(self.study, winner, cell.cell, group)
-            choice = (
-                cell.choices.get(name) or self._ledger.choice(name) or choose(before.study, winner, match, group, rows)
-            )
+            choice = cell.choices.get(name) or self._choice(name)
+            if choice is None and (choice := choose(before.study, winner, match, group, rows)) is not None:
+                self._ledger.record_choice(name, choice.model_dump(by_alias=True, mode="json"))
             if choice is None:
                 where = " with " + ", ".join(f"{k} {v}" for k, v in match.items()) if match else ""
                 cell.blocked = f"{self.study.name} takes from {winner.study}, of which nothing{where} has finished"
                 return
-            if name not in cell.choices:
-                self._ledger.record_choice(name, choice)
-                cell.choices[name] = choice
+            cell.choices[name] = choice
             choices.append(choice)
         cell.blocked = ""
         self._begin(cell, choices)
 
-    def _begin(self, cell: "_Cell", choices: Sequence[Mapping[str, Any]]) -> None:
-        taken = {path: value for choice in choices for path, value in choice["values"].items()}
+    def _begin(self, cell: "_Cell", choices: Sequence[Choice]) -> None:
+        taken = {path: value for choice in choices for path, value in choice.values.items()}
         cell.ready = True
         if self.study.search:
             cell.search = CellSearch(self._plan, cell.cell, self._ledger, taken)
@@ -144,7 +179,7 @@ class _Cell:
     search: CellSearch | None = None
     blocked: str = ""
     """Why it never will be ready, if that is known."""
-    choices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
     """What it takes from those winners that were chosen in this run, by their name; others may be missing yet."""
     waits_for: str | None = None
     """The key of a member that had not ended when it was last looked; until it has, there is no need to look again."""
@@ -216,45 +251,35 @@ def unfold(plan: Plan, ledger: Ledger) -> Unfoldings:
 
 
 def choose(
-    study: Study, winner: Winner, match: Mapping[str, Any], group: Sequence[Member], rows: Mapping[str, Row]
-) -> dict[str, Any] | None:
-    """The best configuration of a group of members, with the evidence; None where nothing has finished.
-
-    The mean of the study's metric over the seeds that finished decides. Configurations of which a seed failed, or was
-    stopped early, are considered only where there are no others; of equal ones the first in the plan wins.
-    """
-    cells: dict[str, list[Member]] = {}
-    for member in group:
-        cells.setdefault(repr(member.labels), []).append(member)
-    evidence = []
-    for members in cells.values():
-        ended = [rows[m.key] for m in members if m.key in rows and rows[m.key].status == "finished"]
-        values = [row.metrics.get(study.metric, math.nan) for row in ended]
-        values = [value for value in values if math.isfinite(value)]
-        if values:
-            evidence.append(
-                {
-                    "labels": members[0].labels,
-                    "mean": statistics.fmean(values),
-                    "n": len(values),
-                    "planned": len(members),
-                    "values": _fields(members[0], winner),
-                }
-            )
-    complete = [cell for cell in evidence if cell["n"] == cell["planned"]] or evidence
-    if not complete:
+    study: Study, winner: Winner, match: Labels, group: Sequence[Member], rows: Mapping[str, Row]
+) -> Choice | None:
+    """The best configuration of a group of members (`ranking.ranked`), with the evidence; None if nothing finished."""
+    candidates = ranking.by_configuration(group)
+    best = ranking.ranked(study, candidates, lambda members: ranking.ended(members, rows))
+    if not best:
         return None
-    sign = 1 if study.mode == "min" else -1
-    best = min(complete, key=lambda cell: sign * cell["mean"])
-    return {
-        "from": winner.study,
-        "match": dict(match),
-        "metric": study.metric,
-        "mode": study.mode,
-        "values": best["values"],
-        "winner": best,
-        "evidence": evidence,
-    }
+    evidence = {members[0].key: _evidence(study, winner, members, rows) for members in candidates if members in best}
+    chosen = evidence[best[0][0].key]
+    return Choice(
+        source=winner.study,
+        match=dict(match),
+        metric=study.metric,
+        mode=study.mode,
+        values=chosen.values,
+        winner=chosen,
+        evidence=tuple(evidence.values()),
+    )
+
+
+def _evidence(study: Study, winner: Winner, members: Sequence[Member], rows: Mapping[str, Row]) -> Evidence:
+    found = ranking.values(ranking.ended(members, rows), study.metric)
+    return Evidence(
+        labels=members[0].labels,
+        mean=statistics.fmean(found),
+        n=len(found),
+        planned=len(members),
+        values=_fields(members[0], winner),
+    )
 
 
 def _fields(member: Member, winner: Winner) -> dict[str, Any]:

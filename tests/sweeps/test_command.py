@@ -12,7 +12,8 @@ from scripted import row
 from sweeps.cli import given, single
 from sweeps.planning import saved, sessions
 from sweeps.planning.command import Command, called_here, of_plan
-from sweeps.planning.plan import Overrides, Plan, SearchOptions, parse_setting
+from sweeps.planning.plan import Overrides, Plan, SearchOptions
+from sweeps.planning.settings import parse_setting
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 from sweeps.run import NOT_REPEATED, run

@@ -6,7 +6,8 @@ from scripted import BASE, GRID, SEARCH, SMALL
 from search_spaces import get_sweep
 from search_spaces.space import Sweep
 from sweeps.errors import UserError
-from sweeps.planning.plan import Overrides, Plan, parse_setting
+from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.settings import parse_setting
 
 
 def plan(*values: tuple, **overrides) -> Plan:
