@@ -162,7 +162,8 @@ class Plan:
     overrides: Overrides = Overrides()
 
     def __post_init__(self) -> None:
-        check_known(self._settings, (cell.config for study in self.studies for cell in self.cells(study)))
+        configs = (cell.config for study in self.studies for cell in self.cells(study))
+        check_known(self._settings, configs, (d.key for s in self.studies if s.search for d in s.search.space))
         assert self._by_cell is not None  # so that every configuration is validated now
 
     @cached_property

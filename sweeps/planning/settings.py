@@ -32,15 +32,20 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return path.strip(), value.strip()
 
 
-def check_known(settings: Settings, configs: Iterable[Config]) -> None:
+def check_known(settings: Settings, configs: Iterable[Config], searched: Iterable[str]) -> None:
     """Whether each setting is of a field that some configuration has.
+
+    Args:
+        settings: values by dotted path.
+        configs: of all cells.
+        searched: paths that a search adds to them.
 
     Raises:
         UserError: it is not; the message names the nearest field.
     """
     if not settings:
         return
-    known = set[str]().union(*(_fields(_with_kinds(config, settings)) | _fields(config) for config in configs))
+    known = set(searched).union(*(_fields(_with_kinds(config, settings)) | _fields(config) for config in configs))
     for path in settings:
         if path not in known and path != DIAGNOSTICS:
             close = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
