@@ -1,7 +1,7 @@
-"""How many members fit into memory together, found by a probe: cohorts of one and of two are trained for a step.
+"""Estimates how many members fit into memory together: a probe trains cohorts of one and of two members for a step.
 
-A cohort's memory is a fixed part and one that each member adds. On a GPU the allocator says what was in use at most; on
-a CPU every tensor is followed from its making to its end, which needs no quiet machine.
+A cohort's memory has a fixed part and a part that each member adds. On a GPU the allocator reports the peak; on a CPU
+the probe counts the bytes of all tensors, so other programs on the machine do not matter.
 """
 
 import gc
@@ -23,9 +23,9 @@ from trainables.data.sizes import Size
 from trainables.packing.cohort import EVALUATION_BATCH, Cohort
 
 USABLE = 0.8
-"""Of free memory: allocators leave gaps, and others need some too."""
+"""The usable share of free memory: allocators leave gaps, and other programs need some memory too."""
 ORDER_BYTES = 96
-"""An epoch's order of the images takes this for each image and member while it is drawn."""
+"""Bytes for each image and member while an epoch's order of the images is drawn."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Footprint:
     member: int
 
     def largest(self, free: int) -> int:
-        """The most members that fit into so many free bytes; at least 1, which may still not fit."""
+        """The most members that fit into `free` bytes; at least 1, even if one does not fit."""
         return max(1, int((USABLE * free - self.fixed) // self.member))
 
 
@@ -44,10 +44,10 @@ def footprint(config: TrainingConfig, size: Size, device: torch.device, **option
     """Measures cohorts of one and of two members on random images.
 
     Args:
-        config: of a member; the others differ in their seed.
+        config: of one member; the other differs only in its seed.
         size: of the data set.
         device: where to train.
-        options: of `Cohort`.
+        options: further arguments of `Cohort`.
     """
     one, two = (_peak(config, size, members, device, options) for members in (1, 2))
     member = max(1, two - one) + ORDER_BYTES * size.train
@@ -56,16 +56,16 @@ def footprint(config: TrainingConfig, size: Size, device: torch.device, **option
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a device that nobody uses."""
+    """The free memory of a device, in bytes."""
     if device.type != "cuda":
         return psutil.virtual_memory().available
     gc.collect()
-    torch.cuda.empty_cache()  # what this process used before, and still holds
+    torch.cuda.empty_cache()  # else memory that this process cached would count as used
     return torch.cuda.mem_get_info(device)[0]
 
 
 def _peak(config: TrainingConfig, size: Size, members: int, device: torch.device, options: dict[str, Any]) -> int:
-    """The most bytes in use while a cohort is made, trained for one step and evaluated on one batch."""
+    """The most bytes in use while a cohort is built, trained for one step and evaluated on one batch."""
 
     def run() -> None:
         seeds = [config.model_copy(update={"seed": seed}) for seed in range(members)]
@@ -78,7 +78,7 @@ def _peak(config: TrainingConfig, size: Size, members: int, device: torch.device
 
 
 def _allocated(run: Callable[[], None], device: torch.device) -> int:
-    """By PyTorch's allocator."""
+    """The peak of `run` in bytes, from PyTorch's CUDA allocator."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -87,14 +87,14 @@ def _allocated(run: Callable[[], None], device: torch.device) -> int:
 
 
 def _followed(run: Callable[[], None]) -> int:
-    """By following every storage that an operation gives."""
+    """The peak of `run` in bytes, from the storages of all tensors that its operations return."""
     with Live() as live:
         run()
     return live.peak
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive, and remembers the most."""
+    """Counts the bytes of living tensors and keeps the peak."""
 
     def __init__(self):
         super().__init__()

@@ -1,11 +1,11 @@
-"""How many floating-point operations a training takes, counted without training it.
+"""Counts the floating-point operations of a training, without training.
 
-The loss of one step is computed on PyTorch's meta device, which keeps shapes and no numbers. Each product of matrices,
-or convolution, counts 2 operations for a multiplication and addition; backward it is one more product of that size for
-each of its two operands that needs a gradient. What is elementwise is not counted.
+The loss of one step is computed on PyTorch's meta device, which keeps shapes and no numbers. In a matrix product or
+convolution, a multiplication with its addition counts as 2 operations. Backward, each of the two operands that needs a
+gradient costs one more product of that size. Elementwise operations are not counted.
 
-`torch.utils.flop_counter` counts the same (a test compares them), but has to run the step backward as well, and imports
-the compiler for it: seconds, of which a plan has few.
+`torch.utils.flop_counter` gives the same counts (a test compares them), but it also runs the step backward and imports
+the compiler. That takes seconds, too long for a plan.
 """
 
 import math
@@ -25,22 +25,22 @@ from trainables.models.base import ImageShape
 
 
 class Operations(NamedTuple):
-    """Of one member, for a batch: a step of the optimizer, and an evaluation."""
+    """One member's floating-point operations for a batch: a training step, and an evaluation."""
 
     step: int
     evaluation: int
 
     def of_training(self, config: TrainingConfig, size: Size) -> int:
-        """Of a whole training, measurements included."""
+        """The operations of a whole training, including diagnostics."""
         steps, evaluations = batches(config, size.limited(config.data.limit))
         return steps * self.step + evaluations * self.evaluation
 
 
 def operations(config: TrainingConfig, image_shape: ImageShape) -> Operations:
-    """The operations of a configuration on images of one shape; equal configurations are counted once.
+    """The operations of a configuration on images [C, H, W]; cached for configurations whose steps cost the same.
 
     Raises:
-        ValueError: the network does not go with the images.
+        ValueError: the network does not fit the images.
     """
     key = program_key(config, image_shape)
     if key not in _known:
@@ -50,7 +50,7 @@ def operations(config: TrainingConfig, image_shape: ImageShape) -> Operations:
 
 _known: dict[str, Operations] = {}
 _IMAGES = 2
-"""As many as batch normalization needs."""
+"""Images in the counted batch: batch normalization needs two."""
 
 
 def _counted(config: TrainingConfig, image_shape: ImageShape) -> Operations:
@@ -66,12 +66,12 @@ def _counted(config: TrainingConfig, image_shape: ImageShape) -> Operations:
         knobs = objective.epoch_knobs(config, knobs, 1)
         objective.training_loss(config, model, tensors, torch.zeros(_IMAGES, *image_shape), noise, knobs)
     forward, backward = (config.batch_size * count // _IMAGES for count in (products.forward, products.backward))
-    # An evaluation has no guide, but decodes hard samples beside: about a forward pass.
+    # An approximation: an evaluation has no guide, but decodes hard samples.
     return Operations(step=forward + backward, evaluation=forward)
 
 
 class _Products(TorchFunctionMode):
-    """Counts the operations of products, as they are called and as they will be differentiated."""
+    """Counts the operations of products, forward and backward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,4 +108,4 @@ _ADDITIONS: dict[Callable[..., Any], Callable[..., int]] = {
     F.conv2d: _convolution,
     F.conv_transpose2d: _transposed,
 }
-"""The products that models and estimators use, and how many additions one of them is."""
+"""The products that models and estimators use, each with a function that counts its additions."""

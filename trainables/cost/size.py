@@ -1,4 +1,4 @@
-"""The number of parameters and the size of checkpoints, found without training."""
+"""Computes the number of parameters and the size of checkpoints, without training."""
 
 import torch
 
@@ -10,17 +10,17 @@ _WHILE_TRAINING = 3
 
 
 def parameters(config: TrainingConfig, image_shape: tuple[int, int, int]) -> int:
-    """The number of parameters of a member's model, which is built without memory (PyTorch's meta device)."""
+    """The number of parameters of a member's model. The model is built on PyTorch's meta device, without memory."""
     return _numbers(config, image_shape)[0]
 
 
 def checkpoint_bytes(config: TrainingConfig, image_shape: tuple[int, int, int], *, ended: bool = False) -> int:
-    """A member's share of its cohort's checkpoint, in float32 and without its history.
+    """A member's bytes in its cohort's checkpoint, in float32 and without its history.
 
     Args:
         config: of the member.
-        image_shape: of its data set.
-        ended: after the end, when the checkpoint holds weights alone; else while the cohort trains.
+        image_shape: [C, H, W] of its data set.
+        ended: True for a cohort that has ended, with a checkpoint of weights only; False while it trains.
     """
     learned, buffers = _numbers(config, image_shape)
     return 4 * ((1 if ended else _WHILE_TRAINING) * learned + buffers)

@@ -1,4 +1,4 @@
-"""How long a step of training takes, measured: from that and the sizes of things follows how long trainings take."""
+"""Measures the time of a training step, and estimates from it the time of whole trainings."""
 
 import hashlib
 import json
@@ -23,9 +23,9 @@ _FEW, _MORE = 1, 3
 
 
 class Rate(BaseModel):
-    """Seconds that one member takes in a cohort of some members, one thread each cohort.
+    """Seconds for one member in a cohort of `members`, with one thread per cohort.
 
-    step_s: for a step of the optimizer. evaluation_s: for as many images in an evaluation.
+    step_s: for a training step on one batch. evaluation_s: for the evaluation of one batch of the same size.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,13 +35,13 @@ class Rate(BaseModel):
     members: int = Field(ge=1)
 
     def seconds(self, config: TrainingConfig, size: Size) -> float:
-        """For a whole training, measurements included."""
+        """The seconds of a whole training, including diagnostics."""
         steps, evaluations = batches(config, size)
         return steps * self.step_s + evaluations * self.evaluation_s
 
 
 def batches(config: TrainingConfig, size: Size) -> tuple[int, int]:
-    """How many batches a whole training trains on, those of measurements included, and how many it evaluates."""
+    """The number of batches that a whole training trains on, including those of diagnostics, and that it evaluates."""
     steps, evaluations = (config.epochs * math.ceil(n / config.batch_size) for n in (size.train, size.validation))
     draws = config.diagnostics.draws
     measured = sum((draws or DIAGNOSTICS[name].draws) * len(epochs) for name, epochs in config.diagnostics.due())
@@ -49,7 +49,7 @@ def batches(config: TrainingConfig, size: Size) -> tuple[int, int]:
 
 
 def program_key(config: TrainingConfig, image_shape: ImageShape) -> str:
-    """Equal for configurations whose steps cost the same: all that decides the program, on images of one shape."""
+    """A hash of all fields that decide the program, and of the image shape; equal keys mean steps of equal cost."""
     decides = {
         path: value
         for path, value, role in config.leaves()
@@ -60,8 +60,10 @@ def program_key(config: TrainingConfig, image_shape: ImageShape) -> str:
 
 
 def measure(configs: Sequence[TrainingConfig], image_shape: ImageShape, device: torch.device) -> Rate:
-    """Trains members of one shape for a few steps on random images, twice with different numbers of steps, so that
-    steps and evaluation can be told apart."""
+    """Measures members of one shape on random images.
+
+    They train with two different numbers of steps, which separates the time of a step from that of an evaluation.
+    """
     seconds = [_epoch_s(configs, image_shape, steps, device) for steps in (_FEW, _MORE)]
     step = max(0.0, seconds[1] - seconds[0]) / (_MORE - _FEW)
     evaluation = max(0.0, seconds[0] - _FEW * step)
@@ -69,14 +71,14 @@ def measure(configs: Sequence[TrainingConfig], image_shape: ImageShape, device: 
 
 
 def _epoch_s(configs: Sequence[TrainingConfig], image_shape: ImageShape, steps: int, device: torch.device) -> float:
-    """The shorter of two epochs, after one that warms up."""
+    """Seconds of the shorter of two epochs, after a warm-up epoch."""
     pixels = np.random.default_rng(0).integers(0, 256, (configs[0].batch_size * steps, *image_shape), dtype=np.uint8)
     cohort = Cohort(configs, Images(train=pixels, validation=pixels[: configs[0].batch_size]), device=device)
-    # On a CPU other programs' time does not count: a machine that is measured need not be idle.
+    # Processor time on a CPU, so that the machine need not be idle.
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     times = []
     for _ in range(3):
         started = clock()
-        cohort.train_epoch()  # ends with metrics on the host, so nothing is still under way
+        cohort.train_epoch()  # returns metrics on the host, so no kernel is still running
         times.append(clock() - started)
     return min(times[1:])

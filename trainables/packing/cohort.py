@@ -2,8 +2,9 @@
 
 Shapes. M members, m of one stack, N training images. `torch.func.vmap` lifts the objective of one member to all.
 
-A member's numbers do not depend on its company: its randomness is its own (`streams`), its optimizer is elementwise,
-and since losses are summed, the gradient of its loss reaches its parameters alone, also when a neighbour's is NaN.
+A member's numbers do not depend on the other members: it has its own random streams (`streams`), its optimizer is
+elementwise, and the losses are summed, so the gradient of its loss reaches only its own parameters. A member whose loss
+is NaN does not change the others.
 """
 
 import warnings
@@ -36,9 +37,9 @@ EVALUATION_BATCH = 1000
 
 @dataclass
 class Stack:
-    """Members trained as one program: all of a packed cohort, or one.
+    """Members trained as one program: all members of a packed cohort, or a single member.
 
-    State, feed and programs stay where they are from epoch to epoch: a program may be bound to their addresses.
+    State, feed and programs stay at the same addresses from epoch to epoch, because a CUDA graph is bound to them.
     """
 
     which: slice
@@ -46,10 +47,10 @@ class Stack:
     state: State
     feed: Feed | None = None
     programs: dict[int, Callable[[], None]] = field(default_factory=dict)
-    """A step for each number of images in a batch."""
+    """The step by the number of images in a batch; the last batch of an epoch may be smaller."""
 
     def give(self, feed: Feed) -> None:
-        """Takes over the values of an epoch's feed; programs are dropped if it has other tensors than the last one."""
+        """Copies the values of an epoch's feed; drops the programs if the feed has other tensors than the last one."""
         old, new = tree_flatten(self.feed), tree_flatten(feed)
         if old[1] != new[1]:
             self.feed, self.programs = feed, {}
@@ -63,17 +64,18 @@ class Cohort:
     """M trainings of one shape.
 
     Args:
-        configs: the members; all of one `shape_key`.
+        configs: the members; all have the same `shape_key`.
         images: the data set that they name.
         device: where to train.
         dtype: of parameters and arithmetic.
         packed: train all members in one program, or one after the other; None chooses by device and architecture.
         compiled: compile that program (`compiled.py`); None chooses by device and the length of the training.
-        shards: the processes that train these members together, each on its share of every batch. Theirs is one member
-            at a time, and is not compiled: what they wait for is the network, and each other.
+        shards: the processes that train these members together, each on its share of every batch. They train one member
+            at a time, without compilation: most of their time is spent waiting for the network and for each other.
 
     Raises:
-        ValueError: no members, or members of different shapes, or several processes that are to pack or compile.
+        ValueError: there are no members, or members of different shapes; or several processes with `packed` or
+            `compiled`.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Cohort:
             if isinstance(layer, BatchNorm):
                 layer.shards = shards
         knobs = [config.knobs() for config in configs]
-        # In float64: schedules and optimizers subtract some of them from 1.
+        # float64, because schedules and optimizers subtract some of them from 1.
         self._knobs = {
             path: torch.tensor([k[path] for k in knobs], dtype=torch.float64, device=self.device) for path in knobs[0]
         }
@@ -131,17 +133,17 @@ class Cohort:
 
     @property
     def diverged_epoch(self) -> list[int | None]:
-        """The epoch in which each member diverged, that is, had a loss or metric that is not finite."""
+        """The epoch in which each member diverged (a loss or metric was not finite); None if it has not."""
         return [epoch or None for epoch in self.members.diverged_epoch.tolist()]
 
     # --- training ----------------------------------------------------------------------------------------------------
 
     @ieee_float32()
     def train_epoch(self) -> dict[str, np.ndarray]:
-        """One pass over the training images, then an evaluation on the validation images.
+        """Trains on every training image once, then evaluates on the validation images.
 
         Returns:
-            Metrics by name, each [M] float64; NaN for members that have diverged.
+            Metrics by name, each [M] float64 (units: `objective.metrics_of`); NaN for members that have diverged.
         """
         self.members.epoch += 1
         knobs = objective.epoch_knobs(self.config, self._knobs, self.epoch)
@@ -150,12 +152,12 @@ class Cohort:
         metrics = {"train_loss": losses} | self._evaluate(knobs)
         finite = torch.stack(list(metrics.values())).isfinite().all(0)
         self.members.diverged_epoch[~finite & (self.members.diverged_epoch == 0)] = self.epoch
-        # A diverged member is masked: its numbers are not reported, and none of them can reach its neighbours.
+        # Numbers of a diverged member are not reported; they cannot reach other members in any case.
         diverged = self.members.diverged_epoch > 0
         return {name: value.double().masked_fill(diverged, torch.nan).cpu().numpy() for name, value in metrics.items()}
 
     def _train_stack(self, stack: Stack, epoch_knobs: Tensors, diverged: Sequence[int | None]) -> Tensor:
-        """One epoch of some members; their mean loss over the epoch [m]."""
+        """Trains the members of a stack for one epoch. Returns their mean loss over the epoch [m], nats per image."""
         which, state = stack.which, stack.state
         if None not in diverged[which]:
             return torch.full_like(state.loss, torch.nan)
@@ -180,12 +182,12 @@ class Cohort:
         state.loss.zero_()
         state.step.zero_()
         self._model.train()
-        for start in range(0, n, batch_size):  # nothing in here looks at a value: a GPU is never waited for
+        for start in range(0, n, batch_size):  # reads no value of a tensor, so it never waits for the GPU
             self._program(stack, moving, min(batch_size, n - start))()
         return state.loss / n
 
     def _program(self, stack: Stack, moving: tuple[str, ...], rows: int) -> Callable[[], None]:
-        """A step of a stack's members on a batch of some images."""
+        """The step of a stack's members on a batch of `rows` images."""
         if rows not in stack.programs:
             assert stack.feed is not None  # given at the beginning of the epoch
             layouts = {name: group.layout for name, group in self.members.groups.items()}
@@ -197,7 +199,7 @@ class Cohort:
         return stack.programs[rows]
 
     def _still(self, knobs: Tensors) -> Tensors:
-        """Which members' encoders are frozen and which guides are over, bool [m], by group; empty without a guide."""
+        """Members whose encoder is frozen or whose guide is over, bool [m] by group; empty without a guide."""
         if self.config.guide is None:
             return {}
         over = knobs["guide.over"] > 0
@@ -205,9 +207,9 @@ class Cohort:
         return {"encoder": self.epoch >= knobs["guide.freeze_epoch"], **guide}
 
     def _coefficients(self, group: str, knobs: Tensors, steps: range, still: Tensor | None) -> Coefficients:
-        """The optimizer's coefficients for a group in some steps; a guide's groups have their own learning rates.
+        """The optimizer's coefficients of a group at these steps; the guide's groups have their own learning rates.
 
-        still: members whose parameters of this group must not move, bool [m].
+        still: members whose parameters of this group must not change, bool [m].
         """
         own = objective.sub_knobs(knobs, "optim")
         if group.startswith("guide."):
@@ -215,7 +217,7 @@ class Cohort:
         return self.config.optim.coefficients(own, steps, dtype=self.dtype, frozen=still)
 
     def _freeze_statistics(self, which: slice, frozen: Tensor | None) -> None:
-        """Tells the encoder's normalization layers, whose statistics must stop with its parameters."""
+        """Marks frozen members in the encoder's normalization layers, so that their statistics stop changing too."""
         if frozen is not None:
             for name, value in self.members.buffers.items():
                 if name.startswith("encoder.") and name.endswith(".frozen"):
@@ -225,9 +227,9 @@ class Cohort:
 
     @ieee_float32()
     def test_metrics(self) -> dict[str, np.ndarray]:
-        """Metrics on the test images, each [M] float64, of the members as they stand; none without such images.
+        """Metrics on the test images after the epochs trained so far, each [M] float64; empty without test images.
 
-        For the last figures of a report: nothing is ever chosen by them.
+        They are for the final figures of a report. Nothing is ever selected by them.
         """
         if "test" not in self._images:
             return {}
@@ -236,7 +238,7 @@ class Cohort:
 
     @torch.no_grad()
     def _evaluate(self, epoch_knobs: Tensors, split: str = "validation") -> Tensors:
-        """Metrics [M] on the validation images, with noise that is the same in every epoch: that of an epoch 0."""
+        """Metrics [M] on the images of a split. The noise is the same after every epoch: that of epoch 0."""
         parts = []
         for members in self._snapshots(epoch_knobs, split):
             sums: Tensors = {}
@@ -251,7 +253,7 @@ class Cohort:
         return objective.metrics_of(self.config, total, len(images), images[0].numel())
 
     def snapshots(self) -> Iterator[Snapshot]:
-        """The members as they stand after this epoch, in the stacks that they are trained in."""
+        """The members after the last epoch, one snapshot for each stack."""
         yield from self._snapshots(objective.epoch_knobs(self.config, self._knobs, max(1, self.epoch)))
 
     def _snapshots(self, epoch_knobs: Tensors, split: str = "validation") -> Iterator[Snapshot]:
@@ -270,13 +272,13 @@ class Cohort:
             )
 
     def keep(self, members: Sequence[int]) -> None:
-        """Drops all members but these, which go on as if nothing had happened; dropped members cost nothing any more.
+        """Drops all members but these. The numbers of the kept members do not change; the dropped ones cost no time.
 
         Args:
-            members: positions of those kept. Their order becomes that of the cohort.
+            members: positions of the members to keep, in their new order.
 
         Raises:
-            ValueError: none, one that the cohort does not have, or one twice; nothing is changed then.
+            ValueError: no position, a position outside the cohort, or the same position twice; nothing is changed then.
         """
         if not members or len(set(members)) < len(members) or not set(members) <= set(range(len(self))):
             raise ValueError(f"need one or more different members out of {len(self)}, got {list(members)}")
@@ -288,8 +290,8 @@ class Cohort:
 
 
 def _on_device(images: np.ndarray, device: torch.device) -> Tensor:
-    """Images as a tensor; on the CPU it shares their memory, which all processes of a machine may share."""
+    """Images as a tensor; on the CPU without a copy, since processes may share the memory of the images."""
     with warnings.catch_warnings():
-        # PyTorch knows no read-only tensors. Nothing here writes to images; if it did, the process would be stopped.
+        # PyTorch has no read-only tensors. Nothing here writes to images; a write would end the process.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.as_tensor(images, device=device)

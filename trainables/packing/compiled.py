@@ -1,8 +1,8 @@
-"""Steps captured as one program: by TorchInductor, and on a GPU replayed as a CUDA graph.
+"""Compiles a training step with TorchInductor, and on a GPU replays it as a CUDA graph.
 
-`make_fx` records a function of tensors as the operations it comes down to, whatever Python they came from: gradients,
-`vmap` and casts are in the record. What Inductor makes of it is kept for the process and used for every cohort whose
-tensors have these shapes; on disk Inductor keeps its kernels for later processes.
+`make_fx` records a function of tensors as a graph of operations, including gradients, `vmap` and casts. Inductor
+compiles the graph. The process keeps the compiled program for every cohort with tensors of these shapes; Inductor keeps
+its kernels on disk for later processes.
 """
 
 import os
@@ -18,25 +18,25 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 Function = Callable[..., None]
-"""Of (nested) tensors; it changes none in place but those of its first argument."""
+"""A function of (nested) tensors; it changes only its first argument's tensors in place."""
 
 _programs: dict[Hashable, Function] = {}
 
 
 def compiler_at_hand(device: torch.device) -> bool:
-    """Whether Inductor can compile for a device: for a CPU it needs a C++ compiler; Triton comes with CUDA."""
+    """Whether Inductor can compile for a device: a CPU needs a C++ compiler; PyTorch for CUDA includes Triton."""
     return device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def compiled(function: Function, key: Hashable, *args: Any) -> Function:
     """`function` compiled for arguments of these shapes, dtypes and device.
 
-    Args:
-        function: looks at no value of a tensor, and reads no tensor but its arguments.
-        key: names the function; what was compiled under an equal key for such arguments is used again.
-        args: examples; nothing is computed with them.
+    If the compiler fails, a warning gives the reason, and `function` is used as it is.
 
-    Where the compiler fails, a warning says why, and the function itself is used.
+    Args:
+        function: depends on no value of a tensor, and reads only the tensors of its arguments.
+        key: names the function; a program compiled for an equal key and such arguments is used again.
+        args: examples; nothing is computed with them.
     """
     leaves, structure = tree_flatten(args)
     shapes = [(leaf.shape, leaf.stride(), leaf.dtype, leaf.device) for leaf in leaves if isinstance(leaf, Tensor)]
@@ -47,10 +47,10 @@ def compiled(function: Function, key: Hashable, *args: Any) -> Function:
 
 
 def _compile(function: Function, *args: Any) -> Function:
-    from torch._dynamo.exc import BackendCompilerFailed  # seconds that a process without a compiler saves
+    from torch._dynamo.exc import BackendCompilerFailed  # a slow import, only for processes that compile
 
     graph = make_fx(function, tracing_mode="fake")(*args)
-    # The shapes are in the key above; Dynamo's guards on every tensor would cost a tenth of a millisecond a call.
+    # The shapes are in the key above. Dynamo's guards on every tensor would cost 0.1 ms a call.
     unguarded: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
     program = torch.compile(graph, fullgraph=True, dynamic=False, options=unguarded)
     chosen: list[Function] = []
@@ -72,7 +72,7 @@ def _compile(function: Function, *args: Any) -> Function:
 
 
 def program(function: Function, key: Hashable, *args: Any) -> Callable[[], None]:
-    """`function` of fixed arguments, compiled, and on a GPU captured."""
+    """`function` compiled for fixed arguments, and on a GPU captured as a CUDA graph."""
     chosen = compiled(function, key, *args)
     on_gpu = any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in tree_leaves(args))
     return Replayed(chosen, *args) if on_gpu else partial(chosen, *args)
@@ -82,14 +82,14 @@ class Replayed:
     """A function of fixed tensors, captured as a CUDA graph: one launch for all its kernels.
 
     Args:
-        function: what is captured; capturing leaves the arguments as they were.
-        args: the very tensors that every replay reads and changes.
+        function: the function to capture; the tensors of its first argument are restored after the capture.
+        args: the tensors that every replay reads and changes; their addresses must not change.
     """
 
     def __init__(self, function: Function, *args: Any):
         tensors = [leaf for leaf in tree_leaves(args[0]) if isinstance(leaf, Tensor)]
         before = [tensor.clone() for tensor in tensors]
-        # Kernels are compiled and libraries initialised on a side stream first, as capturing demands.
+        # A capture must be preceded by warm-up calls on a side stream: they compile kernels and initialize libraries.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

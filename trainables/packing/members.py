@@ -1,7 +1,7 @@
 """The tensors of a cohort's members: initial values, selection, saving and loading.
 
-Shapes. M members, P parameters of a group. Parameters are held as one flat tensor [M, P] a group, so that an optimizer
-step is a few passes over memory.
+Shapes. M members, P parameters of a group. A group's parameters are one flat tensor [M, P], so that an optimizer step
+is a few passes over memory.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from trainables.packing.optim import Group
 from trainables.packing.step import State
 
 _GROUPS = ("encoder", "decoder", "guide.mu", "guide.alpha")
-"""The parts of the model that have an optimizer each."""
+"""The parts of the model; each has its own optimizer."""
 
 
 class Members:
@@ -34,7 +34,7 @@ class Members:
     ):
         models = [_initialised(config, image_shape) for config in configs]
         self.model = models[0].to(device)
-        """The modules, to be called with the parameters of any member."""
+        """The modules, which are called with the parameters of any member."""
         states = [model.state_dict() for model in models]
         stacked = {name: torch.stack([s[name].to(device) for s in states]) for name in states[0]}
         parameters = [name for name, _ in self.model.named_parameters()]
@@ -51,7 +51,7 @@ class Members:
         self.running = {name: torch.zeros(len(configs), dtype=dtype, device=device) for name in ("sum", "weight")}
         """Sum and weight [M] of the running average of the reconstruction loss."""
         self.diverged_epoch = torch.zeros(len(configs), dtype=torch.int64, device=device)
-        """The epoch in which each member diverged [M]; 0 for all others."""
+        """The epoch in which each member diverged [M]; 0 if it has not."""
         self.epoch = 0
         """The last epoch trained."""
 
@@ -69,7 +69,7 @@ class Members:
         return self.running["sum"] / self.running["weight"].clamp(min=1e-12)
 
     def of(self, which: slice) -> State:
-        """The state of some members as their steps change it; views, not copies."""
+        """The state of some members, which training steps change in place; views, not copies."""
         return State(
             weights={name: group.of(which) for name, group in self.groups.items()},
             buffers={name: value[which] for name, value in self.buffers.items()},
@@ -79,7 +79,7 @@ class Members:
         )
 
     def keep(self, which: Tensor) -> None:
-        """Drops all members but those at these positions [m]."""
+        """Keeps the members at these positions [m], in this order, and drops all others."""
         for group in self.groups.values():
             group.keep(which)
         for tensors in (self.buffers, self.running):
@@ -99,12 +99,12 @@ class Members:
         return {name: value[member].detach().cpu().clone() for name, value in self.tensors().items()}
 
     def load_models(self, states: Sequence[Tensors], *, epoch: int, running_loss: Sequence[float]) -> None:
-        """Takes over models from `model_state`, to be measured; moments of the optimizers stay as they are.
+        """Loads models from `model_state`, for measurements; the optimizers' moments do not change.
 
         Args:
             states: a `state_dict` for each member.
-            epoch: the last one trained.
-            running_loss: for each member, in nats, for estimators with a running baseline.
+            epoch: the last epoch trained.
+            running_loss: for each member, in nats per image, for estimators with a running baseline.
 
         Raises:
             KeyError: a state lacks a tensor of the model.
@@ -116,7 +116,7 @@ class Members:
         self.epoch = epoch
 
     def _named(self) -> Tensors:
-        """All tensors by the names that they are saved under; the tensors themselves, not copies."""
+        """All tensors by their names in a checkpoint; not copies."""
         tensors = {f"buffer/{name}": value for name, value in self.buffers.items()}
         tensors |= {f"running/{name}": value for name, value in self.running.items()}
         for name, group in self.groups.items():
@@ -124,16 +124,16 @@ class Members:
         return tensors | {"diverged_epoch": self.diverged_epoch}
 
     def state(self) -> Tensors:
-        """A copy on the CPU of everything but `epoch` that training needs to go on as if nothing had happened."""
+        """A copy on the CPU of all that training needs to continue with the same numbers, except `epoch`."""
         return {name: value.detach().cpu().clone() for name, value in self._named().items()}
 
     def load_state(self, tensors: Tensors, epoch: int) -> None:
-        """Takes over the state of the same members after an epoch.
+        """Loads the state of the same members after an epoch.
 
-        Without moments, which members that have ended do not need, the optimizers start anew.
+        If `tensors` has no moments (ended members do not need them), the present moments stay.
 
         Raises:
-            ValueError: tensors of other names, shapes or dtypes; nothing is changed then.
+            ValueError: the tensors have other names, shapes or dtypes; nothing is changed then.
         """
         own = self._named()
         if not any(name.startswith(MOMENTS) for name in tensors):
@@ -148,7 +148,7 @@ class Members:
 
 
 def _initialised(config: TrainingConfig, image_shape: ImageShape) -> VAE:
-    """A member's model with its initial weights: PyTorch's own initialization, drawn from the member's seed."""
+    """A member's model with PyTorch's default initial weights, drawn from the member's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return VAE(config, image_shape)

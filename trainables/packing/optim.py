@@ -1,7 +1,6 @@
-"""Parameters and optimizer moments of a stack of members, flat, and the one update that all optimizers share.
+"""Flat parameters and optimizer moments of a stack of members, and the one update that all optimizers share.
 
-Shapes. M members, m of one stack, P parameters of a group. `trainables.optimizers` has the formulas, and supplies the
-numbers in them.
+Shapes. M members, m of one stack, P parameters of a group. `trainables.optimizers` has the formulas and their numbers.
 """
 
 from typing import NamedTuple
@@ -20,7 +19,7 @@ class Weights(NamedTuple):
     square: Tensor
 
     def update(self, gradient: Tensor, c: Coefficients) -> None:
-        """One step, in place; gradient [m, P] is used up."""
+        """One optimizer step, in place; overwrites gradient [m, P]."""
         parameters, mean, square = self
         gradient.addcmul_(parameters, c.decay_in_gradient)
         mean.lerp_(gradient, c.weight1)
@@ -61,7 +60,7 @@ class Group:
         return self.layout.named(self.flat)
 
     def keep(self, members: Tensor) -> None:
-        """Drops all members but those at these positions [m]."""
+        """Keeps the members at these positions [m], in this order, and drops all others."""
         self.flat, self.mean, self.square = self.flat[members], self.mean[members], self.square[members]
 
     def of(self, which: slice) -> Weights:

@@ -1,6 +1,6 @@
 """Decides whether members are trained as one program, and whether that program is compiled.
 
-Both follow from the configuration and the device alone: the same training is packed and compiled everywhere or nowhere.
+Both depend only on the members, their data, the device's type and, for compiling, on an installed compiler.
 """
 
 import torch
@@ -9,10 +9,10 @@ from trainables.config import TrainingConfig
 from trainables.packing.compiled import compiler_at_hand
 
 CPU_PACKED_PARAMETERS = 400_000
-"""Members with more parameters are trained in turn on a CPU: packed, they no longer fit into its cache."""
+"""The most parameters of a member that is packed on a CPU; larger members together do not fit into its cache."""
 CPU_COMPILED_OPERATIONS = 5e12
-"""Floating-point operations of a whole training from which compiling pays on a CPU: about a minute of work, of which it
-saves a third."""
+"""Compiling pays on a CPU from this number of floating-point operations of a whole training, about a minute of work. It
+saves a third of that."""
 
 
 def packing_pays(config: TrainingConfig, parameters: int, device: torch.device) -> bool:

@@ -1,6 +1,6 @@
-"""Members as they stand after an epoch, and the images and noise that they are measured with.
+"""Members after an epoch, with the images and the noise for measuring them.
 
-Shapes. m members of one stack, B images of a batch, N validation images.
+Shapes. m members of one stack, B images of a batch, N images of a split.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,32 +17,32 @@ from trainables.streams import Purpose, Streams
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What evaluation and diagnostics may know of a stack of members; measuring changes nothing in them.
+    """A stack of members as evaluation and diagnostics see it; measuring changes nothing in them.
 
-    Images and noise are the same in every epoch, and for a member alone or packed: two measurements are comparable.
+    Images and noise are the same in every epoch, for a member alone or packed, so measurements are comparable.
     """
 
     config: TrainingConfig
-    """Of any of the members: only its shape fields are read."""
+    """Any member's configuration; only its shape fields are read."""
     parameters: Tensors
     """By name in the model, each [m, ...]."""
     buffers: Tensors
     """By name in the model, each [m, ...]."""
     knobs: Tensors
-    """Knobs as of the epoch by dotted path, and `running_loss`, each [m]."""
+    """The epoch's knobs by dotted path, and `running_loss` in nats per image, each [m]."""
     images: Tensor
-    """uint8 [N, C, H, W]; of the validation split, but for a report's last figures."""
+    """uint8 [N, C, H, W], of the validation split; of the test split for a report's final figures."""
     streams: Streams
     lift: Callable[[Callable[..., Any]], Callable[..., Any]]
-    """Makes of a function (config, model, tensors, …) of one member one of (tensors, …) of the stack."""
+    """Turns a function (config, model, tensors, …) of one member into a function (tensors, …) of the stack."""
 
     @property
     def tensors(self) -> Tensors:
-        """Parameters and buffers, what functions of one member take."""
+        """Parameters and buffers together."""
         return self.parameters | self.buffers
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """What the members see of the images, in order, `size` at a time: each [m, B, C, H, W]."""
+        """The images as the members see them, in order, in batches of `size`: each [m, B, C, H, W]."""
         m = len(self.knobs["running_loss"])
         for step, batch in enumerate(self.images.split(size)):
             stacked = batch.expand(m, *batch.shape)

@@ -2,8 +2,8 @@
 
 Shapes. m members of one stack, B images of a batch, N training images, P parameters of a group, S steps of an epoch.
 
-Everything that changes from step to step is in a tensor, the number of the step included, and no value is looked at:
-the same function can be called, captured once and replayed (`compiled`), and on a GPU nobody waits for it.
+Everything that changes from step to step is in a tensor, including the number of the step, and no value of a tensor is
+read on the host. So the function can be called, or captured once and replayed (`compiled`), without waiting for a GPU.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,48 +27,48 @@ from trainables.streams import Purpose, Streams
 
 
 class State(NamedTuple):
-    """What steps change, in place."""
+    """The tensors that a step changes in place."""
 
     weights: dict[str, Weights]
-    """By group; of groups that stand still as well."""
+    """By group, including groups that are not trained."""
     buffers: Tensors
     """By name in the model, each [m, ...]."""
     running: Tensors
     """Sum and weight [m] of the running average of the reconstruction loss."""
     loss: Tensor
-    """The losses of the epoch so far, summed over images [m]."""
+    """The losses of the epoch so far, summed over images [m], in nats."""
     step: Tensor
-    """How many steps of the epoch are done, int64 [1]."""
+    """The number of steps done in this epoch, int64 [1]."""
 
 
 class Feed(NamedTuple):
-    """What the steps of an epoch read."""
+    """The tensors that the steps of an epoch read."""
 
     images: Tensor
     """uint8 [N, C, H, W]."""
     order: Tensor
     """Each member's order of the images, int64 [m, N]."""
     keys: Tensor
-    """Of the members' random streams (`Streams.keys`)."""
+    """The keys of the members' random streams (`Streams.keys`)."""
     epoch: Tensor
-    """From 1, int64 [1]."""
+    """The epoch, counted from 1, int64 [1]."""
     knobs: Tensors
     """By dotted path, each [m]."""
     coefficients: dict[str, Coefficients]
-    """By moving group, each field [S, m, 1]."""
+    """The optimizer's coefficients by moving group, each field [S, m, 1]."""
     still: Tensors
-    """Which members stand still, bool [m], by moving group; groups that always move are absent."""
+    """The members that do not move, bool [m], by moving group; groups that always move are absent."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step on a batch of `rows` images; the first one of an epoch finds `state.step` at 0.
+    """A step on a batch of `rows` images; `state.step` is 0 before the first step of an epoch.
 
-    It holds no tensor of a cohort's: what is made of it is kept for other cohorts, and must keep none of them alive.
+    It holds no tensor of a cohort: its compiled program is reused by other cohorts, and must not keep one in memory.
 
     config: any member of the cohort; only its shape fields are read.
-    moving: the groups that are trained; the others cost no backward pass.
-    shards: of each batch this process's share is taken, and sums are over all processes.
+    moving: the groups that are trained; other groups cost no backward pass.
+    shards: this process takes its share of each batch; sums are over all processes.
     """
 
     config: TrainingConfig
@@ -97,7 +97,7 @@ class Step:
         state.step.add_(1)
 
     def _own(self, noise: Tensor) -> Tensor:
-        """Of the estimator's noise [m, ...] for the batch this process's part, wherever the axis of images is."""
+        """The part of the batch's noise [m, ...] for this process's images; the estimator chooses the images' axis."""
         share = self.shards.of(self.rows)
         z_shape, shape = self.config.latent.z_shape, self.config.estimator.noise_shape
         own = shape((share.stop - share.start, *z_shape))
@@ -107,11 +107,15 @@ class Step:
         return noise
 
     def gradients(self, state: State, x: Tensor, noise: Tensor, knobs: Tensors) -> tuple[Tensor, Tensors]:
-        """The batch's mean loss [m] and its gradient [m, P] for every moving group.
+        """The batch's mean loss [m], nats per image, and its gradient [m, P] for every moving group.
+
+        Also updates the running average of the reconstruction loss in `state`, if the estimator uses it.
 
         Args:
+            state: of the members.
             x: this process's images of the batch, [m, B, C, H, W].
-            noise: of its images, as the estimator wants it.
+            noise: for these images, [m, ...] as `Estimator.noise_shape` says.
+            knobs: by dotted path, each [m].
         """
         running = state.running
         knobs = knobs | {"running_loss": running["sum"] / running["weight"].clamp(min=1e-12)}
@@ -137,7 +141,7 @@ class Step:
 
 
 def lift(function: Callable[..., Any], config: TrainingConfig, model: nn.Module) -> Callable[..., Any]:
-    """`function` of one member as a function of a stack of members; a stack of one is not lifted, since that costs."""
+    """Makes a function of one member a function of a stack. A stack of one does without `vmap`, which costs time."""
 
     def one(*args: Any) -> Any:
         return function(config, model, *args)
