@@ -7,7 +7,7 @@ sweeps.results("quickstart").results.groupby("study")["metrics.bits_per_dim"].mi
 import os
 from typing import TYPE_CHECKING
 
-# Before anything imports MLflow: nothing leaves the machine that the user did not ask for.
+# Set before MLflow is imported: the program sends nothing that the user did not ask for.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def results(name: str, storage: str = "./runs") -> "Frames":
-    """What a sweep has come to, as pandas frames; also while it runs.
+    """The results of a sweep as pandas frames; works also while the sweep runs.
 
     Args:
-        name: of the sweep.
-        storage: the folder or URI it was run in.
+        name: name of the sweep.
+        storage: folder or URI in which it was run.
 
     Raises:
-        UserError: it has never been run there.
+        UserError: the sweep has never been run there, or the storage cannot be read.
     """
     from sweeps.analysis.frames import load
 

@@ -1,4 +1,4 @@
-"""What all commands share: one-line messages for a user's mistakes, and exit codes."""
+"""Helpers of all commands: one-line messages for a user's mistakes, exit codes, and tables."""
 
 import signal
 import sys
@@ -15,13 +15,13 @@ from sweeps.redact import redact
 
 DEVICES = ("auto", "cpu", "cuda")
 _UNLIMITED = 10_000
-"""Columns of what is not a terminal."""
+"""Width in columns of output that does not go to a terminal."""
 
 
 def run_app(app: typer.Typer, prog_name: str) -> None:
     """Runs a Typer app and exits; a mistake of the user is one line on stderr and exit code 2.
 
-    SIGTERM ends it as Ctrl-C does.
+    SIGTERM ends the program as Ctrl-C does.
     """
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -54,11 +54,11 @@ def single(function: Callable[..., int | None]) -> typer.Typer:
 
 
 def given(context: typer.Context, leave_out: Collection[str] = ()) -> tuple[str, ...]:
-    """The words of a command line that gives a command the same arguments and options again.
+    """The words of a command line that repeats the arguments and options of a call.
 
     Args:
-        context: of the command that was called.
-        leave_out: names of parameters that are not to be given again.
+        context: context of the call.
+        leave_out: names of parameters that are not repeated.
     """
     words: list[str] = []
     for parameter in context.command.params:
@@ -82,11 +82,11 @@ def fitting(
     *,
     total: bool = False,
 ) -> RenderableType:
-    """A table, or, on a console that is too narrow for it, a paragraph for each row: so nothing is ever cut.
+    """A table, or one paragraph a row on a terminal that is too narrow. No cell is ever cut.
 
     Args:
-        headings: of the columns, with how each is justified.
-        rows: their cells; what is no text, as a bar, is left out of paragraphs.
+        headings: headings of the columns, and how each column is justified.
+        rows: cells of each row. Paragraphs leave out cells that are not text, such as bars.
         total: whether the last row sums up the others.
     """
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -103,12 +103,12 @@ def fitting(
 
 
 def natural_width(console: Console, renderable: RenderableType) -> int:
-    """The columns that something takes if no line of it is broken."""
+    """Width in columns if no line is broken."""
     return Measurement.get(console, console.options.update(max_width=_UNLIMITED), renderable).maximum
 
 
 def show(console: Console, renderable: RenderableType) -> None:
-    """Prints something; unless to a terminal, which has a width of its own, without breaking lines."""
+    """Prints something. Lines are broken only on a terminal, at its width."""
     wide = console if console.is_terminal else Console(file=console.file, width=_UNLIMITED)
     wide.print(renderable)
 
@@ -120,6 +120,6 @@ def _paragraph(headings: Sequence[str], row: Sequence[RenderableType]) -> str:
 
 
 def check_device(device: str) -> None:
-    """Raises UserError for what is no choice of --device."""
+    """Raises UserError if `device` is not a choice of --device."""
     if device not in DEVICES:
         raise UserError(f"--device is one of {', '.join(DEVICES)}, got {device!r}")

@@ -1,6 +1,6 @@
-"""python -m sweeps.doctor: whether this machine (or a cluster) has what a sweep needs; a line a check.
+"""python -m sweeps.doctor: checks whether this machine (or a cluster) can run sweeps; prints one line a finding.
 
-Nothing is left behind where it looks. Ray is started only on request: it takes seconds.
+The checks leave no files behind. Ray is started only on request, because this takes seconds.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ from sweeps.tracking.uri import database, of_database
 
 GIB = 2**30
 LOW_MEMORY, LOW_DISK = 2 * GIB, 2 * GIB
-"""Bytes free below which runs are known to end badly: a worker of torch takes half a GiB, checkpoints grow."""
+"""Free bytes that a run needs. Runs with less are known to fail: a torch worker takes half a GiB, checkpoints grow."""
 
 
 # --- the installation ------------------------------------------------------------------------------------------------
 
 
 def python_and_packages() -> Iterator[Finding]:
-    """The Python in use and the installed packages, against what the project's metadata demand."""
+    """Compares Python and the installed packages with the requirements in the project's metadata."""
     metadata = importlib.metadata.metadata(PROJECT)
     version, wanted = platform.python_version(), metadata["Requires-Python"]
     if SpecifierSet(wanted).contains(version):
@@ -63,7 +63,7 @@ def _unmet(requirement: Requirement) -> str | None:
 
 
 def torch_and_gpus(device: str) -> Iterator[Finding]:
-    """PyTorch, and whether it sees the GPUs that are asked for."""
+    """Version of PyTorch, and whether it sees a GPU if `device` is cuda."""
     import torch
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -79,7 +79,7 @@ def torch_and_gpus(device: str) -> Iterator[Finding]:
 
 
 def memory() -> Iterator[Finding]:
-    """Free memory."""
+    """Whether enough memory is free."""
     free = psutil.virtual_memory().available
     found = f"{free / GIB:.1f} GiB free"
     if free < LOW_MEMORY:
@@ -89,10 +89,10 @@ def memory() -> Iterator[Finding]:
 
 
 def storage_place(uri: str) -> Iterator[Finding]:
-    """Whether the storage can be written, and the space left there."""
+    """Whether the storage can be written and, if it is local, has enough free space."""
     place = Storage(uri, f"doctor-{uuid.uuid4().hex}")
     if not place.local:
-        place.prepare()  # of its own name: nothing else is touched
+        place.prepare()  # uses a name of its own, so that no sweep is touched
         yield ok("storage", f"{uri} can be written")
         return
     folder = next(parent for parent in place.local_path.parents if parent.exists())
@@ -146,7 +146,7 @@ def _server(uri: str) -> Finding:
 
 
 def data_sets(data_dir: Path) -> Iterator[Finding]:
-    """Which data sets are there, and how to get those that are not. Their files are not read."""
+    """Which data sets are present, and how to get missing ones. Does not read their files."""
     from trainables.data import DATASETS
     from trainables.data.files import FileSet, MissingFiles
 
@@ -177,7 +177,7 @@ def findings(
     nodes: int | None = None,
     wait_s: float = 0.0,
 ) -> Iterator[Finding]:
-    """All checks in turn."""
+    """Runs all checks, one after another."""
     yield from safely("packages", python_and_packages)
     yield from safely("torch", lambda: torch_and_gpus(device))
     yield from safely("memory", memory)

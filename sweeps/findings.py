@@ -1,4 +1,4 @@
-"""What the checks of `sweeps.doctor` find."""
+"""Findings: the results of the checks of `sweeps.doctor`."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from sweeps.errors import UserError
 from sweeps.redact import redact
 
 PROJECT = "vae-sweeps"
-"""The name that this project is installed by."""
+"""The name under which this project is installed."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found. level: ok, note (fine unless it is needed) or problem; advice: what to do about it."""
+    """The result of one check. level: ok, note (matters only if it is needed) or problem; advice: what to do."""
 
     check: str
     level: str
@@ -25,19 +25,19 @@ class Finding:
 
 
 def ok(check: str, found: str) -> Finding:
-    """A check that found nothing wrong."""
+    """A finding that nothing is wrong."""
     return Finding(check, "ok", found)
 
 
 def problem(check: str, found: str, advice: str) -> Finding:
-    """A check that found something that keeps sweeps from running."""
+    """A finding that keeps sweeps from running."""
     return Finding(check, "problem", found, advice)
 
 
 def safely(check: str, run: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """The findings of a check; whatever it raises is a finding too."""
+    """The findings of a check. An exception in it becomes a problem."""
     try:
         yield from run()
-    except Exception as error:  # whatever a broken installation, server or cluster may raise
+    except Exception as error:  # a broken installation, server or cluster may raise anything
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         yield problem(check, f"{kind}{error}", "")

@@ -1,6 +1,6 @@
 """python -m sweeps.rates NAME: measures how fast a sweep's members train on this machine, for `sweeps.run --plan`.
 
-What was measured is kept beside the runs, `rates-DEVICE.json`; those of a reference machine come with the program.
+The rates are kept beside the runs, in `rates-DEVICE.json`. Rates of a reference machine come with the program.
 """
 
 import platform
@@ -22,11 +22,11 @@ from trainables.data.sizes import size_of
 from trainables.training import resolve_device
 
 _TOGETHER = 8
-"""How many members are measured together, at most."""
+"""The largest number of members that are measured together."""
 
 
 def measured(members: Iterable[Member], device: str, data_dir: Path) -> Rates:
-    """Measures every kind of step that the members take."""
+    """Measures the rate of every kind of training step among the members."""
     kinds: dict[str, list[TrainingConfig]] = defaultdict(list)
     for member in members:
         shape = size_of(member.config.data.name, data_dir).image_shape
@@ -53,7 +53,7 @@ def _machine(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """The processor's name; the name of its architecture if the system does not tell it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What may be printed of a URI: never the password in it."""
+"""Removes passwords from URIs before they are printed."""
 
 import re
 

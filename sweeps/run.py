@@ -1,4 +1,4 @@
-"""python -m sweeps.run NAME: trains whatever of a sweep has not been trained, and reports."""
+"""python -m sweeps.run NAME: trains the members of a sweep that are not trained yet, and writes the report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ _COLUMNS: dict[str, JustifyMethod] = {
     **dict.fromkeys(("members", "done", "cohorts", "epochs left", "hours", "MB"), "right"),
 }
 NOT_REPEATED = ("list_", "plan", "fresh", "storage")
-"""Options that the command to go on lacks: what holds for one call, and the storage, which it names as it is now."""
+"""Parameters that the command to go on does not repeat: some hold for one call only; the storage may have moved."""
 
 
 def run(
@@ -101,7 +101,7 @@ def run(
         raise UserError(f"--log-format is one of {', '.join(LOG_FORMATS)}, got {log_format!r}")
     largest = _pack(pack)
 
-    # Only now what takes seconds to import.
+    # Imported late, since these take seconds to import.
     from sweeps.planning import saved, stand_ins
     from sweeps.planning.command import called_here
     from sweeps.planning.plan import Overrides, Plan
@@ -138,7 +138,7 @@ def run(
     tracking_uri = tracking_uri_of(place, tracking_uri)
     place.prepare()
 
-    from sweeps.driver import launch  # and what it needs of MLflow, which --plan does without
+    from sweeps.driver import launch  # imports MLflow, which --plan does not need
 
     options = launch.Options(
         command=called_here(given(context, NOT_REPEATED)),
@@ -174,7 +174,7 @@ def _search(sampler: str | None, budget: int | None, halving: int | None) -> "Se
 
 
 def _precision(precision: str | None, settings: Sequence[tuple[str, Any]]) -> tuple[tuple[str, str], ...]:
-    """What --precision adds to the settings of --set."""
+    """The setting that --precision stands for, if it was given. It is added to the settings of --set."""
     from sweeps.planning.precision import PRECISIONS
 
     if precision is None:
@@ -187,7 +187,7 @@ def _precision(precision: str | None, settings: Sequence[tuple[str, Any]]) -> tu
 
 
 def _with_stand_ins(plan: "Plan", data_dir: Path) -> "Plan":
-    """The plan, with the images that its scale offers for data sets that are missing."""
+    """The plan, with missing data sets replaced by stand-ins if its scale allows them."""
     from sweeps.planning import stand_ins
 
     scale = plan.overrides.scale
@@ -208,7 +208,7 @@ def _pack(text: str) -> int | None:
 def print_plan(
     console: Console, plan: "Plan", storage: "Storage", device: str, pack: int | None, data_dir: Path
 ) -> None:
-    """Prints what a plan still takes, study by study."""
+    """Prints the work that is left of a plan, one row a study."""
     from sweeps.planning import known_rates
     from sweeps.planning.estimate import estimate, slots_of
     from trainables.training import resolve_device

@@ -1,6 +1,6 @@
-"""python -m sweeps.status NAME: how far a sweep has come, from its ledger alone; also while it runs.
+"""python -m sweeps.status NAME: prints how far a sweep has come; works also while it runs.
 
-Nothing is written, and neither Ray nor MLflow is asked; with --rebuild-tracking, MLflow is brought up to the ledger.
+Reads the sweep's folder and writes nothing. Does not ask Ray or MLflow. --rebuild-tracking adds missing runs to MLflow.
 """
 
 import json
@@ -20,7 +20,7 @@ from sweeps.tracking.uri import tracking_uri_of
 
 
 def lines_of(now: Status) -> list[str]:
-    """A status as people read it."""
+    """A status as lines of text for people."""
     lines = [f"{now.sweep} in {now.storage}: {now.state}"]
     for study in now.studies:
         reasons = ", ".join(f"{count} {reason}" for reason, count in study.failed.items())

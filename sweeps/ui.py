@@ -1,4 +1,4 @@
-"""python -m sweeps.ui: MLflow's user interface over a sweep's runs, on the loopback interface."""
+"""python -m sweeps.ui: opens MLflow's user interface for the runs of a storage folder, on this machine only."""
 
 import os
 import socket
