@@ -1,4 +1,4 @@
-"""The best configuration of a study, for all that show one."""
+"""The best configuration of a study, for status, summary and progress."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from sweeps.records.ledger import Row
 class Best:
     """The configuration of a study with the best mean over seeds.
 
-    metric: the one that the study is judged by, and `mean` its mean over `n` of `planned` seeds.
-    labels: what tells the configuration apart.
+    metric: the study's metric. mean: its mean over `n` of `planned` seeds.
+    labels: the values that distinguish the configuration in its study.
     """
 
     study: str

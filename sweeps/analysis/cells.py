@@ -1,4 +1,4 @@
-"""Aggregates members over seeds: the cells of a study, and which of them is best."""
+"""Aggregates members over seeds: the cells of a study, and the best of them."""
 
 import math
 import statistics
@@ -18,11 +18,11 @@ from sweeps.records.ledger import Row
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration, with what came of it by seed.
+    """One configuration, with its results by seed.
 
-    labels: by which its study tells it apart.
-    members: one a seed.
-    ended: the rows of those that have ended, by seed.
+    labels: the values that distinguish it in its study.
+    members: one for each seed.
+    ended: the rows of the members that have ended, by seed.
     """
 
     labels: dict[str, Any]
@@ -61,12 +61,12 @@ class Cell:
         return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
     def average(self, metric: str, epoch: int | None = None) -> Mean | None:
-        """A metric's mean over seeds; None where no seed has it."""
+        """The mean of a metric over seeds; None if no seed has it."""
         values = list(self.values(metric, epoch).values())
         return mean(values) if values else None
 
     def reached(self, metric: str, target: float, mode: Mode) -> dict[int, int | None]:
-        """The first epoch by seed after which a metric is as good as a target; None for seeds that do not get there."""
+        """The first epoch (from 1) at which a metric is as good as a target, by seed; None if it never is."""
         return {seed: _first(row.history.get(metric, ()), target, mode) for seed, row in self.finished.items()}
 
     @cached_property
@@ -92,12 +92,12 @@ def cells(study: Study, members: Iterable[Member], rows: Mapping[str, Row]) -> l
 
 
 def ranked(study: Study, found: Iterable[Cell]) -> list[Cell]:
-    """The cells that have a value of the study's metric, the best first (`sweeps.planning.ranking.ranked`)."""
+    """The cells with a value of the study's metric, the best first (`sweeps.planning.ranking.ranked`)."""
     return ranking.ranked(study, found, lambda cell: list(cell.ended.values()))
 
 
 def groups(names: Sequence[str], found: Iterable[Cell]) -> list[list[Cell]]:
-    """Cells that agree on some labels, together, in the order of the first of each."""
+    """Groups cells by the values of some labels; groups are in the order of their first cell."""
     together: dict[str, list[Cell]] = {}
     for cell in found:
         together.setdefault(repr([cell.labels.get(name) for name in names]), []).append(cell)
@@ -105,7 +105,7 @@ def groups(names: Sequence[str], found: Iterable[Cell]) -> list[list[Cell]]:
 
 
 def compared(study: Study, found: Sequence[Cell]) -> list[Cell]:
-    """The rows of the study's table: for each combination of its `compare` labels the best cell, where there is one."""
+    """The best cell of each combination of the study's `compare` labels; all ranked cells if it has no such labels."""
     if not study.compare:
         return ranked(study, found)
     return [best[0] for group in groups(study.compare, found) if (best := ranked(study, group))]

@@ -1,4 +1,4 @@
-"""Trained models from the checkpoints of a sweep."""
+"""Loads trained models from the checkpoints of a sweep."""
 
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row
@@ -9,18 +9,19 @@ from trainables.trained import TrainedVAE
 
 
 class NoModelError(Exception):
-    """A member's model cannot be had; the message says why."""
+    """A member's model cannot be loaded; the message says why."""
 
 
 def trained_model(storage: Storage, member: Member, row: Row, image_shape: ImageShape) -> TrainedVAE:
-    """A member's model, from the checkpoint of the cohort that it was trained in.
+    """Loads a member's model from the checkpoint of its cohort.
 
     Raises:
         NoModelError: there is no such checkpoint, or it is damaged.
+        UserError: the storage cannot be read.
     """
     for path in storage.list("checkpoints", ".safetensors", recursive=True):
         header = _header(storage, path)
-        # A member that was tried more than once is in several.
+        # A retried member is in several checkpoints.
         if header is not None and header.holds(member.key) and header.epoch == row.epochs:
             try:
                 return TrainedVAE.from_checkpoint(storage.read(path), member.config, image_shape)

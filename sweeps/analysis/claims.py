@@ -1,4 +1,4 @@
-"""What the papers say, tested over paired seeds."""
+"""Tests the papers' claims over paired seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ RULE = (
 
 
 class Verdict(StrEnum):
-    """What became of a claim."""
+    """The result of testing a claim."""
 
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
@@ -31,9 +31,9 @@ class Verdict(StrEnum):
 class Tested:
     """A claim with its evidence.
 
-    better, worse: the rows compared; None where one has no results yet.
-    comparison: None where they have no seed in common.
-    p: of the paired t-test, corrected for the study's other claims; None where there are too few seeds.
+    better, worse: the cells compared; None for a cell without results.
+    comparison: None if the cells have no seed in common.
+    p: p value of the paired t-test, corrected for the study's other claims; None if there are too few seeds.
     """
 
     claim: Claim
@@ -71,10 +71,11 @@ def tested(study: Study, found: Sequence[Cell]) -> list[Tested]:
 def compare(
     study: Study, better: Cell, worse: Cell, name: str | None = None, reaches: float | None = None
 ) -> Paired | None:
-    """How much better one cell is than another by a metric, the study's own where none is named.
+    """How much better one cell is than another; None if they have no seed in common.
 
-    reaches: compare the epochs that it takes to reach this value instead; a seed that does not get there counts as if
-        it did in the epoch after its last, which is the least that it may be.
+    name: the metric; None for the study's.
+    reaches: compare the number of epochs until the metric reaches this value. A seed that never reaches it counts as
+        reaching it in the epoch after its last, which is a lower bound.
     """
     name = name or study.metric
     if reaches is None:
@@ -88,8 +89,10 @@ def _epochs(cell: Cell, reached: Mapping[int, int | None]) -> dict[int, float]:
 
 
 def rival(study: Study, found: Sequence[Cell]) -> Cell | None:
-    """What the best cell is to be held against: the best with both temperatures equal where there is a heatmap and the
-    best one lies off its diagonal, else the next best row."""
+    """The cell to compare the best one with: the second best row of the table.
+
+    If the study has a heatmap and the best cell lies off its diagonal, it is the best cell on the diagonal.
+    """
     best, *others = ranked(study, compared(study, found)) or [None]
     if best is None:
         return None

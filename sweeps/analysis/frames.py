@@ -1,4 +1,4 @@
-"""Results as tables: results.parquet, one row a member, and history.parquet, one row a member and epoch."""
+"""Results as tables: results.parquet has a row for each member, history.parquet a row for each member and epoch."""
 
 import io
 import math
@@ -22,7 +22,7 @@ RESULTS, HISTORY = "results.parquet", "history.parquet"
 class Frames:
     """A sweep's results.
 
-    results: one row a member (`results_table`). history: one row a member and epoch (`history_table`).
+    results: a row for each member (`results_table`). history: a row for each member and epoch (`history_table`).
     """
 
     results: pd.DataFrame
@@ -30,7 +30,7 @@ class Frames:
 
 
 def load(name: str, storage: str) -> Frames:
-    """The frames of a sweep, from its ledger; raises UserError where it has never been run."""
+    """Reads the frames of a sweep from its ledger; raises UserError if it has never been run there."""
     from sweeps.planning import saved
 
     place = Storage(storage, name)
@@ -43,9 +43,9 @@ def load(name: str, storage: str) -> Frames:
 def results_table(
     members: Iterable[Member], rows: Mapping[str, Row], run_ids: Mapping[tuple[str, str], str]
 ) -> pd.DataFrame:
-    """One row a member: key, study, seed, status, reason, epochs, wall_s, mlflow_run_id, config.* and metrics.*.
+    """A row for each member: key, study, seed, status, reason, epochs, wall_s, mlflow_run_id, config.* and metrics.*.
 
-    The status of members without a row is "planned". Units of metrics as in `trainables.objective.metrics_of`.
+    The status of members without a ledger row is "planned". Units of metrics: `trainables.objective.metrics_of`.
     """
     records = []
     for member in members:
@@ -68,10 +68,10 @@ def results_table(
 
 
 def history_table(members: Iterable[Member], rows: Mapping[str, Row]) -> pd.DataFrame:
-    """One row a member and epoch: key, study, seed, epoch (from 1) and metrics.*."""
+    """A row for each member that has ended and each epoch: key, study, seed, epoch (from 1) and metrics.*."""
     ended = [member for member in members if member.key in rows]
     epochs: list[int] = []
-    columns: dict[str, array[float]] = {}  # a list of Python's numbers takes four times the memory
+    columns: dict[str, array[float]] = {}  # a list of Python floats takes four times the memory
     for member in ended:
         history = dict(rows[member.key].history)
         epochs.append(len(next(iter(history.values()), ())))
@@ -89,7 +89,7 @@ def history_table(members: Iterable[Member], rows: Mapping[str, Row]) -> pd.Data
 
 
 def _of_one_type(column: pd.Series) -> pd.Series:
-    """A column of fields of one name but several kinds: numbers among lists become lists, anything else text."""
+    """A column whose values have one type: numbers among lists become lists, other mixtures become text."""
     if column.dtype != object:
         return column
     present = [value for value in column if not _absent(value)]
@@ -113,12 +113,12 @@ def write(storage: Storage, path: str, table: pd.DataFrame) -> None:
 
 
 def read(storage: Storage, path: str) -> pd.DataFrame:
-    """Reads a table; raises FileNotFoundError."""
+    """Reads a table; raises FileNotFoundError if it is missing."""
     return pq.read_table(io.BytesIO(storage.read(path))).to_pandas()
 
 
 def known_run_ids(storage: Storage) -> dict[tuple[str, str], str]:
-    """MLflow's run ids by study and key, as far as the results that the last run of the sweep wrote can be read."""
+    """MLflow's run ids by (study, key), from the last results.parquet; empty if it cannot be read."""
     try:
         table = read(storage, RESULTS)
         known = table[table["mlflow_run_id"].notna()]

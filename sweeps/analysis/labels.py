@@ -1,11 +1,11 @@
-"""Labels of configurations as people read them."""
+"""Formats the labels of configurations for people."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def describe(labels: Mapping[str, Any]) -> str:
-    """Labels as a person would write them."""
+    """All labels of a configuration in one line."""
     return ", ".join(
         f"{path.rpartition('.')[2]} {value:.4g}" if isinstance(value, float) else str(value)
         for path, value in labels.items()
@@ -13,12 +13,12 @@ def describe(labels: Mapping[str, Any]) -> str:
 
 
 def label(value: object) -> str:
-    """A label's value."""
+    """A label's value as text; empty for None."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def readable(path: str) -> str:
-    """A dotted path, or a variant's name, as a heading."""
+    """A dotted path or a variant's name as a heading."""
     return path.rpartition(".")[2].replace("_", " ")
 
 

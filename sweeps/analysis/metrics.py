@@ -1,4 +1,4 @@
-"""What metrics are called where people read them, their units, and which way is better."""
+"""Titles and units of metrics, and whether less or more is better."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,8 +12,8 @@ Mode = Literal["min", "max"]
 class Metric:
     """How a metric is shown.
 
-    title: with its unit. mode: whether less or more of it is better, unless a study that optimizes it says otherwise.
-    starred: whether the best of a column is marked.
+    title: name and unit. mode: "min" if less is better; the study that optimizes the metric may decide otherwise.
+    starred: whether the best value of a column is marked.
     """
 
     title: str
@@ -24,7 +24,7 @@ class Metric:
 METRICS = {
     "bits_per_dim": Metric("bits/dim"),
     "elbo": Metric("ELBO [nats]", "max"),
-    # Silent Gradients, section 4.2, takes more KL for a more informative code; by itself it is neither good nor bad.
+    # Silent Gradients, section 4.2, reads a larger KL as a more informative code; alone it is neither good nor bad.
     "kl": Metric("KL [nats]", "max", starred=False),
     "mse": Metric("squared error"),
     "mse_per_pixel": Metric("squared error a pixel"),
@@ -40,17 +40,17 @@ METRICS = {
     "iw_bound": Metric("importance-weighted bound [nats]", "max"),
 }
 SHOWN = ("bits_per_dim", "elbo", "kl", "mse", "bce")
-"""The columns of a study that names none."""
+"""The default columns of a study."""
 TEST = "test_"
-"""Begins the names of metrics on the test images."""
+"""The prefix of metrics on the test images."""
 
 
 def metric(name: str) -> Metric:
-    """How a metric is shown; one that is not known goes by its name."""
+    """How a metric is shown; an unknown metric is shown by its name."""
     known = METRICS.get(name.removeprefix(TEST), Metric(name.replace("_", " ")))
     return replace(known, title=f"{known.title}, test images") if name.startswith(TEST) else known
 
 
 def direction(study: Study, name: str) -> Mode:
-    """Whether less or more of a metric is better in a study."""
+    """Whether a study takes less ("min") or more ("max") of a metric as better."""
     return study.mode if name == study.metric else metric(name).mode

@@ -1,13 +1,13 @@
-"""Numbers as people read them: rounded by their standard error, never in two notations at once."""
+"""Formats numbers for people, rounded to the digits that their standard error supports."""
 
 import math
 
 _FINEST = 6
-"""Decimals at most."""
+"""The largest number of decimals."""
 
 
 def number(value: float, error: float | None = None) -> str:
-    """A number with its standard error, to two digits of the error; without one, to four significant digits.
+    """A number with its standard error, to two digits of the error; without an error, to about four digits.
 
     Very large and very small numbers share one power of ten with their error: (3.20 ± 0.10)e-7.
     """
@@ -23,7 +23,7 @@ def number(value: float, error: float | None = None) -> str:
 
 
 def interval(low: float, high: float, value: float, error: float) -> str:
-    """The ends of an interval around a value, rounded as the value is."""
+    """The ends of an interval around a value, rounded like the value."""
     if error == 0:
         return f"{number(low)} to {number(high)}"
     power, decimals = _scale(value, error)
@@ -42,7 +42,7 @@ def p_value(p: float) -> str:
 
 
 def _scale(value: float, error: float) -> tuple[int, int]:
-    """The power of ten to write before, and the decimals."""
+    """The common power of ten (0 for none) and the number of decimals."""
     magnitude = math.floor(math.log10(max(abs(value), error)))
     power = 0 if -4 <= magnitude < 6 else magnitude
     return power, min(_FINEST, max(0, 1 - math.floor(math.log10(error)) + power))

@@ -1,4 +1,4 @@
-"""How far a sweep has come, from its ledger and, while it runs, what its driver says of members in training."""
+"""The status of a sweep: from its ledger and, during a run, from its driver's snapshot of members in training."""
 
 import time
 from collections import Counter
@@ -17,51 +17,51 @@ from sweeps.records.storage import Storage
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """How far one study has come. members = done + failed + running + missing."""
+    """The status of one study. members = done + failed + running + missing."""
 
     study: str
     members: int
-    """Those that a search has yet to suggest included."""
+    """All members, with those that a search will suggest later."""
     done: int
     failed: dict[str, int]
     """Members by reason."""
     running: int
-    """Handed out by the driver that is at work."""
+    """Members in training in the present run."""
     missing: int
-    """Neither ended nor running."""
+    """Members that neither ended nor run."""
     unknown: int
-    """Of the missing, those that depend on results still to come: a search's next batch, or another study's winner."""
+    """Missing members that depend on later results: the next batch of a search, or the winner of another study."""
     metric: str
     in_training: InTraining | None
-    """How far the running members have come, if their driver has said."""
+    """The progress of the running members, if their driver has reported it."""
     best: Best | None
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a sweep has come."""
+    """The status of a sweep."""
 
     sweep: str
     storage: str
     state: str
     """complete, running or interrupted."""
     driver: str | None
-    """The driver at work, if there is one: host, process, since when."""
+    """The host and process of the running driver and its start; None if there is no driver."""
     left_s: float | None
-    """About how long the driver still takes, by its own estimate; None until it has one."""
+    """The driver's estimate of the seconds left; None if it has none yet."""
     checkpoint_age_s: float | None
-    """Seconds since a member in training was last saved; None if none ever was, or the storage is no local folder."""
+    """Seconds since the last checkpoint was written; None without checkpoints or if the storage is no local folder."""
     damaged: list[str]
     """Files of the ledger that cannot be read; the next run sets them aside."""
     studies: list[StudyStatus]
     continue_command: str | None
-    """What trains the missing members, where there are any and no driver is at work on them."""
+    """The command that trains the missing members; None if no member is missing or a driver is running."""
     retry_command: str | None
-    """What trains the failed members again, where there are any."""
+    """The command that trains the failed members again; None if no member failed."""
 
 
 class _Unchanged(Ledger):
-    """A ledger that leaves everything where it lies."""
+    """A ledger that changes nothing in the storage."""
 
     def __init__(self, storage: Storage):
         super().__init__(storage)
@@ -75,10 +75,10 @@ class _Unchanged(Ledger):
 
 
 def status_of(storage: Storage) -> Status:
-    """How far the sweep of a storage has come.
+    """The status of the sweep in a storage.
 
     Raises:
-        UserError: it has never been run there.
+        UserError: the sweep has never been run there.
     """
     plan = saved.last_plan(storage)
     ledger = _Unchanged(storage)

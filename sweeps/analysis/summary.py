@@ -1,4 +1,4 @@
-"""What a run has come to, on one screen."""
+"""The summary of a run, on one screen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from sweeps.planning.plan import Counted, Member
 from sweeps.records.ledger import Row
 
 _STUDIES = 12
-"""Named one by one; the rest is in the report."""
+"""Studies listed one by one; the others are in the report."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Members by what became of them, and the best of every study that has one."""
+    """Counts of members, and the best configuration of each study that has results."""
 
     members: int
     done: int
@@ -22,7 +22,7 @@ class Summary:
     best: list[Best]
 
     def lines(self) -> list[str]:
-        """As people read it."""
+        """The lines to print."""
         found = [f"{self.done} of {self.members} members done, {self.failed} failed, {self.trained_now} trained now."]
         found += [f"{each.study}: best {each}" for each in self.best[:_STUDIES]]
         if len(self.best) > _STUDIES:
@@ -34,10 +34,10 @@ def summary(plan: Counted, members: Sequence[Member], rows: Mapping[str, Row], t
     """Sums up a run.
 
     Args:
-        plan: what was to be trained, with the number of members that is known by now.
-        members: those that are known.
-        rows: of the plan's members.
-        trained: how many ended in this run.
+        plan: the plan, which counts its members.
+        members: the known members.
+        rows: the ledger's rows of the plan's members.
+        trained: how many members ended in this run.
     """
     found = [chosen for study in plan.studies if (chosen := best(study, members, rows))]
     failed = sum(row.status == "failed" for row in rows.values())
