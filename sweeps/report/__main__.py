@@ -1,4 +1,4 @@
-"""python -m sweeps.report NAME: writes the report anew from the ledger."""
+"""python -m sweeps.report NAME: writes the report again from the ledger."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Sentences that answer a study's question: which configuration is best, by how much, and how sure that is."""
+"""Sentences that answer a study's question: which configuration is best, by how much, and with what uncertainty."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from sweeps.analysis.statistics import ENOUGH
 
 
 def answer(study: Study, found: Sequence[tables.Cell]) -> str:
-    """The best cell of a study, and its lead."""
+    """Names the best cell of a study and its lead over the next one."""
     best = next(iter(tables.ranked(study, found)), None)
     average = best.average(study.metric) if best else None
     if best is None or average is None:

@@ -1,4 +1,4 @@
-"""The table of a study's claims: what the paper says, the verdict on it, and the evidence."""
+"""The table of a study's claims: the paper's claim, the verdict and the evidence."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """Drawn figures as files: SVG for the page, PNG and PDF for use elsewhere.
 
-The SVG follows the page's light or dark colours. The PNG and the PDF carry the mark of results that are not comparable
-with the paper, because no banner follows them.
+The SVG follows the page's light or dark colours. PNG and PDF are used without the page and its banner, so a mark in
+the figure says if its results are not comparable with the paper.
 """
 
 import io
@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 INK = "#1a1a1b"
-"""Text and axes. Used for nothing else, so that the SVG can replace it by the colour of the page's text."""
+"""The colour of text and axes. The SVG replaces it by the colour of the page's text."""
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, "#8C6D31")
-"""Distinct for colour-blind readers too (Okabe and Ito)."""
+"""Colours of lines, distinct for colour-blind readers too (Okabe and Ito)."""
 _STYLE: dict[Any, Any] = {
     "axes.prop_cycle": cycler(color=COLORS),
     "axes.spines.top": False,
@@ -32,9 +32,9 @@ _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "font.size": 9,
     "text.parse_math": False,  # labels may hold a $, which would begin a formula
-    "pdf.fonttype": 42,  # text stays text
-    "svg.fonttype": "none",  # the same; it also makes the file much smaller
-    "svg.hashsalt": "report",  # equal figures are equal files
+    "pdf.fonttype": 42,  # keeps text as text
+    "svg.fonttype": "none",  # the same, in a much smaller file
+    "svg.hashsalt": "report",  # equal figures give equal files
     "figure.max_open_warning": 0,
 }
 _THEME = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#ececec}}}}"
@@ -44,7 +44,8 @@ _THEME = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#ecec
 class Drawing:
     """A drawn figure.
 
-    name: the stem of its files. caption: what it shows. alt: what it says, for readers who cannot see it.
+    name: the stem of its files. caption: what it shows. alt: a description for readers who cannot see it.
+    mark: why its results are not comparable with the paper; empty if they are.
     """
 
     name: str
@@ -58,20 +59,20 @@ class Drawing:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Sets matplotlib up for the figures of the report."""
+    """Sets matplotlib's style for the figures of the report."""
     with matplotlib.rc_context(_STYLE):
         yield
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure; size in inches."""
+    """An empty figure; width and height in inches."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def log_ticks(axis: Axis) -> None:
-    """Labels a logarithmic axis, once its limits are known, with a few plain numbers: 0.001, 0.003, 0.01."""
+    """Labels a logarithmic axis with a few plain numbers (0.001, 0.003, 0.01); call it after the limits are set."""
     low, high = sorted(axis.get_view_interval())
     decades = math.log10(high / low)
     axis.set_major_locator(LogLocator(subs=(1,) if decades > 4 else (1, 3) if decades > 1.5 else (1, 2, 5)))
@@ -80,16 +81,16 @@ def log_ticks(axis: Axis) -> None:
 
 
 def draw(figure: Figure, name: str, caption: str, alt: str, mark: str, *, fit: bool = False) -> Drawing:
-    """Turns a figure into its files.
+    """Writes a figure as SVG, PNG and PDF.
 
-    fit: find the margins of a figure that was laid out elsewhere.
+    fit: crop the margins, for a figure that another library has laid out.
     """
     svg = _svg(figure, fit)
     box = "tight" if mark or fit else None  # the mark lies below the figure
     if mark:
         text = textwrap.fill(mark, int(figure.get_figwidth() * 17))
         figure.text(0.5, 0, text, color="#B00020", fontsize=7, fontweight="bold", ha="center", va="top")
-    figure.set_layout_engine("none")  # keeps the layout found for the SVG: finding it takes as long as drawing
+    figure.set_layout_engine("none")  # reuses the SVG's layout, which takes as long as drawing
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", bbox_inches=box, facecolor="white", metadata={"Software": None})
     figure.savefig(pdf, format="pdf", bbox_inches=box, metadata={"CreationDate": None})

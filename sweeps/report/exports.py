@@ -1,4 +1,4 @@
-"""Tables as CSV, with all digits, and as LaTeX, as they are shown."""
+"""Writes tables as CSV, with all digits, and as LaTeX, rounded as on the page."""
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ _TEX = str.maketrans(
 
 
 def csv(table: Table) -> bytes:
-    """One row a row, numbers unrounded; empty where there is none."""
+    """A table's records as CSV: unrounded numbers, empty fields for missing ones."""
     return pd.DataFrame.from_records(list(table.records)).to_csv(index=False).encode()
 
 

@@ -1,4 +1,4 @@
-"""All plots of a study (`search_spaces.figures`), and the tables that belong to them."""
+"""Draws all plots of a study (`search_spaces.figures`), with the tables that belong to them."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from sweeps.report.target_table import target_table
 
 
 def figures(study: Study, found: Sequence[Cell], mark: str) -> tuple[list[Drawing], list[Table]]:
-    """The plots of a study that have something to show, and their tables."""
+    """The plots of a study that have results, and their tables."""
     drawings: list[Drawing] = []
     tables: list[Table] = []
     for number, figure in enumerate(study.figures, start=1):

@@ -20,13 +20,13 @@ from sweeps.report.panels import Panel
 
 DIAGONAL = "#D00040"
 _CHARACTER = 0.062
-"""The width of a digit in a place of the heatmap, in inches."""
+"""The width of a digit in a field of the heatmap, in inches."""
 
 
 def heatmap(figure: Heatmap, panel: Panel) -> Drawing:
-    """Draws the mean of a metric over two labels, each place at its best configuration.
+    """Draws the mean of a metric over two labels, each field at its best configuration.
 
-    Places with equal labels are outlined, and the best place is starred.
+    Fields with equal labels are outlined, and the best field is starred.
     """
     study, shown = panel.study, figure.metric or panel.study.metric
     rows, columns = (_values(panel, path) for path in (figure.rows, figure.columns))
@@ -69,7 +69,7 @@ def _values(panel: Panel, path: str) -> list[Any]:
 
 
 def _texts(grid: np.ndarray) -> np.ndarray:
-    """The number in each place, with as many decimals as tell the places apart; empty where there is no result."""
+    """The number in each field, with enough decimals to show the differences; empty if there is no result."""
     span = np.nanmax(grid) - np.nanmin(grid)
     decimals = 0 if not span else min(4, max(0, 2 - math.floor(math.log10(span))))
     texts = [f"{value:.{decimals}f}" if math.isfinite(value) else "" for value in grid.flat]
@@ -77,7 +77,7 @@ def _texts(grid: np.ndarray) -> np.ndarray:
 
 
 def _write(axes: Axes, image: AxesImage, grid: np.ndarray, texts: np.ndarray) -> None:
-    """Writes the numbers in black or white, whichever is easier to read on the colour of the place."""
+    """Writes the numbers in black or white, whichever is easier to read on the field's colour."""
     for (i, j), text in np.ndenumerate(texts):
         red, green, blue, _ = image.to_rgba(grid[i, j])
         ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

@@ -1,4 +1,4 @@
-"""Puts the report together: one page with everything inside, and its figures and tables as files beside it."""
+"""Assembles the report: one page that contains everything, and its figures and tables as separate files."""
 
 import base64
 from collections import Counter
@@ -29,26 +29,26 @@ from sweeps.report.table import Table, stem
 
 PAGE = "index.html"
 _LISTED = 20
-"""Failures of a study that the page lists; the rest is in results.parquet."""
+"""Failures of a study listed on the page; the others are in results.parquet."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One study as the template wants it."""
+    """The content of one study, for the template."""
 
     study: Study
     anchor: str
     counts: str
-    """Members by what became of them."""
+    """The numbers of finished and unfinished members."""
     answer: str
-    """Which configuration is best, and by how much."""
+    """The best configuration and its lead."""
     mark: str
     tables: list[Table]
     drawings: list[Drawing]
     search: list[Drawing]
     """Optuna's plots."""
     notes: list[str]
-    """What is not shown, and why."""
+    """What the section does not show, and why."""
     verdicts: list[Tested]
     failures: list[str]
 
@@ -62,16 +62,16 @@ def report(
     counted: Counted | None = None,
     provenance: Provenance | None = None,
 ) -> dict[str, bytes]:
-    """The files of a report by their path in its folder, the page among them.
+    """The files of a report, with the page, by their path in its folder.
 
     Args:
-        plan: what was run.
-        members: those that are known.
-        rows: the ledger's.
-        drawn: False leaves all figures out.
-        sources: of the figures made of images; None leaves those out.
-        counted: says how many members studies have by now; None for as many as were planned.
-        provenance: for the foot of the page; None leaves it out.
+        plan: the plan that was run.
+        members: the known members.
+        rows: the ledger's rows by key.
+        drawn: False leaves out all figures.
+        sources: checkpoints and images, for figures made of images; None leaves out these figures.
+        counted: the present number of members of each study; None for the planned number.
+        provenance: the origin of the results, for the foot of the page; None leaves it out.
     """
     with style():
         sections = [
@@ -111,7 +111,7 @@ def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None
 
 
 def _marked(sections: Sequence[Section]) -> dict[str, list[Section]]:
-    """The studies that are not comparable with the paper, by the reason."""
+    """The studies that are not comparable with the paper, by reason."""
     found: dict[str, list[Section]] = {}
     for section in sections:
         if section.mark:
@@ -174,7 +174,7 @@ def _failures(members: Sequence[Member], rows: Mapping[str, Row]) -> list[str]:
 
 
 def _tally(section: Section) -> str:
-    """How many claims of a study hold."""
+    """The number of a study's claims with each verdict."""
     if not section.verdicts:
         return ""
     counts = Counter(test.verdict for test in section.verdicts)

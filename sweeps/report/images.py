@@ -1,4 +1,4 @@
-"""Figures made of images."""
+"""Draws figures made of images."""
 
 import io
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def sheet(rows: Mapping[str, np.ndarray]) -> Figure:
     for axes, (label, images) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows.items(), strict=True):
         strip = np.concatenate(list(np.pad(images, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1)), axis=-1)
         pixels = strip.transpose(1, 2, 0).clip(0, 1).squeeze()
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="none")  # pixels stay pixels, and files small
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="none")  # keeps pixels sharp and files small
         axes.set_title(label, loc="left", fontsize=8)
         axes.set_axis_off()
     return figure

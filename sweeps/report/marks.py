@@ -1,11 +1,11 @@
-"""What keeps a study's results from being held against the paper's: reductions, stand-in images, changed settings."""
+"""Why a study's results are not comparable with the paper's: a reduced scale, stand-in images, changed settings."""
 
 from search_spaces.space import Study
 from sweeps.planning.plan import Plan
 
 
 def marks(plan: Plan, study: Study) -> list[str]:
-    """In what a study, as it was run, differs from the one that is printed; a phrase each, none where in nothing."""
+    """How the run differs from the published study, one phrase for each difference; empty if it does not."""
     found = []
     if study.scale is not None:
         found.append(f"reduced ({study.scale.name}): {study.scale.statement}")
@@ -16,5 +16,5 @@ def marks(plan: Plan, study: Study) -> list[str]:
 
 
 def short(found: list[str]) -> str:
-    """Marks as they stand on every table and figure; empty where there are none."""
+    """The marks as one line for tables and figures; empty if there are none."""
     return f"NOT COMPARABLE WITH THE PAPER: {'; '.join(found)}" if found else ""

@@ -1,4 +1,4 @@
-"""Panels of a study's figures: the cells to draw, the title and the name of the files."""
+"""Panels of a study's figures: the cells to draw, the title and the names of the files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class Panel:
 
     @property
     def heading(self) -> str:
-        """The study's title, with the panel's."""
+        """The titles of the study and of the panel."""
         return f"{self.study.title} ({self.title})" if self.title else self.study.title
 
     def caption(self, name: str, over: str) -> str:
-        """The first sentence of a caption: which metric is shown over what."""
+        """The first sentence of a caption: the metric, and what it is shown over."""
         return f"{self.heading}: {metric(name).title} {over}."
 
     def drawing(self, canvas: Canvas, caption: str, alt: str) -> Drawing:
@@ -42,7 +42,7 @@ class Panel:
 
 
 def panels(study: Study, number: int, found: Sequence[Cell], mark: str) -> Iterator[Panel]:
-    """The panels of a study's figure, numbered from 1; only those with results."""
+    """The panels with results of one figure of a study; figures are numbered from 1."""
     figure = study.figures[number - 1]
     shown = study.metric if isinstance(figure, Images) else figure.metric or study.metric
     done = [cell for cell in found if shown in cell.mean]

@@ -17,7 +17,7 @@ from sweeps.report.panels import Panel
 
 
 def lines(figure: Lines, panel: Panel) -> Drawing:
-    """Draws a metric over a numeric label; points where x equals the series are marked in red."""
+    """Draws a metric over a numeric label; points with x equal to the series' value are red."""
     study, shown = panel.study, figure.metric or panel.study.metric
     drawn = canvas(5.5, 3.6)
     axes = drawn.add_subplot()
@@ -77,14 +77,14 @@ def best_of_series(figure: Curves, panel: Panel) -> list[tuple[Any, Cell]]:
 
 
 def _history(cell: Cell, name: str) -> np.ndarray:
-    """A metric [seeds, epochs]."""
+    """A metric's history [seeds, epochs], up to the last epoch that all seeds have."""
     histories = [row.history[name] for row in cell.finished.values() if name in row.history]
     shortest = min(map(len, histories))
     return np.array([history[:shortest] for history in histories])
 
 
 def _points(cells: Sequence[Cell], x: str, name: str) -> tuple[list[float], list[float], list[float]]:
-    """A label's value, mean and standard error of each cell; no error where there is one seed."""
+    """The value of label `x`, the mean and the standard error of each cell; the error of a single seed is 0."""
     averages = [(cell.labels[x], average) for cell in cells if (average := cell.average(name)) is not None]
     errors = [0.0 if math.isnan(average.stderr) else average.stderr for _, average in averages]
     return [value for value, _ in averages], [average.value for _, average in averages], errors
@@ -100,7 +100,7 @@ def _scales(axes: Axes, log_x: bool, log_y: bool) -> None:
 
 
 def _without_the_start(axes: Axes) -> None:
-    """Leaves out of view the first tenth of the epochs where they would flatten the rest."""
+    """Sets the y limits by the last nine tenths of the epochs, so that a steep start does not flatten the rest."""
     drawn = [np.asarray(line.get_ydata(), float) for line in axes.get_lines()]
     late = np.concatenate([y[len(y) // 10 :] for y in drawn])
     low, high = late.min(), late.max()

@@ -1,4 +1,4 @@
-"""Where the results of a report come from: the foot of the page."""
+"""The origin of a report's results, shown at the foot of the page."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from sweeps.records.storage import Storage
 class Provenance:
     """The origin of a sweep's results.
 
-    begun, ended: when the first session began and the last training ended, in UTC; None if unknown.
-    commits: the versions of this program that trained, in the order of their use; a `+` stands for local changes.
-    command: continues the sweep. hours: the time of all trainings; members trained together share theirs.
+    begun, ended: start of the first session and end of the last training, in UTC; None if unknown.
+    commits: the program's versions in the order of their use; a `+` means local changes.
+    command: the command that continues the sweep.
+    hours: the time of all trainings; members trained together share theirs.
     """
 
     begun: datetime | None

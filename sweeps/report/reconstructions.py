@@ -1,4 +1,4 @@
-"""Reconstructions and samples by the best members, from their checkpoints (as Silent Gradients, Figures 2 to 5)."""
+"""Draws reconstructions and samples of the best members from their checkpoints (Silent Gradients, Figures 2 to 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from sweeps.report.panels import panels
 from trainables.data import DataError, load
 
 SHOWN = 10
-"""Images a row."""
+"""Images in a row."""
 _RECONSTRUCTIONS = (
     "validation images and their reconstructions, mean and, where it is learned, standard deviation (of each image on "
     "a scale of its own)"
@@ -28,14 +28,14 @@ _RECONSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class Sources:
-    """Where members' checkpoints and the images that they were trained on lie."""
+    """The places of members' checkpoints and of their data sets."""
 
     storage: Storage
     data_dir: Path
 
 
 def image_figures(study: Study, found: Sequence[Cell], mark: str, sources: Sources) -> tuple[list[Drawing], list[str]]:
-    """The image figures of a study, and why rows of them are missing."""
+    """The image figures of a study, and the reasons for missing rows."""
     drawings, reasons = [], []
     for number, figure in enumerate(study.figures, start=1):
         if not isinstance(figure, Images):
@@ -54,7 +54,7 @@ def image_figures(study: Study, found: Sequence[Cell], mark: str, sources: Sourc
 def _rows(
     study: Study, figure: Images, found: Sequence[Cell], sources: Sources
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Images [n, C, H, W] by what they are, and what is missing."""
+    """Images [n, C, H, W] by the title of their row, and a reason for each missing row."""
     rows: dict[str, np.ndarray] = {}
     missing = []
     for same in groups((figure.series,), found):
@@ -88,7 +88,7 @@ def _best_member(study: Study, cell: Cell) -> Member:
 
 
 def normalized(images: np.ndarray) -> np.ndarray:
-    """Images [n, C, H, W], each stretched to [0, 1]; one without contrast is black."""
+    """Stretches each image [n, C, H, W] to [0, 1]; an image without contrast becomes black."""
     low = images.min(axis=(1, 2, 3), keepdims=True)
     span = images.max(axis=(1, 2, 3), keepdims=True) - low
     return (images - low) / np.where(span == 0, 1, span)

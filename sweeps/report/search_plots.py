@@ -1,4 +1,4 @@
-"""Optuna's own plots of searched studies."""
+"""Draws Optuna's plots of searched studies."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,12 +32,12 @@ _PLOTS: dict[str, tuple[Callable[..., Any], bool, str]] = {
     "rank": (plots.plot_rank, True, "Rank"),
     "timeline": (plots.plot_timeline, False, "Timeline"),
 }
-"""What Optuna draws: its function, whether that shows the metric, and a title."""
+"""Optuna's plots: the function, whether it shows the metric, and the title."""
 _SIZE = 3.2
 
 
 def search_plots(study: Study, found: Sequence[Cell], mark: str) -> tuple[list[Drawing], list[str]]:
-    """Optuna's plots of a searched study, for each row of its grid, and why some of them cannot be drawn."""
+    """Optuna's plots of a searched study for each cell of its grid, and the reasons for plots that cannot be drawn."""
     assert study.search is not None
     drawings, reasons = [], []
     keys = {dimension.key for dimension in study.search.space}
@@ -62,7 +62,7 @@ def search_plots(study: Study, found: Sequence[Cell], mark: str) -> tuple[list[D
 
 
 def optuna_study(study: Study, found: Sequence[Cell]) -> optuna.Study:
-    """An Optuna study of a search's suggestions in one cell of the grid, a trial for each."""
+    """An Optuna study with a trial for each suggestion of a search that has results, in one cell of the grid."""
     rebuilt = optuna.create_study(direction="minimize" if study.mode == "min" else "maximize")
     rebuilt.add_trials([_trial(study, cell) for cell in found if cell.ended])
     return rebuilt
@@ -83,12 +83,12 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _shown(dimension: Dimension, value: Any) -> Any:
-    """A value as the plots show it: a number, or a word if there are finitely many values."""
+    """A value for the plots: a number if the dimension is continuous, else a word."""
     return value if isinstance(dimension, Uniform) else label(value)
 
 
 def _drawn(function: Callable[..., Any], study: optuna.Study, options: dict[str, Any]) -> Figure:
-    # Optuna draws through pyplot, in a style that it sets for the whole process.
+    # Optuna draws with pyplot and sets a style for the whole process.
     from matplotlib import pyplot
 
     matplotlib.use("Agg")
@@ -106,7 +106,7 @@ def _drawn(function: Callable[..., Any], study: optuna.Study, options: dict[str,
 
 
 def _restyle(figure: Figure) -> None:
-    """Replaces Optuna's grey panels and black text, which a dark page would hide, and the powers of ten."""
+    """Replaces grey panels and black text, which are unreadable on a dark page, and powers of ten on the axes."""
     figure.patch.set_facecolor("none")
     for axes in figure.axes:
         axes.set_facecolor("none")

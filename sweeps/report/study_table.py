@@ -1,4 +1,4 @@
-"""A study's results in the form of the paper's table, with the published numbers beside ours."""
+"""A study's results in a table like the paper's, with the published numbers beside ours."""
 
 import dataclasses
 from collections import Counter
@@ -39,7 +39,7 @@ def printed(study: Study) -> tuple[Number, ...]:
 
 
 def quantities(study: Study, found: Sequence[Cell]) -> list[Quantity]:
-    """The columns of a study's table that have a number, ours or the paper's."""
+    """The columns of a study's table that have a number of ours or of the paper."""
     known = {name for cell in found for name in cell.mean}
     names = study.columns or dict.fromkeys((study.metric, *SHOWN))
     numbers = printed(study)

@@ -1,4 +1,4 @@
-"""Tables, ready to be written in any format."""
+"""Tables in a form that can be written in any format."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Kind = Literal["", "best", "published", "note", "text"]
 class Entry:
     """One field of a table.
 
-    value: what it is sorted by. kind: how it is shown. verdict: stands beside the text; empty except for claims.
+    value: the key for sorting. kind: how it is shown. verdict: shown beside the text of a claim, else empty.
     """
 
     text: str
@@ -29,7 +29,8 @@ class Entry:
 class Table:
     """A table.
 
-    name: the stem of its files. records: the same as numbers, a dictionary a row. mark: what makes it incomparable.
+    name: the stem of its files. records: the unrounded content, a dictionary for each row.
+    mark: why its results are not comparable with the paper; empty if they are.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Table:
 
 
 def stem(study: Study, *parts: str) -> str:
-    """The stem of a file's name."""
+    """The stem of a file's name: the study and parts, joined by hyphens."""
     return "-".join([study.name.replace("/", "-"), *parts])
 
 

@@ -1,4 +1,4 @@
-"""Tables of the epochs and the time until a metric reaches a target."""
+"""Tables of the epochs and seconds until a metric reaches a target."""
 
 from search_spaces.figures import Curves
 from sweeps.analysis import statistics

@@ -19,9 +19,9 @@ def write_outputs(
     run_ids: Mapping[tuple[str, str], str],
     data_dir: Path = Path("data"),
 ) -> str:
-    """Writes results.parquet, history.parquet and the report; returns the report's place.
+    """Writes results.parquet, history.parquet and the report; returns the path or URI of the page.
 
-    data_dir: where the images lie of which the report shows some.
+    data_dir: the folder of the data sets, for figures made of images.
     """
     members = unfoldings.members()
     frames.write(storage, frames.RESULTS, frames.results_table(members, rows, run_ids))
@@ -30,8 +30,8 @@ def write_outputs(
 
 
 def write_report(storage: Storage, unfoldings: Unfoldings, rows: Mapping[str, Row], data_dir: Path) -> str:
-    """Writes the report with its files, deletes those of an earlier one, and returns the report's place."""
-    from sweeps.report.html import report  # what draws takes a second to import
+    """Writes the report, deletes files of an earlier one, and returns the path or URI of the page."""
+    from sweeps.report.html import report  # matplotlib and Optuna take a second to import
     from sweeps.report.provenance import provenance
     from sweeps.report.reconstructions import Sources
 
