@@ -1,8 +1,8 @@
-"""The ledger: which members are done, and what came of them. It is the truth; everything else can be rebuilt from it.
+"""The ledger: the members that have ended, and their results. Everything else can be rebuilt from it.
 
-A row is one member's end, a file some rows: immutable Parquet, named by the hash of its content, so that writing it
-twice is writing it once. Of several rows of one key the best counts (finished before stopped before failed, then the
-latest), so a retry simply adds a row.
+A row holds the end of one member; a file holds some rows. Files are immutable Parquet, named by the hash of their
+content, so writing one twice has no effect. If a key has several rows, the best one counts (finished before stopped
+before failed, then the latest), so a retry simply adds a row.
 """
 
 import contextlib
@@ -46,14 +46,14 @@ _SCHEMA = pa.schema(
 )
 _LARGE = ("config", "history")
 _READERS = 16
-"""Files that are read at the same time: where the storage is an object store, each is a request that mostly waits."""
+"""Number of files read at the same time: on an object store each read is a request that mostly waits."""
 V = TypeVar("V")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The end of one member. Rows that were read decode configuration and history anew whenever they are asked."""
+    """The end of one member. A row that was read decodes `config` and `history` only when they are used."""
 
     key: str
     status: Status
@@ -62,17 +62,18 @@ class Row:
     detail: str | None = None
     """The traceback of an error."""
     epochs: int
+    """Epochs trained."""
     wall_s: float
     ended: datetime
     config: Mapping[str, Any]
     """The complete configuration, nested."""
     metrics: Mapping[str, float]
     history: Mapping[str, Sequence[float]]
-    """Metrics by name, one number an epoch from the first."""
+    """Metrics by name: one number for each epoch, beginning with the first."""
 
 
 def now() -> datetime:
-    """The present, in UTC."""
+    """The current time in UTC."""
     return datetime.now(UTC)
 
 
@@ -82,12 +83,12 @@ def _name(content: bytes) -> str:
 
 @lru_cache(maxsize=64)
 def _decoded(decode: Callable[[int], Mapping[str, Any]], index: int) -> Mapping[str, Any]:
-    """The last ones are kept: who looks into one looks into it more than once."""
+    """Cached: callers usually read several entries."""
     return decode(index)
 
 
 class _Late(Mapping[str, V]):
-    """One row of a column as a mapping that is decoded when it is looked into."""
+    """One row of a column, as a mapping that is decoded on access."""
 
     __slots__ = ("_decode", "_index")
 
@@ -105,12 +106,12 @@ class _Late(Mapping[str, V]):
 
 
 class _File:
-    """A file of the ledger. What is large in it stays as it is stored until it is asked for: a sweep that goes on has
-    no use for the histories of all that is done, which take more memory than everything else together.
+    """A file of the ledger. Large columns stay encoded until they are used: a resumed sweep does not need the histories
+    of ended members, which would take more memory than everything else.
 
     Raises:
-        ValueError: it is no ledger file, or not what was written under this name.
-        UserError: it is of a newer format.
+        ValueError: the content is not a ledger file, or does not match the hash in its name.
+        UserError: the format is newer than this program.
     """
 
     def __init__(self, path: str, content: bytes):
@@ -133,7 +134,7 @@ class _File:
         return self._parquet.read(columns=list(_LARGE), use_threads=False)
 
     def rows(self) -> Iterator[Row]:
-        """Its rows, without those whose status or reason only a newer program knows."""
+        """The rows. Skips a row if only a newer program knows its status or reason."""
         small = [name for name in _SCHEMA.names if name not in _LARGE]
         for index, record in enumerate(self._parquet.read(columns=small, use_threads=False).to_pylist()):
             if record["status"] in _RANK and record["reason"] in _REASONS:
@@ -158,7 +159,7 @@ class Ledger:
         self._storage = storage
 
     def append(self, rows: Sequence[Row]) -> list[Row]:
-        """Records rows, atomically: all or none. Returns them as `read` would, which take a fraction of the memory."""
+        """Records rows atomically: all or none. Returns them encoded, as `read` does, to save memory."""
         table = pa.Table.from_pylist(
             [
                 {**vars(row), "config": json.dumps(dict(row.config), sort_keys=True), "history": dict(row.history)}
@@ -174,7 +175,7 @@ class Ledger:
         return list(_File(path, content).rows())
 
     def read(self) -> dict[str, Row]:
-        """The row that counts, by key. Unreadable files are named in the log, set aside and ignored."""
+        """The row that counts for each key. Unreadable files are named in the log, set aside and ignored."""
         best: dict[str, Row] = {}
         paths = self._storage.list(_FOLDER, ".parquet")
         with ThreadPoolExecutor(_READERS) as readers:
@@ -205,21 +206,21 @@ class Ledger:
     # --- cohorts in training -----------------------------------------------------------------------------------------
 
     def begin_cohort(self, key: str, members: Sequence[str]) -> None:
-        """Records which members are trained together, as the checkpoint of that cohort holds them."""
+        """Records the keys of the members that are trained together, in the order of the cohort's checkpoint."""
         self._storage.write(f"{_COHORTS}/{key}.json", json.dumps(list(members)).encode())
 
     def end_cohort(self, key: str) -> None:
-        """Forgets a cohort: what came of it is recorded."""
+        """Forgets a cohort after its results are recorded."""
         self._storage.delete(f"{_COHORTS}/{key}.json")
 
     def begun_cohorts(self, needed: Callable[[str], bool]) -> list[list[str]]:
-        """The members' keys of each cohort that was begun and did not end, because its driver was killed.
+        """The members' keys of each cohort that has begun and not ended, for example because its driver was killed.
 
-        One that was killed between its last row and its end is ended here: none of its members is needed any more.
+        Ends cohorts without needed members: their driver was killed after it recorded the last row.
         """
         cohorts = []
         for path in self._storage.list(_COHORTS, ".json"):
-            # One that is not readable costs the epochs of its checkpoint.
+            # An unreadable file is ignored: its cohort only loses the epochs of its checkpoint.
             with contextlib.suppress(ValueError, TypeError):
                 keys = [str(key) for key in json.loads(self._storage.read(path))]
                 if any(map(needed, keys)):
@@ -231,12 +232,12 @@ class Ledger:
     # --- winners that studies take from -------------------------------------------------------------------------------
 
     def record_choice(self, name: str, choice: Mapping[str, Any]) -> None:
-        """Records what a study takes from the winner of another, and the evidence for it."""
+        """Records the values that a study takes from the winner of another study, and the evidence."""
         content = json.dumps({"format": FORMAT, **choice}, indent=2, default=str).encode()
         self._storage.write(f"{_CHOICES}/{name}.json", content)
 
     def choice(self, name: str) -> dict[str, Any] | None:
-        """What was recorded, if anything; one that is not readable is set aside, and made anew from the same rows."""
+        """The recorded choice; None if there is none. A damaged one is set aside, and made again from the same rows."""
         path = f"{_CHOICES}/{name}.json"
         try:
             content = self._storage.read(path)
@@ -253,15 +254,15 @@ class Ledger:
     # --- suggestions of searched studies -----------------------------------------------------------------------------
 
     def record_suggestions(self, search: str, batch: int, suggestions: Sequence[dict[str, Any]]) -> None:
-        """Records what a search suggested, so that a resumed one goes on from the same suggestions."""
+        """Records a batch of suggestions, so that a resumed search continues from them."""
         content = json.dumps({"format": FORMAT, "suggestions": list(suggestions)}).encode()
         self._storage.write(f"suggestions/{search}/{batch:05d}.json", content)
 
     def suggestions(self, search: str) -> list[list[dict[str, Any]]]:
         """The batches suggested so far.
 
-        Those after one that is not readable do not count either: they were suggested knowing it. A search that makes
-        them anew comes to the same ones, whose members are in the ledger.
+        If a batch is damaged or missing, it and all later ones are set aside, since later ones depend on it. The search
+        makes the same suggestions again, and finds their members in the ledger.
         """
         batches = []
         for index, path in enumerate(paths := self._storage.list(f"suggestions/{search}", ".json")):

@@ -1,11 +1,11 @@
-"""One driver at a time: a lock file in a sweep's folder that says who is running it.
+"""The lock of a sweep: a lock file in the sweep's folder that names its one driver.
 
-The lock is a fence as well. Before the holder's storage changes anything, the lock file is read: if it names another
-holder, or is gone, `LockLostError` is raised and nothing is written. So a driver that was stopped for minutes, while
-another one took over, does no harm when it goes on, whatever signals it ignores.
+The lock is also a fence. The lock file is read before each change of the storage: if it names another holder, or is
+gone, `LockLostError` is raised and nothing is written. A driver that was suspended while another one took over
+therefore does no harm when it continues.
 
-On this host the operating system knows whether a holder lives. A holder on another host is judged by its heartbeat,
-timed by the storage's own clock. Hosts are told apart by name.
+For a holder on this host, the operating system tells whether its process runs. A holder on another host is judged by
+its heartbeat, by the storage's own clock. Hosts are identified by name.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class LockLostError(UserError):
-    """Another driver has taken over; this one may write nothing any more."""
+    """The lock is gone or held by another driver; this driver must not write any more."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,17 @@ class Holder:
     host: str
     pid: int
     started_s: float
-    """When its process started, in seconds after its machine did: no clock that is set changes it."""
+    """When its process started, in seconds since its machine started: setting the clock does not change it."""
     since: str
-    """When it took the lock, for people."""
+    """When it took the lock, as text for people."""
     token: str
-    """Tells two holders apart."""
+    """Random; identifies the holder."""
     since_s: float
     """When it took the lock, in seconds since 1970 by its own clock."""
 
     @classmethod
     def here(cls) -> "Holder":
-        """The process that calls."""
+        """The calling process."""
         since = datetime.now().astimezone()
         return cls(
             host=socket.gethostname(),
@@ -65,7 +65,7 @@ class Holder:
 
     @classmethod
     def from_json(cls, content: bytes) -> "Holder":
-        """What `to_json` wrote; raises ValidationError for anything else."""
+        """Reads the output of `to_json`; raises ValidationError for anything else."""
         return TypeAdapter(cls).validate_json(content)
 
     def to_json(self) -> bytes:
@@ -77,31 +77,31 @@ class Holder:
         return self.host == socket.gethostname()
 
     def lives(self) -> bool:
-        """Whether its process runs; only where `local`."""
-        return abs(_started_s(self.pid) - self.started_s) < 1  # NaN, of no process, is near to nothing
+        """Whether its process runs; valid only if `local`."""
+        return abs(_started_s(self.pid) - self.started_s) < 1  # false for NaN: no such process
 
     def __str__(self) -> str:
         return f"host {self.host}, pid {self.pid}, since {self.since}"
 
 
 def _started_s(pid: int) -> float:
-    """Seconds from the machine's start to the process's; NaN where there is no such process."""
+    """Seconds from the start of the machine to the start of the process; NaN if there is no such process."""
     try:
         process = psutil.Process(pid)
         return math.nan if process.status() == psutil.STATUS_ZOMBIE else process.create_time() - psutil.boot_time()
-    except (psutil.NoSuchProcess, ValueError):  # the latter of a number below 0
+    except (psutil.NoSuchProcess, ValueError):  # ValueError for a negative pid
         return math.nan
 
 
 def _holder(version: Version | None) -> Holder | None:
-    """The holder that a lock file names; None for no file, or one that its driver did not live to fill."""
+    """The holder that a lock file names; None if there is no file, or its driver was killed before it filled it."""
     with contextlib.suppress(ValidationError):
         return None if version is None else Holder.from_json(version.content)
     return None
 
 
 def running(storage: Storage) -> Holder | None:
-    """The driver at work on a sweep; nothing is written. A driver elsewhere is judged by this machine's clock."""
+    """The driver that runs a sweep, or None. Only reads; judges a driver on another host by this machine's clock."""
     try:
         holder = _holder(Version(storage.read(FILE)))
     except FileNotFoundError:
@@ -116,16 +116,17 @@ def running(storage: Storage) -> Holder | None:
 
 
 class Lock:
-    """Held by the driver in a `with` statement, for as long as it may write.
+    """The lock as a context manager: the driver holds it while it may write.
 
     Args:
-        storage: the sweep's; its folder must exist. Its `fence` and `check` raise LockLostError once the lock is lost.
-        beat_every_s: between two heartbeats.
-        stale_after_s: the silence after which a holder on another host counts as gone.
-        pause_s: between writing the lock and reading it back, where this is needed; None for the usual time.
+        storage: storage of the sweep; its folder must exist. Its `fence` and `check` raise LockLostError once the lock
+            is lost.
+        beat_every_s: seconds between two heartbeats.
+        stale_after_s: seconds without a heartbeat after which a holder on another host counts as gone.
+        pause_s: seconds between writing the lock and reading it back, where this is needed; None for the default.
 
     Raises:
-        UserError: on entry, if somebody else holds it.
+        UserError: on entry, if another driver holds the lock or the storage fails.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class Lock:
         self._released.set()
         self._beating.join()
         self._storage.fence = self._storage.check = lambda: None
-        # If the storage has failed the lock stays; the process that it names will be gone.
+        # If the storage has failed, the lock stays. It does no harm: the process that it names will have ended.
         with contextlib.suppress(OSError, UserError):
             if self._holds():
                 self._file.delete()
@@ -167,7 +168,7 @@ class Lock:
             return created
         there = self._file.read()
         if _holder(there) is None:
-            time.sleep(0.2)  # perhaps created at this moment, and not filled yet
+            time.sleep(0.2)  # another driver may have created it just now, and not filled it yet
             there = self._file.read()
         holder = _holder(there)
         if holder is not None:
@@ -178,7 +179,7 @@ class Lock:
         return taken
 
     def _refuse(self, holder: Holder) -> None:
-        """Raises UserError unless a holder is gone."""
+        """Raises UserError unless the holder is gone."""
         if not holder.lives() if holder.local else self._file.age_s() > self._stale_after_s:
             log.warning("Taking over from a run that is gone (%s).", holder)
         else:
@@ -194,7 +195,7 @@ class Lock:
         )
 
     def _holds(self) -> bool:
-        """Whether the file still names this holder; the storage is asked."""
+        """Whether the file still names this holder; reads the file."""
         if self._lost is None:
             version = self._file.read()
             holder = _holder(version)
@@ -216,7 +217,7 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._released.wait(self._beat_every_s):
-            # A storage that fails for a moment costs heartbeats; the driver's own writes tell whether it is worse.
+            # A short failure of the storage only costs heartbeats; a lasting one is reported by the driver's writes.
             with contextlib.suppress(OSError, UserError):
                 if not self._holds():
                     return

@@ -1,8 +1,8 @@
-"""The file of a sweep's lock: created by one process alone, and replaced only by a process that knows its content.
+"""The file of a sweep's lock. Only one process can create it; a process replaces it only if it knows its content.
 
-A local file is created exclusively by the operating system. On S3, Google and Azure, conditional writes of obstore make
-both exact. Elsewhere (HDFS, servers without conditional writes) a file is written and read back after a pause, so that
-of several writers the last one keeps it.
+The operating system creates a local file exclusively. On S3, Google and Azure, conditional writes of obstore make both
+operations atomic. Otherwise (replacing a local file, HDFS, servers without conditional writes) a process writes the
+file and reads it back after a pause: the last writer wins.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 FILE = "lock.json"
 PAUSE_S = 2.0
-"""Between writing and reading back on an object store; longer than a small upload takes."""
+"""Seconds between writing and reading back on an object store; longer than a small upload takes."""
 RACE_S = 0.2
-"""The same on a local file system, where only replacing needs it."""
+"""Seconds between writing and reading back on a local file system; needed only to replace the file."""
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +34,7 @@ class Version:
 
     content: bytes
     mark: Any = None
-    """The storage's own mark of this version, for conditional writes."""
+    """The storage's own identifier of this version, for conditional writes."""
 
 
 class LockFile(Protocol):
@@ -45,7 +45,7 @@ class LockFile(Protocol):
         ...
 
     def read(self) -> Version | None:
-        """The file as it is; None if there is none."""
+        """Reads the file; returns None if there is none."""
         ...
 
     def replace(self, old: Version, content: bytes) -> Version | None:
@@ -53,11 +53,11 @@ class LockFile(Protocol):
         ...
 
     def refresh(self, own: Version) -> None:
-        """Makes one's own version young. What somebody else wrote stays."""
+        """Renews the time of the file if it still is `own`; changes no other version."""
         ...
 
     def age_s(self) -> float:
-        """Seconds since the file was written, by the storage's own clock: those of two hosts may differ."""
+        """Seconds since the file was written, by the storage's own clock, since the clocks of two hosts may differ."""
         ...
 
     def delete(self) -> None:
@@ -66,13 +66,13 @@ class LockFile(Protocol):
 
 
 def lock_file(storage: Storage, pause_s: float | None = None) -> LockFile:
-    """The file of a storage's lock, as exact as the storage allows. pause_s: instead of `PAUSE_S` or `RACE_S`."""
+    """The lock file of a storage; uses conditional writes if possible. pause_s: replaces `PAUSE_S` and `RACE_S`."""
     store = None if storage.local else _conditional_store(storage)
     return PlainFile(storage, pause_s) if store is None else ConditionalFile(store, storage)
 
 
 class PlainFile:
-    """A file on any file system of pyarrow."""
+    """A lock file on any file system of pyarrow, without conditional writes."""
 
     def __init__(self, storage: Storage, pause_s: float | None = None):
         self._storage = storage
@@ -128,7 +128,7 @@ class PlainFile:
 
 
 class ConditionalFile:
-    """An object that its server writes on conditions: only if there is none, or only over a known version."""
+    """A lock file on a server with conditional writes: only if there is no file, or only over a known version."""
 
     def __init__(self, store: "ObjectStore", storage: Storage):
         self._store, self._storage = store, storage
@@ -148,7 +148,7 @@ class ConditionalFile:
         try:
             return Version(content, _mark(self._store.put(FILE, content, mode=mode)))
         except (AlreadyExistsError, PreconditionError, NotFoundError):
-            there = self.read()  # our own, if the write succeeded and its answer was lost
+            there = self.read()  # this process's own content, if the write succeeded and only its answer was lost
             return there if there is not None and there.content == content else None
         except BaseError as error:
             raise self._storage.unusable("write to", error) from None
@@ -187,8 +187,8 @@ def _mark(answer: Any) -> dict[str, str]:
 
 
 def _conditional_store(storage: Storage) -> "ObjectStore | None":
-    """The sweep's folder for obstore; None where it cannot write on conditions."""
-    from obstore.exceptions import BaseError  # needed on object stores alone
+    """The sweep's folder as an obstore store; None if it does not support conditional writes."""
+    from obstore.exceptions import BaseError  # imported here: only object stores need it
 
     try:
         store = _store(storage)
@@ -221,7 +221,7 @@ def _store(storage: Storage) -> "ObjectStore":
 
 
 def _aws_credentials() -> Any:
-    """The credentials of the AWS configuration files; None leaves them to obstore, which knows the environment."""
+    """A provider of credentials from the AWS configuration files; None if obstore takes them from the environment."""
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Temporary folders on this machine. What a killed process leaves of them, the next one that makes some removes."""
+"""Temporary folders on this machine. Leftovers of killed processes are removed at the next use."""
 
 import contextlib
 import os
@@ -16,18 +16,18 @@ PREFIX, OWNER = "vae-sweeps-", "owner.json"
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder that only this user can read, for the time of the context."""
+    """Makes a folder that only this user can read; deletes it at the end of the context."""
     remove_leftovers(Path(tempfile.gettempdir()))
-    # Where a run is interrupted, trials may still be writing.
+    # Errors are ignored: after an interruption, trials may still be writing here.
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
         (Path(folder) / OWNER).write_bytes(Holder.here().to_json())
         yield Path(folder)
 
 
 def remove_leftovers(place: Path) -> None:
-    """Removes scratch folders in `place` of this user's processes that have ended on this host."""
+    """Removes scratch folders in `place` if they belong to an ended process of this user on this host."""
     for folder in place.glob(f"{PREFIX}*"):
-        # Gone meanwhile, somebody else's, or killed before it had an owner: none of it is worth a word.
+        # Errors are ignored: the folder is gone meanwhile, belongs to another user, or has no owner file yet.
         with contextlib.suppress(OSError, ValidationError):
             holder = Holder.from_json((folder / OWNER).read_bytes())
             if folder.lstat().st_uid == os.geteuid() and holder.local and not holder.lives():

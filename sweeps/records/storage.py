@@ -1,4 +1,4 @@
-"""Where a sweep keeps its files: one folder of any file system that pyarrow knows (local, s3://, gs://, …)."""
+"""Storage of a sweep's files: one folder on any file system that pyarrow knows (local, s3://, gs://, …)."""
 
 import contextlib
 import re
@@ -18,27 +18,27 @@ _CREDENTIALS = re.compile(
 )
 
 _OF_THE_DRIVER = {"ledger", "cohorts", "suggestions", "checkpoints"}
-"""Folders that only the holder of the sweep's lock writes into."""
+"""Folders written only by the holder of the sweep's lock."""
 
 
 def joined(uri: str, path: str) -> str:
-    """The URI of what lies in a folder; `uri` may be a local path. Its options, after a question mark, stay."""
+    """The URI of `path` inside the folder `uri`, which may be a local path. Keeps options after a question mark."""
     place, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
     return f"{place.rstrip('/')}/{path}{mark}{options}"
 
 
 def _open() -> None:
-    """A fence that nobody has closed."""
+    """A fence that permits everything; used until a lock sets its own."""
 
 
 class Storage:
-    """The folder `<uri>/<name>`. Paths are relative to it, with forward slashes; files appear whole or not at all.
+    """The folder `<uri>/<name>`. Paths are relative to it, with forward slashes; files are written atomically.
 
-    What follows a question mark in the URI configures the file system, as `pyarrow.fs.FileSystem.from_uri` has it.
+    Options after a question mark in the URI configure the file system, as in `pyarrow.fs.FileSystem.from_uri`.
 
     Raises:
-        UserError: the URI is not one of a known file system, or carries credentials: it is shown, and handed to other
-            programs, where those have no place.
+        UserError: the file system of the URI is not known, or the URI contains credentials. The URI is printed and
+            passed to other programs, so it must not contain any.
     """
 
     def __init__(self, uri: str, name: str):
@@ -57,23 +57,23 @@ class Storage:
         self.local = isinstance(base, fs.LocalFileSystem)
         self._base = base
         self.fence: Callable[[], None] = _open
-        """Called before anything is changed; raises UserError to prevent it. Set by who holds the sweep's lock."""
+        """Called before each change; raises UserError to prevent it. Set by the sweep's lock."""
         self.check: Callable[[], None] = _open
-        """Raises UserError if it is known that `fence` would; costs nothing."""
+        """Raises UserError if `fence` is already known to fail; reads no file."""
 
     @property
     def full_uri(self) -> str:
-        """A URI or absolute path of the folder, for other programs."""
+        """The folder's absolute path if local, else its URI; for other programs."""
         return self.root if self.local else joined(self.uri, self.name)
 
     @property
     def region(self) -> str | None:
-        """Of the bucket, on S3."""
+        """The region of the bucket; None if the storage is not on S3."""
         return self._base.region if isinstance(self._base, fs.S3FileSystem) else None
 
     @property
     def local_path(self) -> Path:
-        """The folder as a local path; only where `local`."""
+        """The folder as a local path; valid only if `local`."""
         return Path(self.root)
 
     def exists(self) -> bool:
@@ -82,7 +82,7 @@ class Storage:
             return self._base.get_file_info(self.root).type == fs.FileType.Directory
 
     def derived(self) -> list[str]:
-        """The sorted names of sweeps in the same place that were derived from this one; raises UserError as `read`."""
+        """Sorted names of sweeps beside this one that were derived from it; raises UserError as `read`."""
         selector = fs.FileSelector(self.root.rpartition("/")[0], allow_not_found=True)
         with self._readable():
             infos = self._base.get_file_info(selector)
@@ -99,16 +99,16 @@ class Storage:
             raise self.unusable("read", error) from None
 
     def unusable(self, do: str, error: Exception) -> UserError:
-        """What to tell the user of an error of the file system."""
+        """The message to the user for an error of the file system."""
         asked = "is the bucket there, and do the credentials in the environment, or the machine's role, still hold?"
         advice = "" if self.local else f"; {asked}"
         return UserError(f"cannot {do} --storage {self.uri!r}: {first_line(error)}{advice}")
 
     def prepare(self) -> None:
-        """Makes the folder and proves that it can be written.
+        """Makes the folder and checks that it can be written.
 
         Raises:
-            UserError: it cannot.
+            UserError: the folder cannot be written.
         """
         probe = f".probe-{uuid4().hex}"
         self.write(probe, bytes(4096))  # a full disk may still take an empty file
@@ -118,12 +118,12 @@ class Storage:
         """Writes a file atomically.
 
         Raises:
-            UserError: it cannot be written, for want of space or of permission.
+            UserError: the file cannot be written (for example, no space or no permission), or `fence` forbids it.
         """
         try:
             with appearing(self._base, f"{self.root}/{path}") as place:
                 if not self.local:
-                    self.fence()  # before the upload, at whose end the object appears
+                    self.fence()  # before the upload, since the object appears when it ends
                 self._put(place, content)
                 if self.local:
                     self.fence()  # at the last moment before the file is renamed
@@ -152,13 +152,13 @@ class Storage:
 
         Raises:
             FileNotFoundError: there is no such file.
-            UserError: it cannot be read, for want of permission or of a connection.
+            UserError: the file cannot be read (for example, no permission or no connection).
         """
         with self._readable(), self._fs.open_input_stream(path) as stream:
             return stream.read(size)
 
     def fetch(self, folder: str, target: Path) -> None:
-        """Copies a folder, with what lies below it, into a local one; raises as `read`."""
+        """Copies a folder and its subfolders into a local folder; raises as `read`."""
         with self._readable():
             fs.copy_files(folder, str(target), source_filesystem=self._fs, destination_filesystem=fs.LocalFileSystem())
 
@@ -177,21 +177,22 @@ class Storage:
             self._fs.delete_file(path)
 
     def delete_leftovers(self) -> None:
-        """Deletes what killed processes did not live to finish; for the holder of the sweep's lock.
+        """Deletes unfinished files of killed processes; call only with the sweep's lock held.
 
-        Where others write as well, who make a report or are about to be refused, a file counts as left after an hour.
+        Outside the driver's own folders other processes may be writing (a report, a start that the lock will refuse),
+        so there a file is deleted only after an hour.
         """
         if not self.local:
             return  # objects appear whole
         root = self.local_path
         for path in (*root.rglob("*.partial"), *root.glob(".probe-*")):
             left = path.relative_to(root).parts[0] in _OF_THE_DRIVER
-            with contextlib.suppress(OSError):  # gone meanwhile; and one that stays does no harm
+            with contextlib.suppress(OSError):  # gone meanwhile, or cannot be deleted, which does no harm
                 if left or time.time() - path.stat().st_mtime > 3600:
                     path.unlink()
 
     def list(self, folder: str, suffix: str, recursive: bool = False) -> list[str]:
-        """The sorted paths of the files of a folder with that suffix; empty where there is no such folder.
+        """Sorted paths of the files with this suffix in a folder; empty if there is no such folder.
 
         Raises UserError as `read`.
         """
