@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from sweeps.errors import UserError
 from sweeps.redact import redact
@@ -15,7 +16,7 @@ class Finding:
     """The result of one check. level: ok, note (matters only if it is needed) or problem; advice: what to do."""
 
     check: str
-    level: str
+    level: Literal["ok", "note", "problem"]
     found: str
     advice: str = ""
 

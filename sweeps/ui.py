@@ -1,9 +1,11 @@
 """python -m sweeps.ui: opens MLflow's user interface for the runs of a storage folder, on this machine only."""
 
-import os
 import socket
 import sqlite3
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,8 @@ import typer
 from sweeps.cli import run_app, single
 from sweeps.errors import UserError
 from sweeps.tracking.uri import ARTIFACTS, DATABASE, of_database, relocate
+
+_ASK_EVERY_S = 0.3
 
 
 def ui(
@@ -32,10 +36,28 @@ def ui(
         relocate(of_database(database))
     except sqlite3.Error as error:
         raise UserError(f"{database} cannot be used: {error}") from None
-    print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     command = ["mlflow", "server", "--backend-store-uri", of_database(database), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(database.parent / ARTIFACTS)]
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    server = subprocess.Popen([sys.executable, "-m", *command])
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while not _answers(f"{address}/health"):
+            if server.poll() is not None:
+                raise UserError(f"MLflow's server ended with exit code {server.returncode} before it answered")
+            time.sleep(_ASK_EVERY_S)
+        print(f"MLflow on {address} (Ctrl-C ends it)", flush=True)
+        server.wait()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

@@ -12,6 +12,17 @@ def describe(labels: Mapping[str, Any]) -> str:
     )
 
 
+def run_name(labels: Mapping[str, Any], seed: int) -> str:
+    """The name of a member in a list, which shows the beginnings of names: the values that differ come first.
+
+    "0.3 1.5 s0 (temperature_forward, temperature_backward)", or "0.001 s1 ReinMax (lr)".
+    """
+    numbers = {path.rpartition(".")[2]: value for path, value in labels.items() if isinstance(value, float)}
+    texts = [str(value) for value in labels.values() if not isinstance(value, float)]
+    shown = " ".join([*map(label, numbers.values()), f"s{seed}", ", ".join(texts)]).strip()
+    return f"{shown} ({', '.join(numbers)})" if numbers else shown
+
+
 def label(value: object) -> str:
     """A label's value as text; empty for None."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 from uuid import uuid4
 
 import pyarrow as pa
@@ -14,8 +15,10 @@ from sweeps.errors import UserError, first_line
 from trainables.filesystem import appearing, located
 
 _CREDENTIALS = re.compile(
-    r"^s3://[^/?]*[:@]|^[^/]*://[^/?]*:[^/?]*@|[?&][^=&]*(secret|token|password|key)[^=&]*=", re.IGNORECASE
+    r"^s3://[^/?]*[:@]|[?&][^&]*://[^&/]*@|://[^/\s]\S*:\S*@|[?&][^=&]*(secret|token|password|key)[^=&]*=",
+    re.IGNORECASE,
 )
+"""User information of an address, in the URI itself or in one of its options; a password may have slashes."""
 
 _OF_THE_DRIVER = {"ledger", "cohorts", "suggestions", "checkpoints"}
 """Folders written only by the holder of the sweep's lock."""
@@ -43,7 +46,7 @@ class Storage:
 
     def __init__(self, uri: str, name: str):
         self.uri, self.name = uri, name
-        if _CREDENTIALS.search(uri):
+        if _CREDENTIALS.search(unquote(uri)):
             raise UserError(
                 "--storage: a URI with credentials is not accepted; give them in the environment "
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"

@@ -29,6 +29,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from search_spaces import Sweep
 from search_spaces.space import Study
+from sweeps.analysis.labels import run_name
 from sweeps.planning import sessions
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row, now
@@ -144,7 +145,9 @@ class Runs:
             made, ended_ms = True, _milliseconds(row.ended) if row else 0
             started_ms = ended_ms - round(row.wall_s * 1000) if row else None
             tags = _member_tags(member) | self._origin(row.ended if row else now())
-            run_id = self._create(_run_name(member), self._study_runs[member.study], tags, started_ms)
+            run_id = self._create(
+                run_name(member.labels, member.config.seed), self._study_runs[member.study], tags, started_ms
+            )
             self.run_ids[name] = run_id
             self._made.add(run_id)
             self._open.add(run_id)
@@ -314,12 +317,3 @@ def _member_tags(member: Member) -> dict[str, str]:
         "seed": str(config.seed),
         "estimator": config.estimator.name,
     }
-
-
-def _run_name(member: Member) -> str:
-    """What a person would call it: the labels, short, and the seed."""
-    parts = [
-        f"{path.rpartition('.')[2]}={value:.4g}" if isinstance(value, float) else str(value)
-        for path, value in member.labels.items()
-    ]
-    return " ".join([*parts, f"seed={member.config.seed}"])

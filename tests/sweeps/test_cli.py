@@ -105,3 +105,66 @@ def test_the_user_interface_needs_runs_and_a_free_port(command, tmp_path):
     assert f"port {port}" in err
     assert "--port" in err
     assert err.count("\n") == 1
+
+
+class Server:
+    """Stands for MLflow's server; ends with an exit code, or answers after some questions."""
+
+    def __init__(self, events: list[str], code: int | None = None):
+        self.events, self.returncode = events, code
+
+    def __call__(self, command):
+        self.events.append("started")
+        return self
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self):
+        self.events.append("waited for")
+
+    def terminate(self):
+        pass
+
+
+@pytest.fixture
+def served(command, tmp_path, monkeypatch):
+    """Calls `sweeps.ui` over a server that stands for MLflow's; returns the exit code, stderr and what happened."""
+
+    def call(answers: list[bool], code: int | None = None):
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "mlflow.db").write_text("")
+        events: list[str] = []
+        asked = iter(answers)
+
+        def answer(url):
+            found = next(asked)
+            events.append(f"answers {found}")
+            return found
+
+        monkeypatch.setattr("sweeps.ui._answers", answer)
+        monkeypatch.setattr("sweeps.ui._ASK_EVERY_S", 0.0)
+        monkeypatch.setattr("sweeps.ui.subprocess.Popen", Server(events, code))
+        monkeypatch.setattr("sweeps.ui.print", lambda text, **options: events.append(text), raising=False)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        ended, _, err = command(ui, "--port", str(port))
+        return ended, err, [event.replace(str(port), "PORT") for event in events]
+
+    return call
+
+
+def test_the_address_is_printed_when_it_answers_and_not_before(served):
+    code, err, events = served([False, False, True])
+    assert (code, err) == (0, "")
+    printed = events.index("MLflow on http://127.0.0.1:PORT (Ctrl-C ends it)")
+    assert events[:printed] == ["started", "answers False", "answers False", "answers True"]
+    assert events[printed + 1] == "waited for"
+
+
+def test_a_server_that_ends_before_it_answers_is_one_line(served):
+    code, err, events = served([False], code=1)
+    assert code == 2
+    assert "exit code 1 before it answered" in err
+    assert not any("http" in event for event in events)

@@ -86,6 +86,9 @@ def test_the_full_uri_leads_to_the_same_folder(tmp_path):
         "abfs://container/runs?tenant_id=a&client_secret=SECRET",
         "hdfs://somebody:SECRET@host:8020/runs",
         "nosuch://somebody:SECRET@host/runs",
+        "s3://bucket?endpoint_override=http://u:SECRET@h",
+        "s3://bucket?endpoint_override=http%3A%2F%2Fu%3ASECRET%40h",
+        "s3://bucket?endpoint_override=http://SECRET@h",
     ],
 )
 def test_credentials_in_a_uri_are_refused_and_not_repeated(uri):

@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from scripted import SMALL, result, row
 
-from search_spaces import Sweep
+from search_spaces import Sweep, get_sweep
+from sweeps.analysis.labels import run_name
 from sweeps.planning import sessions
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.tracking import runs as mlflow_runs
@@ -453,3 +454,18 @@ def test_of_two_that_make_the_database_at_once_one_counts(tmp_path, monkeypatch)
     mlflow_runs.create_database(of_database(path))
     assert path.read_bytes() == b"the other's"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["quickstart", "paper_grid", "beyond"])
+def test_names_of_runs_differ_where_a_list_cuts_them(name):
+    for study, members in Plan(get_sweep(name)).members.items():
+        names = [run_name(member.labels, member.config.seed) for member in members]
+        assert len(set(names)) == len(names), study
+        beginnings = {each[:32] for each in names}
+        assert len(beginnings) >= 0.8 * len(names), f"{study}: {names[0]}"
+
+
+def test_a_name_begins_with_the_values_and_the_seed():
+    assert run_name({"a.temperature_forward": 0.3, "b.tau": 1.5}, 0) == "0.3 1.5 s0 (temperature_forward, tau)"
+    assert run_name({"estimator": "ReinMax", "optim.lr": 0.001}, 1) == "0.001 s1 ReinMax (lr)"
+    assert run_name({}, 2) == "s2"
