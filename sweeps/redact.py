@@ -1,25 +1,70 @@
 """Hides passwords and tokens in addresses before they are printed or stored."""
 
 import re
+from urllib.parse import unquote, urlsplit
 
-_USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<user>[^\s'\"<>]*)@")
-_SECRET = re.compile(
-    r"(?P<name>[?&;][^\s=&'\"]*(?:token|secret|password|passwd|key|signature|credential)[^\s=&'\"]*=)[^\s&'\"]+",
-    re.IGNORECASE,
-)
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://\S+")
+_SECRETS = ("token", "secret", "password", "passwd", "pwd", "signature", "credential", "access_key", "accesskey")
+_SECRETS += ("api_key", "apikey", "account_key", "private_key")
+"""Parts of the names of options whose values are secret."""
+_PLACES = {"abfs", "abfss", "gs", "gcs", "hdfs", "viewfs"}
+"""Schemes in which a name before @ is a container or a user, and never a token."""
+_HIDDEN = "***"
 
 
 def redact(text: str) -> str:
     """`text` without the passwords and tokens of the addresses in it.
 
-    USER:PASSWORD@ keeps the user. TOKEN@ is hidden whole, as a name before @ may be a token. A password may have
-    slashes and @, so everything up to the last @ of a word counts as user information. Options of an address whose
-    name says that they are secret, as ?token=…, lose their value.
+    USER:PASSWORD@ keeps the user. TOKEN@ is hidden whole. Options such as ?token=… lose their values. A password that
+    was not quoted may have slashes, @ and question marks; it then ends at the last @.
     """
-    return _SECRET.sub(r"\g<name>***", _USER_INFO.sub(_hidden, text))
+    return _ADDRESS.sub(lambda address: _redacted(address[0]), text)
 
 
-def _hidden(match: re.Match[str]) -> str:
-    user, colon, _ = match["user"].partition(":")
-    kept = f"{user}:***" if colon and "/" not in user else "***"
-    return f"{match['scheme']}{kept}@"
+def _redacted(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    place, options = _divided(address, rest)
+    authority = place.partition("/")[0]
+    user, at, host = place.rpartition("@")
+    if at and (":" in authority or "@" in authority):
+        place = f"{_kept(scheme, user)}@{host}"
+    return f"{scheme}://{place}{_without_secrets(options)}"
+
+
+def _divided(address: str, rest: str) -> tuple[str, str]:
+    """What follows the scheme, divided before the first option."""
+    place = re.split("[?#]", rest, maxsplit=1)[0]
+    options = rest[len(place) :]
+    try:
+        urlsplit(address).port  # noqa: B018  # raises unless host and port are
+    except ValueError:
+        if "@" in options:  # so the question mark is part of a password
+            place, _, host = rest.rpartition("@")
+            host, options = _divided(f"x://{host}", host)
+            place = f"{place}@{host}"
+    return place, options
+
+
+def _kept(scheme: str, user: str) -> str:
+    """What is shown of user information."""
+    name, colon, _ = user.partition(":")
+    if colon:
+        return _HIDDEN if "@" in name else f"{name}:{_HIDDEN}"
+    return user if scheme.lower() in _PLACES else _HIDDEN
+
+
+def _without_secrets(options: str) -> str:
+    return "".join(map(_option, re.split("([?&;#])", options)))
+
+
+def _option(text: str) -> str:
+    name, equals, value = text.partition("=")
+    plain = unquote(value)
+    if not equals or not value:
+        return text
+    if name.lower() in {"key", "sig", "auth"} or any(secret in name.lower().replace("-", "_") for secret in _SECRETS):
+        return f"{name}={_HIDDEN}"
+    if "://" in plain:
+        hidden = redact(plain)
+        return text if hidden == plain else f"{name}={hidden}"
+    return f"{name}={_HIDDEN}@{plain.rpartition('@')[2]}" if "@" in plain else text

@@ -1,5 +1,7 @@
 """python -m sweeps.ui: opens MLflow's user interface for the runs of a storage folder, on this machine only."""
 
+import ctypes
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -16,12 +18,14 @@ from sweeps.errors import UserError
 from sweeps.tracking.uri import ARTIFACTS, DATABASE, of_database, relocate
 
 _ASK_EVERY_S = 0.3
+_PR_SET_PDEATHSIG = 1
+"""As linux/prctl.h has it."""
 
 
 def ui(
     storage: Annotated[str, typer.Option(help="The folder the sweeps were run in.")] = "./runs",
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
-) -> None:
+) -> int:
     """Opens MLflow's user interface on 127.0.0.1; Ctrl-C ends it."""
     database = Path(storage).absolute() / DATABASE
     if not database.is_file():
@@ -38,7 +42,7 @@ def ui(
         raise UserError(f"{database} cannot be used: {error}") from None
     command = ["mlflow", "server", "--backend-store-uri", of_database(database), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(database.parent / ARTIFACTS)]
-    server = subprocess.Popen([sys.executable, "-m", *command])
+    server = subprocess.Popen([sys.executable, "-m", *command], stdout=sys.stderr, preexec_fn=_end_with_parent)
     address = f"http://127.0.0.1:{port}"
     try:
         while not _answers(f"{address}/health"):
@@ -46,10 +50,16 @@ def ui(
                 raise UserError(f"MLflow's server ended with exit code {server.returncode} before it answered")
             time.sleep(_ASK_EVERY_S)
         print(f"MLflow on {address} (Ctrl-C ends it)", flush=True)
-        server.wait()
+        return server.wait()
     finally:
         server.terminate()
         server.wait()
+
+
+def _end_with_parent() -> None:
+    """Lets the kernel end this process when its parent is killed, so that no server is left behind; Linux alone can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _answers(url: str) -> bool:

@@ -1,7 +1,6 @@
 """Storage of a sweep's files: one folder on any file system that pyarrow knows (local, s3://, gs://, …)."""
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +11,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from sweeps.errors import UserError, first_line
+from sweeps.redact import redact
 from trainables.filesystem import appearing, located
-
-_CREDENTIALS = re.compile(
-    r"^s3://[^/?]*[:@]|[?&][^&]*://[^&/]*@|://[^/\s]\S*:\S*@|[?&][^=&]*(secret|token|password|key)[^=&]*=",
-    re.IGNORECASE,
-)
-"""User information of an address, in the URI itself or in one of its options; a password may have slashes."""
 
 _OF_THE_DRIVER = {"ledger", "cohorts", "suggestions", "checkpoints"}
 """Folders written only by the holder of the sweep's lock."""
@@ -46,7 +40,7 @@ class Storage:
 
     def __init__(self, uri: str, name: str):
         self.uri, self.name = uri, name
-        if _CREDENTIALS.search(unquote(uri)):
+        if any(redact(form) != form for form in (uri, unquote(uri))):
             raise UserError(
                 "--storage: a URI with credentials is not accepted; give them in the environment "
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"

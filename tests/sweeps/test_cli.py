@@ -113,7 +113,7 @@ class Server:
     def __init__(self, events: list[str], code: int | None = None):
         self.events, self.returncode = events, code
 
-    def __call__(self, command):
+    def __call__(self, command, **options):
         self.events.append("started")
         return self
 
@@ -122,6 +122,7 @@ class Server:
 
     def wait(self):
         self.events.append("waited for")
+        return 0
 
     def terminate(self):
         pass

@@ -1,5 +1,6 @@
 """What docs/security.md promises."""
 
+import contextlib
 import os
 import re
 import signal
@@ -142,7 +143,22 @@ def test_only_who_has_the_token_can_join_and_no_log_holds_it(tmp_path):
         ("http://planted@host:5000/x", "http://***@host:5000/x"),
         ("http://me:a/b@c/d@host/x", "http://me:***@host/x"),
         ("http://host/x?token=planted&page=2", "http://host/x?token=***&page=2"),
-        ("s3://b?endpoint_override=http://u:p@h", "s3://b?endpoint_override=http:***@h"),
+        ("s3://b?endpoint_override=http://u:p@h", "s3://b?endpoint_override=http://u:***@h"),
+        ("s3://b?endpoint_override=http%3A%2F%2Fu:p%40h", "s3://b?endpoint_override=http://u:***@h"),
+        ("s3://b?endpoint_override=u:p@h&region=x", "s3://b?endpoint_override=***@h&region=x"),
+        ("http://me:12/3@host/x", "http://me:***@host/x"),
+        ("http://me:a?b=c@host/x?page=2", "http://me:***@host/x?page=2"),
+        ("http://me:a#b@host", "http://me:***@host"),
+        ("http://me:a@b:c/d@host", "http://me:***@host"),
+        ("http://[me:a@host", "http://[me:***@host"),
+        ("http://host/#/x?access_token=planted", "http://host/#/x?access_token=***"),
+        ("http://host:x/?secret=planted", "http://host:x/?secret=***"),
+        ("got 'http://me:it's@host'", "got 'http://me:***@host'"),
+        ("abfs://container@account.net/x", "abfs://container@account.net/x"),
+        ("gs://anonymous@bucket/me@x", "gs://anonymous@bucket/me@x"),
+        ("s3://bucket/me@x", "s3://bucket/me@x"),
+        ("sqlite:////home/me@x/a b", "sqlite:////home/me@x/a b"),
+        ("http://h:1/#/e/1?orderByKey=metrics.%60elbo%60", "http://h:1/#/e/1?orderByKey=metrics.%60elbo%60"),
         ("http://me:planted@a and https://planted@b", "http://me:***@a and https://***@b"),
         ("http://host:5000 and me@host", "http://host:5000 and me@host"),
         ("./runs", "./runs"),
@@ -212,7 +228,7 @@ def listening() -> set[str]:
 def test_the_user_interface_is_started_on_the_loopback_interface(monkeypatch, tmp_path):
     from sweeps.ui import ui
 
-    def executed(_, command):
+    def started(command, **_):
         assert command[command.index("--host") + 1] == "127.0.0.1"
         raise InterruptedError
 
@@ -220,14 +236,14 @@ def test_the_user_interface_is_started_on_the_loopback_interface(monkeypatch, tm
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setattr(os, "execv", executed)
+    monkeypatch.setattr(subprocess, "Popen", started)
     with pytest.raises(InterruptedError):
         ui(storage=str(tmp_path), port=port)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
-def test_the_user_interface_listens_on_the_loopback_interface_alone(tmp_path):
+def test_the_user_interface_listens_on_the_loopback_interface_alone_and_ends_when_it_is_killed(tmp_path):
     (tmp_path / "runs").mkdir()
     MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}").search_experiments()
     with socket.socket() as free:
@@ -237,18 +253,25 @@ def test_the_user_interface_listens_on_the_loopback_interface_alone(tmp_path):
         [sys.executable, "-m", "sweeps.ui", "--port", str(port)],
         cwd=tmp_path,
         start_new_session=True,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
+    assert server.stdout is not None
     try:
+        printed = server.stdout.readline()
+        own = {address for address in listening() if address.endswith(f":{port:04X}")}
+        server.kill()  # its process alone
+        server.wait(30)
         deadline = time.monotonic() + 60
-        while not (own := {address for address in listening() if address.endswith(f":{port:04X}")}):
-            assert server.poll() is None
-            assert time.monotonic() < deadline
+        while any(address.endswith(f":{port:04X}") for address in listening()):
+            assert time.monotonic() < deadline, "MLflow's server outlives the command that started it"
             time.sleep(0.3)
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.stdout.close()
+    assert printed == f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)\n"
     assert own == {f"0100007F:{port:04X}"}
 
 
