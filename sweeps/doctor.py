@@ -3,11 +3,9 @@
 The checks leave no files behind. Ray is started only on request, because this takes seconds.
 """
 
-import contextlib
 import importlib.metadata
 import platform
 import shutil
-import sqlite3
 import tempfile
 import urllib.error
 import urllib.parse
@@ -26,6 +24,7 @@ from sweeps.cli import check_device, run_app, single
 from sweeps.errors import INTERNAL, OK, UserError
 from sweeps.findings import PROJECT, Finding, ok, problem, safely
 from sweeps.records.storage import Storage
+from sweeps.tracking.sqlite import DatabaseError, count_runs
 from sweeps.tracking.uri import database, of_database
 
 GIB = 2**30
@@ -123,9 +122,8 @@ def _database(path: Path) -> Finding:
     if not path.exists():
         return ok("tracking", f"{path} will be made by the first run")
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            (runs,) = connection.execute("SELECT COUNT(*) FROM runs").fetchone()
-    except sqlite3.Error as error:
+        runs = count_runs(path)
+    except DatabaseError as error:
         return problem("tracking", f"{path}: {error}", "move it away; the next run of a sweep fills in a new one")
     return ok("tracking", f"{path} holds {runs} runs")
 

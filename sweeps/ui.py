@@ -3,7 +3,6 @@
 import ctypes
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,7 +14,8 @@ import typer
 
 from sweeps.cli import run_app, single
 from sweeps.errors import UserError
-from sweeps.tracking.uri import ARTIFACTS, DATABASE, of_database, relocate
+from sweeps.tracking.sqlite import DatabaseError, relocate
+from sweeps.tracking.uri import ARTIFACTS, DATABASE, of_database
 
 _ASK_EVERY_S = 0.3
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +38,7 @@ def ui(
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
     try:
         relocate(of_database(database))
-    except sqlite3.Error as error:
+    except DatabaseError as error:
         raise UserError(f"{database} cannot be used: {error}") from None
     command = ["mlflow", "server", "--backend-store-uri", of_database(database), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(database.parent / ARTIFACTS)]

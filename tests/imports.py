@@ -67,6 +67,7 @@ KNOWS: Mapping[str, Collection[str]] = {
 ONLY_IN: Mapping[str, Collection[str]] = {
     "ray": ("sweeps/on_ray/", "trainables/ray_train.py"),
     "mlflow": ("sweeps/tracking/",),
+    "sqlite3": ("sweeps/tracking/sqlite.py",),
     "optuna": ("sweeps/planning/search.py", "sweeps/report/search_plots.py"),
     "torch": ("trainables/", "sweeps/"),
 }

@@ -55,6 +55,7 @@ PLANTED = [
     ("order", "sweeps/tracking/planted.py", "import importlib\nimportlib.import_module('sweeps.driver.launch')"),
     ("order", "sweeps/status.py", "from sweeps.run import run"),
     ("libraries", "trainables/planted.py", "import ray"),
+    ("libraries", "sweeps/tracking/planted.py", "import sqlite3"),
     ("libraries", "trainables/planted.py", "def f():\n    from ray import tune"),
     ("libraries", "search_spaces/planted.py", "import torch.nn as nn"),
     ("libraries", "sweeps/driver/planted.py", "from ray import tune"),

@@ -6,10 +6,8 @@ as tags its key, study, estimator, seed and the commit it was trained with. The 
 system metrics of the driver's machine and the report.
 """
 
-import contextlib
 import logging
 import os
-import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,12 +31,12 @@ from sweeps.analysis.labels import run_name
 from sweeps.planning import sessions
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row, now
-from sweeps.records.scratch import scratch_folder
 from sweeps.records.storage import Storage
 from sweeps.tracking import inputs as datasets
 from sweeps.tracking import registry as models
 from sweeps.tracking.known import known_runs
-from sweeps.tracking.uri import artifacts, database, of_database, relocate
+from sweeps.tracking.sqlite import create_database, relocate
+from sweeps.tracking.uri import artifacts
 from trainables.data import DataError
 
 _METRICS_PER_CALL = 800
@@ -272,31 +270,6 @@ class Runs:
         for run_id in self._open:
             self._client.set_terminated(run_id, status if run_id in parents else "KILLED")
         self._open.clear()
-
-
-def create_database(uri: str) -> None:
-    """Makes MLflow's SQLite database where there is none: whole, or not at all.
-
-    MLflow makes its tables in some sixty steps. Killed between them it leaves a database that it can neither use nor
-    finish, so they are made elsewhere.
-    """
-    path = database(uri)
-    if path is None or path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with scratch_folder() as folder:
-        MlflowClient(of_database(folder / path.name)).search_experiments(max_results=1)
-        with (
-            contextlib.closing(sqlite3.connect(folder / path.name)) as made,
-            contextlib.closing(sqlite3.connect(partial)) as copy,
-        ):
-            made.backup(copy)
-    try:
-        with contextlib.suppress(FileExistsError):  # another sweep's driver was faster
-            path.hardlink_to(partial)
-    finally:
-        partial.unlink()
 
 
 def _milliseconds(time: datetime) -> int:

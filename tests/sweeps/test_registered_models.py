@@ -28,8 +28,9 @@ from sweeps.planning.plan import Overrides, Plan
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 from sweeps.tracking import registry as models
+from sweeps.tracking.sqlite import relocate
 from sweeps.tracking.tracker import Tracker
-from sweeps.tracking.uri import ARTIFACTS, of_database, relocate
+from sweeps.tracking.uri import ARTIFACTS, of_database
 from trainables.data import load
 from trainables.reports import Outcome
 from trainables.training import CohortTraining

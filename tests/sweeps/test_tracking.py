@@ -14,6 +14,7 @@ from sweeps.analysis.labels import run_name
 from sweeps.planning import sessions
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.tracking import runs as mlflow_runs
+from sweeps.tracking import sqlite
 from sweeps.tracking import tracker as tracking
 from sweeps.tracking.known import known_runs
 from sweeps.tracking.tracker import Tracker
@@ -430,28 +431,28 @@ def test_a_database_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(mlflow_runs.Path, "hardlink_to", killed)
+        patched.setattr(sqlite.Path, "hardlink_to", killed)
         with pytest.raises(KeyboardInterrupt):
-            mlflow_runs.create_database(of_database(path))
+            sqlite.create_database(of_database(path))
     assert list(path.parent.iterdir()) == []
-    mlflow_runs.create_database(of_database(path))
+    sqlite.create_database(of_database(path))
     assert list(path.parent.iterdir()) == [path]
     made = path.read_bytes()
-    mlflow_runs.create_database(of_database(path))
+    sqlite.create_database(of_database(path))
     assert path.read_bytes() == made, "one that is there stays as it is"
     assert [e.name for e in MlflowClient(of_database(path)).search_experiments()] == ["Default"]
 
 
 def test_of_two_that_make_the_database_at_once_one_counts(tmp_path, monkeypatch):
     path = tmp_path / "mlflow.db"
-    link = mlflow_runs.Path.hardlink_to
+    link = sqlite.Path.hardlink_to
 
     def late(self, target):
         path.write_bytes(b"the other's")
         link(self, target)
 
-    monkeypatch.setattr(mlflow_runs.Path, "hardlink_to", late)
-    mlflow_runs.create_database(of_database(path))
+    monkeypatch.setattr(sqlite.Path, "hardlink_to", late)
+    sqlite.create_database(of_database(path))
     assert path.read_bytes() == b"the other's"
     assert list(tmp_path.iterdir()) == [path]
 
