@@ -1,6 +1,6 @@
-"""The driver: hands out what the ledger lacks, and records what comes back.
+"""The driver: hands out the members that the ledger lacks, and records their results.
 
-It implements `sweeps.on_ray.execute.Work` and knows nothing of Ray. All of it runs on one thread.
+It implements `sweeps.on_ray.execute.Work` and knows nothing of Ray. It runs on one thread.
 """
 
 import math
@@ -19,12 +19,14 @@ from trainables.reports import History, Outcome
 
 
 class Driver:
-    """One run of a sweep: plan minus ledger.
+    """One run of a sweep: trains the members of the plan that the ledger lacks.
 
     Args:
-        retry_failed: whether members whose row says failed are trained again.
-        max_failures: after so many failed members nothing more is handed out; None sets no limit.
-        data_dir: where data sets lie whose size is not known without them.
+        plan: the members to train.
+        ledger: the sweep's results so far.
+        retry_failed: whether failed members are trained again.
+        max_failures: number of failed members after which nothing more is handed out; None sets no limit.
+        data_dir: folder of the data sets; read only if the size of a data set is not known.
     """
 
     def __init__(
@@ -41,23 +43,23 @@ class Driver:
         self.rows: dict[str, Row] = ledger.read()
         self.unfoldings = unfold(plan, ledger)
         self._by_key: dict[str, list[Member]] = defaultdict(list)
-        # Not only those that are known already: others may become known in this run.
+        # Includes keys that are not in the plan yet: their members may become known in this run.
         self._retry = {key for key, row in self.rows.items() if retry_failed and row.status == "failed"}
         self._settled: set[str] = set()
-        """The keys of members that this run does not train, or has trained; kept, since looking at all takes long."""
+        """The keys of members that this run does not train, or has trained. Kept, since checking all takes long."""
         self._add(self.members())
         if not self._unsettled:
-            self._unfold()  # so that it is known whether anything is left
+            self._unfold()  # tells whether anything is left
         self._news = True
-        """Whether members have ended since it was last asked which others have become known."""
+        """Whether members have ended since the last call of `_unfold`."""
         self._running: dict[str, Cohort] = {}
         self._fixed: deque[Cohort] = deque()
-        """Waiting cohorts that stay as they are; they come first."""
+        """Waiting cohorts that are not formed again; they come first."""
         self._waiting: dict[str, Member] = {}
         self._queue: deque[Cohort] = deque()
-        """What waits, in cohorts, which are formed anew when that changes."""
+        """The cohorts of the members in `_waiting`; formed again when `_waiting` changes."""
         self._grouped = 0
-        """How many cohorts there were when they were formed."""
+        """The length of `_queue` when it was formed."""
         self._workload = Workload(plan, data_dir)
         self._slots: int = 1
         self._pack: int | None = None
@@ -79,22 +81,27 @@ class Driver:
 
     @property
     def blocked(self) -> list[str]:
-        """Why members cannot be made: what they would take from others has failed."""
+        """Reasons why some members cannot be made: the study that they take from has no finished member."""
         return list(dict.fromkeys(reason for u in self.unfoldings.values() for reason in u.blocked))
 
     def begin(self, *, slots: int, pack: int | None) -> None:
-        """Forms the cohorts. slots: how many can be trained at the same time; pack: the largest, or None."""
+        """Forms the cohorts.
+
+        Args:
+            slots: how many cohorts can be trained at the same time.
+            pack: the largest number of members in a cohort; None sets no limit.
+        """
         self._slots, self._pack = slots, pack
         self._fixed.extend(self._begun())
         self._enqueue(self.members())
 
     def resize(self, slots: int) -> None:
-        """Forms the waiting cohorts anew: nodes have come or gone."""
+        """Forms the waiting cohorts again for another number of slots, after nodes have come or gone."""
         self._slots = slots
         self._group()
 
     def _begun(self) -> list[Cohort]:
-        """The cohorts that a killed driver left in training, as they were: only so do they find their checkpoints."""
+        """The cohorts that a killed driver left in training, unchanged, so that they find their checkpoints."""
         cohorts: list[Cohort] = []
         taken: set[str] = set()
         for keys in self._ledger.begun_cohorts(self._needs):
@@ -121,7 +128,7 @@ class Driver:
         return {key: row for key, row in self.current().items() if key not in self._retry}
 
     def left(self) -> list[Member]:
-        """What this run is to train; for members that are not known yet stand others of their study."""
+        """The members that this run will train; other members of the study stand for those not known yet."""
         known = {member.key: member for member in self.members() if self._needs(member.key)}
         unmade: list[Member] = []
         for unfolding in self.unfoldings.values():
@@ -133,7 +140,7 @@ class Driver:
 
     @property
     def gave_up(self) -> bool:
-        """Whether too many members have failed to go on."""
+        """Whether the run stops because too many members have failed."""
         return self._max_failures is not None and self.failures >= self._max_failures
 
     def next(self) -> Cohort | None:
@@ -196,12 +203,12 @@ class Driver:
         self._group()
 
     def _near_the_end(self) -> bool:
-        """Whether so few cohorts wait that smaller ones are better: nobody should wait long for the last."""
+        """Whether so few cohorts wait that smaller ones are better: all slots should end at about the same time."""
         waiting, free = len(self._queue), self._slots - len(self._running)
         return waiting != free and waiting < min(self._slots, self._grouped / 2, len(self._waiting))
 
     def _group(self) -> None:
-        """Forms cohorts of all that waits."""
+        """Forms cohorts of all waiting members."""
         unmade = (self.plan.expected(u.study)[: u.unmade()] for u in self.unfoldings.values())
         self._queue = deque(
             group(
@@ -216,14 +223,14 @@ class Driver:
         self._grouped = len(self._queue)
 
     def _strictest(self, member: Member) -> Member:
-        """Of the members of one key that which may not be stopped early, if there is one."""
+        """A member with the same key; prefers one without early stopping."""
         return min(self._by_key[member.key], key=lambda m: m.halving is not None)
 
     def _unfold(self) -> list[Member]:
-        """The members that have become known: a search's next batch, or what takes from a winner that is found."""
+        """Members that have just become known: the next batch of a search, or members that take from a new winner."""
         found: list[Member] = []
         changed = True
-        while changed:  # a new member may have been trained already, and be what others wait for
+        while changed:  # a new member may have been trained already, and other members may wait for it
             changed = False
             for unfolding in self.unfoldings.values():
                 if unfolding.unmade():
@@ -262,7 +269,7 @@ class Driver:
             listener.ended(members, self.rows)
 
     def _split(self, members: Sequence[Member], fit: Set[int | None]) -> None:
-        """Makes smaller cohorts of members that did not fit into memory: as large as was found to fit, or halves."""
+        """Forms smaller cohorts of members that did not fit into memory: of the size in `fit` if known, else halves."""
         known = [number for number in fit if number is not None]
         size = min(known) if known else math.ceil(len(members) / 2)
         if members:
@@ -273,8 +280,7 @@ def _row(outcome: Outcome, config: TrainingConfig) -> Row:
     """The ledger's row of an outcome.
 
     Raises:
-        UserError: the storage or the data failed. Nothing is recorded then: once they are well again, the next run
-            trains these members.
+        UserError: the storage or the data failed. Then nothing is recorded, and the next run trains these members.
     """
     detail = " ".join((outcome.detail or "").split())
     if outcome.reason == "storage":

@@ -1,13 +1,13 @@
-"""The events of a run as JSON, an object a line, for programs that watch it.
+"""Writes the events of a run as JSON, one object a line, for programs that watch it.
 
     {"event": "started", "time": "…", "cohort": …, "members": [{"study": …, "key": …, "seed": …, "labels": {…}}, …]}
     {"event": "progressed", "time": "…", "cohort": …, "epoch": 3, "members": 64}
     {"event": "ended", "time": "…", "study": …, "key": …, "status": "finished", "metrics": {…}, …}
     {"event": "summary", "time": "…", "done": …, "failed": …, "best": [{"study": …, …}], "report": …, "exit_code": 0}
 
-A cohort goes by the key of its first member. With metrics, `progressed` has more: "keys": [a key a member] and
-"metrics": {"elbo": [a number a member], …} of the last epoch; that is kilobytes a second for large cohorts.
-null stands for a number that is not finite.
+"cohort" is the key of the cohort's first member. With metrics, `progressed` also has "keys": [a key a member] and
+"metrics": {"elbo": [a number a member], …} of the last epoch; this makes kilobytes a second for large cohorts.
+A number that is not finite is written as null.
 """
 
 import json
@@ -24,8 +24,8 @@ class JsonLog:
     """Writes a line for each event.
 
     Args:
-        stream: to write to.
-        metrics: whether the metrics of every member are written after every report.
+        stream: the stream to write to.
+        metrics: whether each `progressed` event has the metrics of every member.
     """
 
     def __init__(self, stream: TextIO, *, metrics: bool = False):

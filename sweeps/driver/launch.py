@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a run goes about it; none of this changes what is trained."""
+    """Options of a run that do not change what is trained."""
 
     command: Command
-    """That asked for it, to be told where it is to be given again."""
+    """The command that started the run; printed when the user should run it again."""
     retry_failed: bool
     max_failures: int | None
     tracking_uri: str
@@ -54,17 +54,17 @@ class Options:
     max_concurrent: int | None
     address: str | None
     log_json: bool = False
-    """Whether standard output has a JSON object a line, for programs; what people read goes to standard error then."""
+    """Whether standard output has one JSON object a line, for programs; text for people then goes to standard error."""
     log_metrics: bool = False
-    """Whether these objects have the metrics of every member after every report."""
+    """Whether the JSON objects of progress have the metrics of every member."""
 
 
 def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> int:
-    """Trains what is missing, writes everything that is derived from the ledger, and returns the exit code.
+    """Trains the missing members, writes everything that is derived from the ledger, and returns the exit code.
 
     Raises:
-        UserError: a data set or the space to store the results is missing, Ray cannot be used as asked, or the storage
-            failed on the way.
+        UserError: a data set is missing, space for the results is missing, Ray cannot be used as asked, the storage
+            failed, or the lock was lost.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     driver = Driver(
@@ -81,7 +81,7 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
         if resources is not None and options.address is not None:
             _check_nodes(plan, resources, storage, options)
-        # Only now is it certain that the run can be done as asked.
+        # Saved only here, after all checks have passed.
         saved.save_plan(storage, plan.overrides)
         sessions.record(storage, plan.overrides, options.command)
         finished = _run(driver, tracker, _progress(driver, storage, options, console), resources, storage, options)
@@ -98,7 +98,7 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
 
 def _ray(storage: Storage, options: Options, console: Console) -> contextlib.AbstractContextManager["Resources"]:
     console.print("Starting Ray …", highlight=False)
-    from sweeps.on_ray.cluster import connected  # Ray takes seconds to import; a run with nothing to train needs none
+    from sweeps.on_ray.cluster import connected  # Ray takes seconds to import; not needed if nothing is left to train
 
     return connected(
         address=options.address,
@@ -126,7 +126,7 @@ def _run(
     storage: Storage,
     options: Options,
 ) -> bool:
-    """Trains what is left, if there are resources to do it with; returns False where that was interrupted."""
+    """Trains what is left, if there are resources; returns False if it was interrupted."""
     progress.found(driver.members(), driver.settled())
     driver.listen(progress, tracker, *([JsonLog(sys.stdout, metrics=options.log_metrics)] if options.log_json else []))
     tracker.start(driver.members(), driver.settled())
@@ -178,7 +178,7 @@ def _check_nodes(plan: Plan, resources: "Resources", storage: Storage, options: 
 def _write_outputs(
     driver: Driver, tracker: Tracker, storage: Storage, options: Options, console: Console
 ) -> str | None:
-    """Writes tables and report, and returns the report's place. A failure costs one line and no result."""
+    """Writes tables and report, and returns the report's path or URI. A failure is printed; no result is lost."""
     try:
         report = write_outputs(storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir)
     except Exception as error:  # drawing and writing can fail in many ways; training is done

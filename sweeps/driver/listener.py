@@ -1,6 +1,6 @@
-"""The interface of whoever follows a run: the progress view, the JSON log, MLflow.
+"""The interface of listeners, which follow a run: the progress view, the JSON log, MLflow.
 
-The driver calls its listeners on its own thread, one after the other; none of them may block.
+The driver calls its listeners on its own thread, one after another; they must not block.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,25 +12,25 @@ from trainables.reports import History
 
 
 class Listener(Protocol):
-    """Follows the members of a run. A member that several studies share is named once for each of them."""
+    """Follows the members of a run. A member that several studies share is passed once for each study."""
 
     def found(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
-        """Members that have become known in this run, and that were trained before.
+        """Called for members that have become known in this run but were trained before it.
 
         Args:
-            members: their number may be less than planned: two winners can make one configuration.
-            rows: the ledger's, by key; holds a row for each of these members.
+            members: these members; may be fewer than planned, since two winners can give the same configuration.
+            rows: rows of the ledger by key, with a row for each of these members.
         """
         ...
 
     def started(self, members: Sequence[Member]) -> None:
-        """A cohort begins."""
+        """Called when a cohort begins to train."""
         ...
 
     def progressed(self, members: Sequence[Member], since: int, history: History) -> None:
-        """Metrics [epochs, M] of a cohort's epochs after `since`, in the order of the members."""
+        """Called with metrics by name, [epochs, M] each, of a cohort's epochs after `since`; columns as `members`."""
         ...
 
     def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
-        """Members that have ended in this run; `rows` holds a row for each of them."""
+        """Called when members have ended in this run; `rows` has a row for each of them."""
         ...

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live table on a terminal, a line now and then elsewhere."""
+"""The progress view of a running sweep: a live table on a terminal, otherwise a line now and then."""
 
 import contextlib
 import math
@@ -24,7 +24,7 @@ from sweeps.records.snapshot import InTraining, Snapshot
 
 LINE_EVERY_S = 10.0
 FAILURES_TOLD = 20
-"""A run prints a line for so many failures; more would push everything else from the screen."""
+"""The number of failures that are printed; more would push everything else off the screen."""
 _BARS, _SPARKS = "▁▂▃▄▅▆▇█", 16
 _COLUMNS: dict[str, JustifyMethod] = {
     "study": "left",
@@ -37,11 +37,11 @@ _COLUMNS: dict[str, JustifyMethod] = {
     "best so far": "left",
 }
 _NARROW = 100
-"""Columns of a terminal below which a study may take several lines."""
+"""Width of a terminal, in columns, below which a study may take several lines."""
 
 
 def sparkline(values: Sequence[float], width: int = _SPARKS) -> str:
-    """Numbers as a row of bars, at most `width`, the highest for the largest."""
+    """Numbers as a row of at most `width` bars; the largest number has the highest bar."""
     shown = np.asarray(values, float)
     shown = shown[np.isfinite(shown)]
     if len(shown) < 2:
@@ -52,7 +52,7 @@ def sparkline(values: Sequence[float], width: int = _SPARKS) -> str:
 
 
 class _Course:
-    """How a study comes on: its members by status, their rows, and the best value of its metric by epoch."""
+    """Progress of a study: its members by status, their rows, and the best value of its metric by epoch."""
 
     def __init__(self, study: Study):
         self.study = study
@@ -61,11 +61,11 @@ class _Course:
         """Members that have begun or ended, with their status, by key."""
         self._rows: dict[str, Row] = {}
         self._curve: dict[int, float] = {}
-        """The best value of the metric after each epoch, among members trained in this run."""
+        """By epoch, the best value of the metric among members trained in this run."""
         self._epochs: dict[str, int] = {}
         """The last epoch of each member in training."""
         self._best: str | None = None
-        """Kept until another member ends: choosing takes all rows."""
+        """Cached until another member ends, since the choice reads all rows."""
 
     def set(self, member: Member, status: str, row: Row | None = None) -> None:
         if member.key in self._members:
@@ -79,7 +79,7 @@ class _Course:
             self._epochs[member.key] = 0
 
     def follow(self, members: Sequence[Member], since: int, values: np.ndarray | None, epochs: int) -> None:
-        """Takes in the metric [epochs, members] of the epochs after `since`."""
+        """Adds the metric [epochs, members] of the epochs after `since`; None if it was not measured."""
         for member in members:
             self._epochs[member.key] = since + epochs
         sign = 1 if self.study.mode == "min" else -1
@@ -94,7 +94,7 @@ class _Course:
         return self.counts["finished"] + self.counts["stopped"]
 
     def in_training(self) -> InTraining | None:
-        """The members in training; None if there are none."""
+        """Progress of the members in training; None if there are none."""
         if not self._epochs:
             return None
         key, epoch = max(self._epochs.items(), key=lambda each: each[1])
@@ -103,7 +103,7 @@ class _Course:
         return InTraining(epoch, self._members[key][0].config.epochs, value)
 
     def best(self) -> str:
-        """The best configuration that has ended; until there is one, the best value of a member in training."""
+        """The best configuration that has ended; before there is one, the best value in training."""
         if self._best is None:
             members = [member for member, _ in self._members.values()]
             self._best = str(best(self.study, members, self._rows) or "")
@@ -113,7 +113,7 @@ class _Course:
         return f"{self.study.metric} {now.value:.4g} in training"
 
     def cells(self, total: int) -> list[RenderableType]:
-        """Its row of the table. total: how many members it has."""
+        """The study's row of the table. total: number of its members."""
         ended, now = self.done + self.counts["failed"], self.in_training()
         return [
             self.study.name,
@@ -131,10 +131,10 @@ class Progress:
     """Counts members and shows them.
 
     Args:
-        console: to print to.
-        plan: the studies, and how many members they have.
-        pace: says how long the run still takes; None to say nothing of it.
-        keep: takes how far the run has come, every ten seconds, for `sweeps.status`.
+        console: the console to print to.
+        plan: the studies and their numbers of members.
+        pace: estimates the time left; None shows no estimate.
+        keep: called with a snapshot of the progress at most every ten seconds, for `sweeps.status`.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Progress:
             self._line(force=True)
 
     def found(self, members: Iterable[Member], rows: Mapping[str, Row]) -> None:
-        """Takes in members that an earlier run has done."""
+        """Adds members that ended in an earlier run."""
         ended = [member for member in members if member.key in rows]
         for member in ended:
             self._courses[member.study].set(member, rows[member.key].status, rows[member.key])
@@ -176,7 +176,7 @@ class Progress:
             self._pace.ended(ended, rows)
 
     def started(self, members: Sequence[Member]) -> None:
-        """A cohort begins."""
+        """Adds a cohort that begins to train."""
         for member in members:
             self._courses[member.study].set(member, "running")
         if self._pace is not None:
@@ -212,13 +212,13 @@ class Progress:
         return {name: course.counts for name, course in self._courses.items()}
 
     def left_s(self) -> float | None:
-        """About how many seconds the run still takes; None if that cannot be said yet."""
+        """Estimated seconds until the run ends; None if unknown."""
         if self._pace is None:
             return None
         return self._pace.left_s(self._sizes())
 
     def _sizes(self) -> dict[str, int]:
-        """Members by study: fewer can become known than were planned, so this is asked anew each time."""
+        """Number of members by study. Not cached: fewer members can become known than were planned."""
         return {study.name: self._plan.size(study) for study in self._plan.studies}
 
     def _trained(self, member: Member, epoch: int) -> None:
@@ -235,7 +235,7 @@ class Progress:
             self._console.print("More failures; the report lists them.", style="red", highlight=False)
 
     def _render(self) -> Group:
-        # Studies at work come first, in case not all fit on the screen.
+        # Studies with members in training come first, in case not all fit on the screen.
         courses = sorted(self._courses.values(), key=lambda course: not course.counts["running"])
         room = max(1, (self._console.height - 6) // (4 if self._console.width < _NARROW else 1))
         table = fitting(
@@ -251,12 +251,12 @@ class Progress:
         return f"{duration(elapsed)}, {rate}" + (f", about {duration(left_s)} left" if left_s is not None else "")
 
     def _told(self) -> None:
-        """Whatever is due after news."""
+        """Prints a line and keeps a snapshot, if they are due."""
         self._line()
         if time.monotonic() - self._last_kept >= LINE_EVERY_S:
             self._last_kept = time.monotonic()
             in_training = {name: course.in_training() for name, course in self._courses.items()}
-            with contextlib.suppress(UserError):  # the ledger tells when the storage cannot be written
+            with contextlib.suppress(UserError):  # the ledger reports a storage that cannot be written
                 self._keep(Snapshot(self.left_s(), {name: now for name, now in in_training.items() if now}))
 
     def _line(self, force: bool = False) -> None:
