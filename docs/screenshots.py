@@ -26,7 +26,7 @@ IMAGES = Path(__file__).parent / "images"
 
 
 def main() -> None:
-    """Makes both."""
+    """Makes both images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--storage", type=Path, default=Path("runs"), help="where quickstart was run")
     storage = parser.parse_args().storage
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def report(browser: Browser, storage: Path) -> None:
-    """The study of the temperatures, with its heatmap."""
+    """Takes the report's section on temperatures, with its heatmap."""
     page = browser.new_page(viewport={"width": 1200, "height": 1300})
     page.goto((storage / "quickstart" / "report" / "index.html").absolute().as_uri() + "#temperatures")
     page.screenshot(path=IMAGES / "report.png")
@@ -51,26 +51,26 @@ def report(browser: Browser, storage: Path) -> None:
 
 
 def mlflow(browser: Browser, address: str) -> None:
-    """The runs, those of each study below it."""
+    """Takes MLflow's table of runs, grouped by study."""
     experiment = MlflowClient(address).get_experiment_by_name("quickstart")
     assert experiment is not None, "quickstart has no runs in MLflow"
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     page.goto(f"{address}/#/experiments/{experiment.experiment_id}/runs")
     page.get_by_role("link", name="temperatures", exact=False).first.wait_for(timeout=120_000)
-    page.wait_for_timeout(3000)  # its charts are drawn in steps, of which none says that it is the last
+    page.wait_for_timeout(3000)  # its charts are drawn in steps, and nothing tells when they are complete
     page.screenshot(path=IMAGES / "mlflow.png")
     shrink(IMAGES / "mlflow.png")
 
 
 def shrink(path: Path) -> None:
-    """Keeps a screenshot below 300 kB: 128 colours are enough for a user interface."""
+    """Reduces a screenshot to less than 300 kB: 128 colours are enough for a user interface."""
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
     assert path.stat().st_size < 300_000, f"{path} has {path.stat().st_size} bytes"
 
 
 @contextlib.contextmanager
 def served(storage: Path) -> Iterator[str]:
-    """MLflow's user interface over a storage, at the address given."""
+    """Serves MLflow's user interface for a storage; yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
