@@ -16,9 +16,9 @@ from sweeps.cli import check_device, run_app, single
 from sweeps.planning import saved
 from sweeps.planning.known_rates import Rates, file_of, known
 from sweeps.planning.plan import Member, Overrides, Plan
+from sweeps.planning.sizes import size_of
 from trainables.config import TrainingConfig
 from trainables.cost.timing import measure, program_key
-from trainables.data.sizes import size_of
 from trainables.training import resolve_device
 
 _TOGETHER = 8

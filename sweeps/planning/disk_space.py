@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sweeps.errors import UserError
 from sweeps.planning.plan import Member
+from sweeps.planning.sizes import size_of
 from sweeps.records.storage import Storage
 from trainables.cost.size import checkpoint_bytes
-from trainables.data.sizes import size_of
 
 # Measured on quickstart: 64 members, 3 to 60 epochs of 8 metrics.
 _METRICS = 8

@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sweeps.errors import UserError
+from sweeps.planning.sizes import size_of
 from trainables.config import TrainingConfig
 from trainables.cost.timing import Rate, program_key
-from trainables.data.sizes import size_of
 
 
 class Rates(BaseModel):

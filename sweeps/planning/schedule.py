@@ -15,9 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from sweeps.planning.plan import Cohort, Member, Plan
+from sweeps.planning.sizes import size_of
 from trainables.cost.operations import operations
 from trainables.cost.size import parameters
-from trainables.data.sizes import Size, size_of
+from trainables.data.sizes import Size
 
 SHARES = 8
 """So many cohorts of a large shape go to each slot one after the other, rather than one, ..."""

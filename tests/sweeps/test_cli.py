@@ -6,6 +6,7 @@ import socket
 import sys
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from search_spaces import get_sweep
@@ -50,6 +51,35 @@ def test_a_mistake_is_one_line_and_exit_code_2(command, tmp_path, arguments, mes
     assert re.search(message, err), err
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+@pytest.fixture(scope="module")
+def own_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "bad.npz").write_bytes(b"no archive")
+    (folder / "two").mkdir()
+    for size in (4, 5):
+        Image.new("L", (size, size)).save(folder / "two" / f"{size}.png")
+    return folder
+
+
+@pytest.mark.parametrize("plan", [True, False])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("npz:bad.npz", "bad.npz is not a numpy archive"),
+        ("npz:nothere.npz", "there is no nothere.npz in "),
+        ("folder:nothere", "there is no folder .*nothere"),
+        ("folder:two", "5.png is 5x5 and .*4.png is 4x4; all must be of one size"),
+    ],
+)
+def test_own_images_that_cannot_be_used_are_one_line_and_exit_code_2(command, own_data, name, message, plan):
+    arguments = ["quickstart", "--only", "search", "--set", f"data.name={name}", "--data-dir", str(own_data)]
+    code, _, err = command(run, *arguments, *(["--plan"] if plan else []))
+    assert code == 2
+    assert err.count("\n") == 1
+    assert re.search(f"data set '{name}': .*{message}", err), err
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
 
 
