@@ -1,7 +1,7 @@
-"""TrainingConfig: everything one training depends on, and nothing else.
+"""TrainingConfig: everything that one training depends on, and nothing else.
 
-Its key, a hash of the complete configuration, names the training for ever: two configurations with one key give the
-same numbers. Where it runs (device, packing, storage) is not part of it.
+Its key, a hash of the complete configuration, identifies the training: configurations with the same key give the same
+numbers. The place where it runs (device, packing, storage) is not part of it.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from trainables.optimizers import OptimField
 from trainables.pixels import PixelKind
 
 TRAINING_SEMANTICS = 1
-"""Raised whenever the same configuration would train to other numbers; part of every key."""
+"""A version, part of every key; it is raised whenever the same configuration would give other numbers."""
 
 
 def _known_data_set(name: str) -> str:
@@ -42,13 +42,13 @@ def _known_data_set(name: str) -> str:
 
 
 class DataConfig(Frozen):
-    """Which images, and what the model sees of them.
+    """The images, and how the model sees them.
 
-    name: a data set of docs/data.md, or images of one's own: "npz:PATH" or "folder:PATH". The path as written is part
-        of the key, the images are not: give other images another path.
+    name: a data set of docs/data.md, or your own images: "npz:PATH" or "folder:PATH". The path as written is part of
+        the key, the images are not: give other images another path.
     pixels: "dequantize", y = (x + u) / 256 with fresh uniform noise u (SG C.1); "unit", x / 255, without noise (DST);
         "binarize", a fresh Bernoulli draw with probability x / 255 (the discrete-VAE tutorial).
-    limit: only the first so many images of each split; None for all.
+    limit: use only this number of images of each split, the first ones; None for all.
     """
 
     name: Annotated[str, AfterValidator(_known_data_set), SHAPE] = "digits"
@@ -57,10 +57,10 @@ class DataConfig(Frozen):
 
 
 class ObjectiveConfig(Frozen):
-    """The loss around the reconstruction: reconstruction + kl_weight * KL.
+    """The weights of the loss: reconstruction + kl_weight * KL.
 
-    kl_temperature: the KL trained on is of softmax(logits) ("one", as published code has it) or of the distribution
-        that the estimator samples from ("forward"). Reported KL and ELBO are always of the latter.
+    kl_temperature: the distribution in the trained KL: softmax(logits) ("one", as in the published code), or the one
+        that the estimator samples from ("forward"). The reported KL and ELBO always use the latter.
     """
 
     kl_weight: NonNegativeKnob = 1.0
@@ -68,19 +68,19 @@ class ObjectiveConfig(Frozen):
 
 
 class Guide(Frozen):
-    """A linear decoder beside the model's own, whose silent gradient guides the encoder (SG section 4.2, Figure 1).
+    """A second, linear decoder. Its silent gradient guides the encoder (SG section 4.2, Figure 1).
 
     annealing_rate: in epoch n (from 1) the encoder follows w * silent + (1 - w) * estimator + KL, with
         w = max(0, 1 - n * annealing_rate). Rate 0 is the paper's standalone Silent Gradients.
-    freeze_epoch: from this epoch on nothing of the encoder moves, statistics of batch normalization included; the
-        model's own decoder trains on.
+    freeze_epoch: from this epoch on the encoder does not change, including its statistics of batch normalization; the
+        model's own decoder still trains.
     anneal: "encoder_gradient", both decoders train at full weight (SG section 4.2); "loss", the losses
         themselves are weighted (SG Algorithm 1), so that at w = 1 the model's own decoder does not train.
-    lr_mu, lr_alpha: the linear decoder's mean and precision have optimizers of their own (SG C.3.4), of the model's
-        kind.
+    lr_mu, lr_alpha: learning rates of the linear decoder's mean and precision, which have their own optimizers (SG
+        C.3.4), of the same kind as the model's.
 
-    The guide is over once the encoder is frozen or w is 0: it trains no more, costs nothing, and is no longer part of
-    `train_loss`. No other metric depends on it from then on.
+    The guide is over once the encoder is frozen or w is 0. It then trains no more, costs nothing, and is not part of
+    `train_loss`; no other metric depends on it.
     """
 
     likelihood: LikelihoodField = LIKELIHOODS["gaussian_precision"]
@@ -99,36 +99,35 @@ _Due = create_model("_Due", __base__=Frozen, __module__=__name__, **_fields)
 
 
 class DiagnosticsConfig(_Due):
-    """After which epochs to measure what (`trainables.diagnostics`, docs/diagnostics.md); never by default.
+    """The epochs after which each diagnostic is measured (docs/diagnostics.md); none by default.
 
-    One field for each diagnostic. Measuring changes nothing in the training, and its time is not counted as training.
+    There is one field for each diagnostic. Measuring changes nothing in the training, and does not count as its time.
 
-    draws: how many codes each of them draws for an image; None for its own number.
+    draws: how many codes each diagnostic draws per image; None for the diagnostic's default.
     """
 
     draws: Annotated[int | None, Field(ge=2), SHAPE] = None
 
     def due(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """(name, epochs) of every diagnostic that is asked for."""
+        """(name, epochs) of every diagnostic that is to be measured."""
         for name, epochs in self:
             if name != "draws" and epochs:
                 yield name, epochs
 
 
 _IN_EVERY_KEY = ("draws", "gradient_variance", "gradient_gap", "gradient_error", "iw_bound")
-"""The fields of `DiagnosticsConfig` that are in every key. Others are only in the keys of configurations that set them:
-a new diagnostic leaves all known keys as they are."""
+"""The fields of `DiagnosticsConfig` that are in every key. Other fields are only in the keys of configurations that set
+them, so a new diagnostic changes no existing key."""
 
 
 Precision = Literal["float32", "bf16"]
 
 
 class TrainingConfig(Frozen):
-    """One training, complete: validated before anything starts.
+    """The complete configuration of one training, validated before anything starts.
 
     precision: of matrix products and convolutions in the networks; parameters, optimizer, sampling and losses are
-        float32 in either case. "bf16" gives other numbers, so it is part of the key (docs/performance.md says where it
-        pays and what it costs).
+        float32 in both cases. "bf16" gives other numbers, so it is part of the key (docs/performance.md says when it pays).
     """
 
     data: DataConfig = DataConfig()
@@ -182,7 +181,7 @@ class TrainingConfig(Frozen):
         likelihood.check_expectation(self.latent)
 
     def key(self) -> str:
-        """96 bits of SHA-256 of the complete configuration and of TRAINING_SEMANTICS, in hexadecimal."""
+        """A hash of the complete configuration and TRAINING_SEMANTICS: 96 bits of SHA-256, in hexadecimal."""
         content = self.model_dump(mode="json")
         content["diagnostics"] = {
             name: value for name, value in content["diagnostics"].items() if value or name in _IN_EVERY_KEY
@@ -190,14 +189,14 @@ class TrainingConfig(Frozen):
         return _digest(content | self._corrected())
 
     def _corrected(self) -> dict[str, str]:
-        """Corrections that changed this configuration's numbers; the keys of all others stay."""
+        """Corrections of the code that changed this configuration's numbers, and so its key, but no other key."""
         temperature, scaling = (getattr(self.estimator, name, None) for name in ("temperature", "scaling"))
         if "gradient_gap" in dict(self.diagnostics.due()) and scaling == "logits_and_noise" and temperature != 1:
             return {"gradient_gap": "at the temperature of the estimator"}
         return {}
 
     def shape_key(self) -> str:
-        """Equal for configurations that can be trained as one stack: every field but the knobs."""
+        """A hash of all fields except the knobs; configurations with the same hash can be trained as one stack."""
         return _digest({path: value for path, value, role in self.leaves() if role is SHAPE})
 
     def knobs(self) -> dict[str, float]:
@@ -230,11 +229,11 @@ _RULES = {
     "literal_error": "must be {expected}",
     "model_type": "must be a table of fields",
 }
-"""What pydantic's error types mean, in the words of someone who writes a configuration."""
+"""Messages for pydantic's error types, for people who write configurations."""
 
 
 def explain(error: ValidationError) -> str:
-    """The first complaint of a validation error in one line: field, rule, value."""
+    """The first error of a validation in one line: field, rule, value."""
     first = error.errors(include_url=False)[0]
     kind, where = first["type"], ".".join(str(part) for part in first["loc"])
     if kind in ("value_error", "complaint"):

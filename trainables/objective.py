@@ -1,7 +1,7 @@
 """The objective of one member: reconstruction, KL, annealing and freezing.
 
-Shapes. B images, D pixels, z_shape = [L] or [L, K], F = size of a flat code. Everything is in nats.
-The functions here are written for one member; the cohort lifts them with `torch.func.vmap`.
+Shapes. B images, D pixels, z_shape = [L] or [L, K]. Losses are in nats.
+The functions are written for one member; the cohort lifts them with `torch.func.vmap`.
 """
 
 import math
@@ -22,9 +22,9 @@ Tensors = dict[str, Tensor]
 
 
 class VAE(nn.Module):
-    """An encoder, a decoder and, where the configuration has a guide, a linear decoder beside it.
+    """An encoder, a decoder and, if the configuration has a guide, a second, linear decoder.
 
-    Only a container: the parts are called one by one, with parameters from outside (`call`).
+    It is only a container: `call` runs one part, with parameters from outside.
     """
 
     def __init__(self, config: TrainingConfig, image_shape: tuple[int, int, int]):
@@ -37,9 +37,9 @@ class VAE(nn.Module):
 
 
 def call(model: VAE, part: str, tensors: Mapping[str, Tensor], *args: Tensor) -> Tensor:
-    """Calls one part of the model with the parameters and buffers of that part among `tensors`.
+    """Calls one part of the model with its parameters and buffers from `tensors`.
 
-    Its output has the dtype of its arguments, in whatever precision it was computed.
+    The output has the dtype of the first argument, also if it was computed in a lower precision.
     """
     prefix = part + "."
     own = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
@@ -50,13 +50,13 @@ def call(model: VAE, part: str, tensors: Mapping[str, Tensor], *args: Tensor) ->
 
 
 def sub_knobs(knobs: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The knobs below a dotted path, by their name there."""
+    """The knobs below a dotted path, by their name without the path."""
     return {path[len(prefix) + 1 :]: value for path, value in knobs.items() if path.startswith(prefix + ".")}
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """-log p(x|z) of one decoder and likelihood: the `Loss` that estimators differentiate."""
+    """-log p(x|z) of one decoder and likelihood, in nats: the `Loss` that estimators differentiate."""
 
     x: Tensor
     decode: Callable[[Tensor], Tensor]
@@ -64,7 +64,7 @@ class Reconstruction:
     knobs: Mapping[str, Tensor]
     z_shape: tuple[int, ...]
     linear: Mapping[str, Tensor] | None = None
-    """Weights of a linear decoder by their name in `Linear`."""
+    """The weights of a linear decoder, by their name in `Linear`."""
 
     def output(self, z: Tensor) -> Tensor:
         """The decoder's output [..., outputs, D] at z [..., *z_shape]."""
@@ -75,7 +75,7 @@ class Reconstruction:
         return -self.likelihood.log_prob(self.x, self.output(z), self.knobs)
 
     def expected(self, q: Latent) -> Tensor:
-        """E_q of the loss [B], as its likelihood knows it."""
+        """E_q[loss] [B] in closed form, from the likelihood."""
         assert self.linear is not None  # configurations that need it have a linear decoder
         outputs = [
             Affine(self.linear[f"{name}.weight"].unflatten(1, self.z_shape), self.linear[f"{name}.bias"])
@@ -85,7 +85,7 @@ class Reconstruction:
 
 
 class StepLoss(NamedTuple):
-    """What a training step differentiates and what the cohort keeps of it, each a scalar: nats, summed over images."""
+    """The loss of a training step and its reconstruction part; scalars in nats, summed over images."""
 
     loss: Tensor
     reconstruction: Tensor
@@ -111,11 +111,11 @@ def reconstruction(config: TrainingConfig, model: VAE, tensors: Tensors, x: Tens
 def guide_reconstruction(
     config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, knobs: Tensors
 ) -> Reconstruction:
-    """The loss of the guide's linear decoder on images [B, C, H, W]; finite for a guide that is over."""
+    """The loss of the guide's linear decoder on images [B, C, H, W]; finite after the guide is over."""
     assert config.guide is not None
     guide = _part(tensors, "guide")
     over = knobs["guide.over"] > 0
-    # Not only the loss: a gradient of 0 times an infinite weight would be NaN. A precision must not be 0.
+    # Masking the loss is not enough: a gradient of 0 times an infinite weight is NaN. The precision is set to 1, not 0.
     guide = {name: torch.where(over, float(name == "alpha.bias"), value) for name, value in guide.items()}
     return Reconstruction(
         x=x.flatten(1),
@@ -145,10 +145,12 @@ def training_loss(
 
     Args:
         config: any member of the cohort; only its shape fields are read.
-        tensors: the member's parameters and buffers by their name in the model.
+        model: the modules.
+        tensors: the member's parameters and buffers by name in the model.
+        x: the images.
         noise: of shape `config.estimator.noise_shape((B, *z_shape))`.
-        knobs: the member's knobs by dotted path, as of this epoch (`epoch_knobs`), and `running_loss`.
-        guided: False where the guides of all members are over, so that none is computed.
+        knobs: the member's knobs of this epoch by dotted path (`epoch_knobs`), and `running_loss`.
+        guided: False if the guides of all members are over, so that none is computed.
     """
     q = posterior(config, model, tensors, x)
     total, surrogate = reconstruction_losses(config, model, tensors, x, q, noise, knobs, guided=guided)
@@ -169,9 +171,9 @@ def reconstruction_losses(
     *,
     guided: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """What a step differentiates for the reconstruction, guide included, and the estimator's surrogate; each [B] nats.
+    """The reconstruction loss that a step differentiates, including the guide, and the estimator's surrogate.
 
-    Arguments as of `training_loss`, and the posterior q of the images x.
+    Both are [B] nats. q is the posterior of the images x; for other arguments, see `training_loss`.
     """
     estimator_knobs = sub_knobs(knobs, "estimator") | {"running_loss": knobs["running_loss"]}
     loss = reconstruction(config, model, tensors, x, knobs)
@@ -193,10 +195,10 @@ def reconstruction_losses(
 
 
 def epoch_knobs(config: TrainingConfig, knobs: Tensors, epoch: int) -> Tensors:
-    """The knobs of an epoch (from 1), with what schedules make of them; tensors may carry a member axis.
+    """The knobs of an epoch (counted from 1), with schedules applied; tensors may have an axis of members.
 
-    `guide.weight` is that of the silent gradient. `guide.over` is 1 where the guide can no longer reach the encoder,
-    because its weight is 0 or the encoder frozen, and 0 elsewhere.
+    `guide.weight` is the weight of the silent gradient. `guide.over` is 1 if the guide no longer changes the encoder,
+    because its weight is 0 or the encoder is frozen; else it is 0.
     """
     current = dict(knobs)
     if config.guide is not None:
@@ -213,9 +215,9 @@ def epoch_knobs(config: TrainingConfig, knobs: Tensors, epoch: int) -> Tensors:
 def evaluation_sums(
     config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, noise: Tensor, knobs: Tensors
 ) -> Tensors:
-    """Sums over images [B, C, H, W] of the reported quantities: hard samples, KL of the distribution sampled from.
+    """Sums of the reported quantities over images [B, C, H, W], with hard samples.
 
-    noise: standard noise of the family, [B, *z_shape].
+    The KL is that of the distribution sampled from. noise: standard noise of the latent family, [B, *z_shape].
     """
     sampled = config.estimator.sampled(posterior(config, model, tensors, x), sub_knobs(knobs, "estimator"))
     loss = reconstruction(config, model, tensors, x, knobs)
@@ -227,11 +229,11 @@ def evaluation_sums(
 
 
 def metrics_of(config: TrainingConfig, sums: Tensors, images: int, pixels: int) -> Tensors:
-    """Reported metrics from sums over images.
+    """Computes the reported metrics from sums over images.
 
-    elbo, kl, bce: nats an image. bits_per_dim: bits a pixel; 8 bits for the dequantization of 8-bit pixels (SG C.1) are
-    added where pixels are dequantized. mse: squared error of the decoder's mean, summed over pixels (SG Table 2);
-    mse_per_pixel: its mean (DST Table 1). saturated: share of latents with (almost) certain outcome.
+    elbo, kl, bce: nats per image. bits_per_dim: bits per pixel and channel; plus 8 bits if 8-bit pixels are dequantized
+    (SG C.1). mse: squared error of the decoder's mean, summed over pixels (SG Table 2); mse_per_pixel: its mean (DST
+    Table 1). saturated: the share of latents with an (almost) certain outcome.
     """
     mean = {name: value / images for name, value in sums.items()}
     elbo = -(mean["reconstruction"] + mean["kl"])

@@ -1,10 +1,10 @@
 """Data-parallel training: the processes of a group train the same members, each on its share of every batch.
 
-Every process knows the seeds, draws the noise of a whole batch and takes its rows of it. What is summed over the images
-of a batch (losses, gradients, the statistics of batch normalization) is then summed over the processes, so that all of
-them hold the same numbers: those of one process alone, up to the order of summation.
+Every process knows the seeds, draws the noise of the whole batch and uses its own rows. Sums over the images of a batch
+(losses, gradients, statistics of batch normalization) are then summed over the processes. So all processes have the
+same numbers, which are those of a single process up to the order of summation.
 
-The group is the default one of `torch.distributed`, which Ray Train has set up in each worker.
+The group is the default group of `torch.distributed`, which Ray Train sets up in each worker.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Shards:
     count: int = 1
 
     def of(self, rows: int) -> slice:
-        """The rows of a batch that are this process's; shares differ by at most one row, and may be empty."""
+        """The rows of a batch for this process; shares differ by at most one row, and may be empty."""
         return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
 
     def total(self, value: Tensor) -> Tensor:
@@ -37,10 +37,10 @@ class Shards:
         return value if self.count == 1 else _Total.apply(value)  # pyright: ignore[reportReturnType]
 
     def from_first(self, function: Callable[[], T]) -> T:
-        """What the first process gets from calling `function`, which the others do not call.
+        """Calls `function` in the first process only, and returns its result in all processes.
 
         Raises:
-            Exception: whatever the first process got, in all of them.
+            Exception: whatever `function` raised in the first process; it is raised in all processes.
         """
         if self.count == 1:
             return function()
@@ -60,7 +60,7 @@ ALONE = Shards()
 
 
 class _Total(Function):
-    """Sums forward. Backward as well: every process's loss depends on what each of them put in."""
+    """The sum over processes, forward and backward: the loss of every process depends on the input of all."""
 
     @staticmethod
     def forward(value: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """Counter-based random numbers: one independent stream per member and purpose, the same on every device.
 
-Shapes. M members; n numbers a member.
+Shapes. M members; n numbers per member.
 
 A number is a pure function of (seed, purpose, epoch, step, index): the Philox4x32-10 block cipher of Salmon et al.,
-"Parallel random numbers: as easy as 1, 2, 3" (SC 2011), keyed by the member's seed. There is no state to save, a
-member draws the same numbers alone or packed and in any position, and members that differ only in their estimator or
-learning rate share initial weights, image order and noise, so that comparisons between them are paired.
+"Parallel random numbers: as easy as 1, 2, 3" (SC 2011), with the member's seed as its key. There is no state to save. A
+member draws the same numbers alone or packed, in any position. Members that differ only in their estimator or learning
+rate have the same initial weights, image order and noise, so comparisons between them are paired.
 """
 
 import math
@@ -20,7 +20,7 @@ Number = int | Tensor
 
 
 class Purpose(IntEnum):
-    """What a random number is for. Values are part of the training semantics: never renumber them."""
+    """The use of a random number. Values are part of the training semantics: never renumber them."""
 
     ORDER = 1
     PIXELS = 2
@@ -35,7 +35,7 @@ def philox(counter: Tensor, key: Tensor) -> Tensor:
 
     Args:
         counter: [4, M, n] words in [0, 2^32), or broadcastable to it.
-        key: [2, M, n], the same.
+        key: [2, M, n] words, or broadcastable to it.
 
     Returns:
         [4, M, n] words.
@@ -43,7 +43,7 @@ def philox(counter: Tensor, key: Tensor) -> Tensor:
     multipliers, weyl = _constants(counter.device)
     even, odd = counter[::2], counter[1::2]
     for round_key in (key + weyl) & _MASK:
-        # Words 0 and 2 are multiplied and change places. The 64-bit products wrap into int64; the masks undo that.
+        # Words 0 and 2 are multiplied and swapped. The 64-bit products wrap around in int64; the masks undo that.
         product = (even * multipliers).flip(0)
         even = (product >> 32).bitwise_and_(_MASK).bitwise_xor_(odd) ^ round_key
         odd = product.bitwise_and_(_MASK)
@@ -51,9 +51,9 @@ def philox(counter: Tensor, key: Tensor) -> Tensor:
 
 
 def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The multipliers [2, 1, 1] of words 0 and 2, and what is added to the key in each round [10, 2, 1, 1].
+    """The multipliers [2, 1, 1] of words 0 and 2, and the increment [10, 2, 1, 1] of the key in each round.
 
-    Made from counters on the device: copied from the host, they could not be captured in a CUDA graph.
+    They are computed on the device, since a CUDA graph cannot capture a copy from the host.
     """
     first = torch.arange(2, device=device)
     multipliers = first * (0xCD9E8D57 - 0xD2511F53) + 0xD2511F53
@@ -64,13 +64,13 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
 class Streams:
     """The random streams of M members, keyed by their seeds.
 
-    Epochs and steps are numbers, or int64 tensors [1].
+    Epochs and steps are integers, or int64 tensors [1].
 
     Args:
-        seeds: M integers in [0, 2^63), or the `keys` made of them.
-        device: where the numbers are made; that of the keys where these are given.
-        dtype: of the numbers returned, float32 or float64. Uniform numbers have the same values in both; numbers
-            computed from them agree to rounding.
+        seeds: M integers in [0, 2^63), or the `keys` of another `Streams`.
+        device: where the numbers are computed; ignored with `keys`, which have a device.
+        dtype: of the numbers returned, float32 or float64. Uniform numbers are equal in both; normal, logistic and
+            Gumbel numbers agree up to rounding.
     """
 
     def __init__(
@@ -84,21 +84,22 @@ class Streams:
         self.dtype = dtype
 
     def _words(self, n: int, purpose: Purpose, epoch: Number, step: Number) -> Tensor:
-        """[M, n] int64 holding uniform 32-bit words."""
+        """Uniform 32-bit words, int64 [M, n]."""
         blocks = torch.arange(math.ceil(n / 4), device=self.keys.device)
         zeros = torch.zeros_like(blocks)
         counter = torch.stack((blocks, zeros + step, zeros + epoch, zeros + int(purpose)))
         return philox(counter[:, None], self.keys).movedim(0, -1).flatten(1)[:, :n]
 
     def uniform(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
-        """[M, *shape] uniform in the open interval (0, 1), with 23 bits, so that float32 holds them exactly."""
+        """Uniform numbers [M, *shape] in the open interval (0, 1), with 23 bits, so they are exact in float32."""
         words = self._words(math.prod(shape), purpose, epoch, step)
         return ((words >> 9).to(self.dtype) + 0.5).mul_(2.0**-23).unflatten(1, shape)
 
     def uniform_coarse(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
-        """[M, *shape] uniform in the half-open interval [0, 1), with 16 bits, at half the cost.
+        """Uniform numbers [M, *shape] in the half-open interval [0, 1), with 16 bits, at half the cost.
 
-        Enough within a pixel's bin: a level of 0..255 plus such a number is exact in float32, and never the next level.
+        They are precise enough for dequantization: a level of 0..255 plus such a number is exact in float32, and never
+        rounds to the next level.
         """
         n = math.prod(shape)
         words = self._words(math.ceil(n / 2), purpose, epoch, step)
@@ -106,22 +107,22 @@ class Streams:
         return halves.to(self.dtype).mul_(2.0**-16).unflatten(1, shape)
 
     def normal(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
-        """[M, *shape] standard normal, by Box and Muller."""
+        """Standard normal numbers [M, *shape], by the Box-Muller method."""
         n = math.prod(shape)
         pairs = self.uniform((2, math.ceil(n / 2)), purpose, epoch=epoch, step=step)
         radius, angle = (-2 * pairs[:, 0].log()).sqrt(), 2 * math.pi * pairs[:, 1]
         return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :n].unflatten(1, shape)
 
     def logistic(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
-        """[M, *shape] standard logistic."""
+        """Standard logistic numbers [M, *shape]."""
         return torch.logit(self.uniform(shape, purpose, epoch=epoch, step=step))
 
     def gumbel(self, shape: tuple[int, ...], purpose: Purpose, *, epoch: Number, step: Number) -> Tensor:
-        """[M, *shape] standard Gumbel."""
+        """Standard Gumbel numbers [M, *shape]."""
         return -(-self.uniform(shape, purpose, epoch=epoch, step=step).log()).log()
 
     def permutation(self, n: int, purpose: Purpose, *, epoch: Number) -> Tensor:
-        """[M, n] int64: each member's own order of n images in an epoch."""
-        # 52 random bits: ties, which would be resolved by position, have probability 1e-10 for 1,000 images.
+        """Each member's order of n images in an epoch, int64 [M, n]."""
+        # 52 random bits: a tie, resolved by position, has probability 1e-10 for 1,000 images.
         words = self._words(2 * n, purpose, epoch, 0)
         return torch.argsort((words[:, :n] << 20) ^ words[:, n:], dim=1, stable=True)

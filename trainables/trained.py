@@ -1,11 +1,11 @@
-"""A trained model by itself: encodes, reconstructs and samples, without the training around it.
+"""A trained model for use: encodes, reconstructs and samples, without any training code.
 
 from trainables.trained import TrainedVAE
 vae = TrainedVAE.load("folder")
 vae.reconstruct(images)
 
-Shapes. N images of C channels, H x W pixels; z_shape = [L] or [L, K]. Images come in as uint8 and go out as the model
-sees them, on the scale [0, 1] (`DataConfig.pixels`). All on the CPU, in float32.
+Shapes. N images of C channels, H x W pixels; z_shape = [L] or [L, K]. Input images are uint8; output images are on the
+model's scale [0, 1] (`DataConfig.pixels`). Everything is computed on the CPU, in float32.
 """
 
 import json
@@ -35,7 +35,7 @@ CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 
 class Description(BaseModel):
-    """What the weights belong to: the content of `config.json`."""
+    """The content of `config.json`: the configuration that the weights belong to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,18 +43,18 @@ class Description(BaseModel):
     config: TrainingConfig
     image_shape: ImageShape
     epoch: Annotated[int, Field(ge=1)]
-    """The last epoch trained; schedules stand where they stood then."""
+    """The last epoch trained; schedules have their values of this epoch."""
 
 
 class TrainedVAE:
     """A model with the weights of one member.
 
-    Its random numbers are those of the member's own evaluation, unless a seed is given: on the validation images,
-    `encode` and `reconstruct` have the KL and the squared error that were reported of the last epoch.
+    Without a seed, its random numbers are those of the member's evaluation: on the validation images, `encode` and
+    `reconstruct` give the KL and the squared error that were reported for the last epoch.
 
     Args:
-        description: of the model.
-        model: with its weights.
+        description: the configuration and the epoch of the weights.
+        model: the model, with its weights.
     """
 
     def __init__(self, description: Description, model: VAE):
@@ -70,7 +70,7 @@ class TrainedVAE:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: bytes, config: TrainingConfig, image_shape: ImageShape) -> "TrainedVAE":
-        """One member out of a cohort's checkpoint.
+        """The model of one member, from its cohort's checkpoint.
 
         Args:
             checkpoint: as `CohortTraining.checkpoint` gives it.
@@ -90,23 +90,23 @@ class TrainedVAE:
             kind, _, name = name.partition("/")
             if kind == "group":
                 own = [p for path, p in model.named_parameters() if path.startswith(f"{name}.")]
-                vector_to_parameters(stacked[member].clone(), own)  # the other members need not stay
+                vector_to_parameters(stacked[member].clone(), own)  # a copy, so that the other members' memory is freed
             elif kind == "buffer":
                 model.get_buffer(name).copy_(stacked[member])
         return cls(Description(config=config, image_shape=image_shape, epoch=header.epoch), model)
 
     def save(self, folder: str | Path) -> None:
-        """Writes `config.json` and `weights.safetensors` into a folder that is there."""
+        """Writes `config.json` and `weights.safetensors` to an existing folder."""
         Path(folder, CONFIG).write_text(self._description.model_dump_json(indent=2))
         Path(folder, WEIGHTS).write_bytes(safetensors.torch.save(self._tensors))
 
     @classmethod
     def load(cls, folder: str | Path) -> "TrainedVAE":
-        """What `save` wrote; executes no code.
+        """Loads a model that `save` wrote; executes no code from the files.
 
         Raises:
             FileNotFoundError: one of the files is missing.
-            ValueError: they are damaged, or do not belong together.
+            ValueError: the files are damaged, or do not belong together.
         """
         try:
             description = Description.model_validate(json.loads(Path(folder, CONFIG).read_bytes()))
@@ -119,31 +119,31 @@ class TrainedVAE:
     # --- use ---------------------------------------------------------------------------------------------------------
 
     def encode(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> Latent:
-        """The posterior q(z|x) that codes are drawn from, temperatures included.
+        """The posterior q(z|x) that codes are drawn from, with temperatures applied.
 
         Args:
             images: uint8 [N, C, H, W].
-            seed: of the noise in pixels that are dequantized or binarized; None for that of the evaluation.
+            seed: for the noise that dequantizes or binarizes pixels; None for the noise of the evaluation.
 
         Raises:
-            ValueError: images of another type or shape.
+            ValueError: the images have another type or shape, or there are none.
         """
         posteriors = [self._posterior(x) for x in self._seen(images, self._streams(seed))]
         return type(posteriors[0])(*map(torch.cat, zip(*(q.parameters for q in posteriors), strict=True)))
 
     def reconstruct(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> Tensor:
-        """E[x|z] [N, C, H, W] at one code z ~ q(z|x) an image. Arguments and errors as of `encode`."""
+        """E[x|z] [N, C, H, W] at one code z ~ q(z|x) for each image. Arguments and errors: see `encode`."""
         return self.decode(self.codes(images, seed=seed))
 
     def codes(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> Tensor:
-        """One code z ~ q(z|x) an image, [N, *z_shape]. Arguments and errors as of `encode`."""
+        """One code z ~ q(z|x) for each image, [N, *z_shape]. Arguments and errors: see `encode`."""
         streams = self._streams(seed)
         seen = enumerate(self._seen(images, streams))
         return torch.cat([self._posterior(x).sample(self._noise(len(x), streams, step)) for step, x in seen])
 
     def sample(self, n: int, *, seed: int | None = None) -> Tensor:
         """E[x|z] [n, C, H, W] at codes z ~ p(z), the prior."""
-        # With all parameters 0 every family is its prior.
+        # In every family, the posterior with all parameters 0 is the prior.
         prior = self.config.latent.posterior(torch.zeros(n, self.config.latent.encoder_features))
         return self.decode(prior.sample(self._noise(n, self._streams(seed), step=0)))
 
@@ -152,12 +152,12 @@ class TrainedVAE:
         return self.config.likelihood.mean(self.output(z)).unflatten(-1, self.image_shape)
 
     def deviation(self, z: Tensor) -> Tensor | None:
-        """The standard deviation [N, C, H, W] of each pixel at codes; None where the decoder does not learn one."""
+        """The standard deviation [N, C, H, W] of each pixel at codes z; None if the decoder does not learn one."""
         found = self.config.likelihood.deviation(self.output(z))
         return None if found is None else found.unflatten(-1, self.image_shape)
 
     def output(self, z: Tensor) -> Tensor:
-        """The decoder's output [N, outputs, C*H*W] at codes [N, *z_shape]; its likelihood says what it means."""
+        """The decoder's output [N, outputs, C*H*W] at codes [N, *z_shape]: the parameters of the likelihood."""
         return objective.call(self._model, "decoder", self._tensors, z.flatten(1))
 
     def _posterior(self, x: Tensor) -> Latent:
@@ -168,8 +168,8 @@ class TrainedVAE:
         return Streams([self.config.seed if seed is None else seed])
 
     def _seen(self, images: np.ndarray | Tensor, streams: Streams) -> Iterator[Tensor]:
-        """What the model sees of images, some at a time: each [B, C, H, W]."""
-        # A copy of an array: it may be mapped from a file, and PyTorch knows no read-only tensors.
+        """The images as the model sees them, in batches [B, C, H, W]."""
+        # A copy, since the array may be read-only (mapped from a file), and PyTorch has no read-only tensors.
         images = torch.tensor(images) if isinstance(images, np.ndarray) else images
         if images.dtype != torch.uint8 or images.shape[1:] != self.image_shape or len(images) == 0:
             raise ValueError(
@@ -187,7 +187,7 @@ class TrainedVAE:
 
 
 def _empty(config: TrainingConfig, image_shape: ImageShape) -> VAE:
-    """A model whose weights are whatever the memory holds; none of PyTorch's random numbers are used up."""
+    """A model with uninitialized weights; PyTorch's random state does not change."""
     with torch.device("meta"):
         model = VAE(config, image_shape)
     return model.to_empty(device="cpu")

@@ -1,4 +1,4 @@
-"""The epoch loop: trains cohorts, yields metrics, takes and gives checkpoints.
+"""The epoch loop: trains cohorts, yields metrics, saves and restores checkpoints.
 
 from trainables.training import train
 results = train([config, …], device="cpu", data_dir="data")
@@ -27,7 +27,7 @@ from trainables.reports import History, Reason, Status
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came of one member. `epochs` is the number trained; of a diverged member, the epoch it diverged in."""
+    """The result of one member. `epochs` is the number of epochs trained, or the epoch in which it diverged."""
 
     key: str
     status: Status
@@ -36,19 +36,19 @@ class TrainingResult:
     wall_s: float
     """The member's share of its cohort's wall time."""
     metrics: dict[str, float]
-    """Of the last epoch, diagnostics as last measured, and for a finished member `test_*` on the test images, if there
-    are any; empty for a failed member."""
+    """The last value of each metric, which for diagnostics may be of an earlier epoch; empty for a failed member. A
+    finished member also has `test_*`, if there are test images. Units are those of `objective.metrics_of`."""
     history: dict[str, list[float]] = field(repr=False)
-    """Metrics by name, one number an epoch from the first."""
+    """Metrics by name, one number per epoch, from the first."""
     state: dict[str, Tensor] = field(repr=False, default_factory=dict)
     """The model's `state_dict`; empty for a member that was stopped."""
 
 
 class CohortTraining:
-    """A cohort together with its history: what a checkpoint holds.
+    """A cohort and its history, which a checkpoint saves.
 
-    Iterating trains epoch by epoch and yields the number of each epoch completed. With `halving`, members that do not
-    pass a rung are stopped there, dropped from the cohort and cost nothing any more; so are those that have diverged.
+    Iteration trains epoch by epoch and yields the number of each completed epoch. With `halving`, members that do not
+    pass a rung are stopped and dropped from the cohort, so they cost no more time; so are diverged members, at a rung.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class CohortTraining:
         self._halving = halving
         self._rungs = halving.rungs(len(configs), self.epochs) if halving else {}
         self._kept = list(range(len(configs)))
-        """The members that are in the cohort, by their position among all."""
+        """The positions, among all members, of those still in the cohort."""
         self._dropped: dict[int, Dropped] = {}
         self._metrics: dict[str, list[np.ndarray]] = defaultdict(list)
 
@@ -83,7 +83,7 @@ class CohortTraining:
                 everyone = np.full(len(self.keys), np.nan)
                 everyone[self._kept] = value
                 series = self._metrics[name]
-                # An older program, whose checkpoint this began from, may not have had this metric.
+                # The training may have started from the checkpoint of an older version without this metric.
                 series += [np.full(len(self.keys), np.nan)] * (self.cohort.epoch - 1 - len(series))
                 series.append(everyone)
             if self._halving and self.cohort.epoch in self._rungs:
@@ -91,7 +91,7 @@ class CohortTraining:
             yield self.cohort.epoch
 
     def _drop(self, values: np.ndarray, count: int) -> None:
-        """Lets only the best `count` members train on."""
+        """Keeps only the best `count` members that have not diverged; at least one member stays."""
         assert self._halving is not None
         best = self._halving.best(values, count)
         diverged = self.cohort.diverged_epoch
@@ -103,11 +103,11 @@ class CohortTraining:
         self._kept = [self._kept[member] for member in best]
 
     def history(self, since: int = 0) -> History:
-        """Metrics of the epochs after `since`."""
+        """Metrics of the epochs after `since`, each [epochs, all members] float64."""
         return {name: np.stack(values[since:]) for name, values in self._metrics.items() if len(values) > since}
 
     def results(self, with_state: bool = False) -> list[TrainingResult]:
-        """What came of each member, in the order of the configurations."""
+        """The result of each member, in the order of the configurations; with weights if `with_state`."""
         history = self.history()
         in_cohort = {position: member for member, position in enumerate(self._kept)}
         diverged_epoch = self.cohort.diverged_epoch
@@ -142,7 +142,7 @@ class CohortTraining:
 
     @property
     def ended(self) -> bool:
-        """Whether no member trains on: all epochs are trained, or every member has diverged."""
+        """Whether the training is over: all epochs are trained, or every member has diverged."""
         return self.cohort.epoch >= self.epochs or None not in self.cohort.diverged_epoch
 
     def checkpoint(self) -> bytes:
@@ -161,11 +161,11 @@ class CohortTraining:
         return write_checkpoint(header, state | {HISTORY + n: torch.from_numpy(value) for n, value in history.items()})
 
     def restore(self, checkpoint: bytes) -> None:
-        """Goes on from a checkpoint of the same members.
+        """Continues from a checkpoint of the same members.
 
         Raises:
-            ValueError: not a checkpoint, a damaged one, one of other members, or one that lacks tensors which the
-                training needs; nothing is changed then.
+            ValueError: this is not a checkpoint, it is damaged, has other members, or lacks tensors that the training
+                needs; nothing is changed then.
         """
         header, tensors = read_checkpoint(checkpoint)
         if header.keys != self.keys:
@@ -195,7 +195,7 @@ class CohortTraining:
 
 
 def _latest(history: dict[str, list[float]]) -> dict[str, float]:
-    """The last number of each metric; a diagnostic is NaN in epochs without a measurement."""
+    """The last number of each metric that is not NaN: diagnostics are NaN in epochs without a measurement."""
     measured = {name: [value for value in values if value == value] for name, values in history.items()}
     return {name: values[-1] for name, values in measured.items() if values}
 
@@ -207,19 +207,19 @@ def train(
     data_dir: str | Path = "data",
     dtype: torch.dtype = torch.float32,
 ) -> list[TrainingResult]:
-    """Trains configurations of any shapes, those of one shape packed together.
+    """Trains configurations; those of the same shape form one cohort.
 
     Args:
-        configs: what to train.
-        device: a torch device, or "auto" for CUDA where there is one.
-        data_dir: where data sets that are not embedded lie.
+        configs: the members, of any shapes.
+        device: a torch device, or "auto" for CUDA if available, else the CPU.
+        data_dir: the folder of data sets that are kept in files.
         dtype: of parameters and arithmetic.
 
     Returns:
         Results in the order of `configs`, each with its final `state`.
 
     Raises:
-        UnknownName: a configuration names an unknown data set.
+        DataError: the files of a data set are missing or damaged.
     """
     device = resolve_device(device)
     by_shape: dict[str, list[int]] = defaultdict(list)
@@ -237,7 +237,7 @@ def train(
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
-    """The torch device that "auto" or a device's name stands for."""
+    """The torch device of a name; "auto" is CUDA if available, else the CPU."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
