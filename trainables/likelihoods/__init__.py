@@ -3,7 +3,7 @@
     from trainables.likelihoods import LIKELIHOODS
     LIKELIHOODS["bernoulli"].log_prob(x, output, {})
 
-`trainables.likelihoods.base` holds the contract.
+`trainables.likelihoods.base` has the contract.
 """
 
 from typing import Annotated

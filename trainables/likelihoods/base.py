@@ -1,7 +1,7 @@
-"""The contract of every likelihood p(x|z).
+"""The contract of likelihoods p(x|z).
 
-Shapes. B images, D pixels, z_shape = [L] or [L, K]; leading sizes (samples) are allowed before B. A decoder gives
-`outputs` numbers a pixel: output [..., B, outputs, D]. Everything is in nats.
+Shapes. B images, D pixels, z_shape = [L] or [L, K]; leading axes (samples) are allowed before B. A decoder gives
+`outputs` numbers per pixel: output [..., B, outputs, D]. Log-likelihoods are in nats.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,13 +30,13 @@ class Likelihood(Component):
     """A distribution over pixels given a decoder's output."""
 
     outputs: ClassVar[int]
-    """The numbers that the decoder gives for each pixel."""
+    """The number of decoder outputs per pixel."""
     binary: ClassVar[bool] = False
-    """Whether pixels are probabilities or bits in [0, 1] rather than dequantized intensities."""
+    """Whether pixels are bits or probabilities in [0, 1], not dequantized intensities."""
     analytic: ClassVar[bool] = False
     """Whether `expected_log_prob` is known: the likelihood can serve a guide and the estimator `silent`."""
     alternative: ClassVar[str | None] = None
-    """For a likelihood that belongs to a linear decoder: the likelihood to use with other decoders."""
+    """The likelihood to use with other decoders, if this one is only for linear decoders."""
 
     def log_prob(self, x: Tensor, output: Tensor, knobs: Knobs) -> Tensor:
         """Log p(x|z) [..., B] of x [B, D].
@@ -44,7 +44,7 @@ class Likelihood(Component):
         Args:
             x: the images.
             output: of the decoder [..., B, outputs, D].
-            knobs: the member's own values of the likelihood's fields, each a scalar tensor (`Component.knob`).
+            knobs: the member's values of the likelihood's fields, each a scalar tensor (`Component.knob`).
         """
         raise NotImplementedError
 
@@ -53,17 +53,17 @@ class Likelihood(Component):
         return output[..., 0, :]
 
     def deviation(self, output: Tensor) -> Tensor | None:
-        """The standard deviation [..., B, D] of each pixel given z; None where the decoder does not learn one."""
+        """The standard deviation [..., B, D] of each pixel given z; None if the decoder does not learn one."""
         return None
 
     def expected_log_prob(self, x: Tensor, q: Latent, decoder: Sequence[Affine], knobs: Knobs) -> Tensor:
-        """E_q[log p(x|z)] [B] under a linear decoder, without a sample.
+        """E_q[log p(x|z)] [B] under a linear decoder, in closed form.
 
         Args:
             x: the images [B, D].
-            q: the posterior of each.
-            decoder: its outputs.
-            knobs: as of `log_prob`.
+            q: their posterior.
+            decoder: the outputs of the linear decoder.
+            knobs: as for `log_prob`.
         """
         raise NotImplementedError
 
@@ -71,5 +71,5 @@ class Likelihood(Component):
         """Checks that `expected_log_prob` is known for these latents.
 
         Raises:
-            ValueError: it is not; the message says why.
+            ValueError: it is not known; the message says why.
         """

@@ -11,7 +11,7 @@ from trainables.likelihoods.base import LIKELIHOODS, Knobs, Likelihood
 
 @registered(LIKELIHOODS)
 class BernoulliPixels(Likelihood):
-    """Independent pixels with logits from the decoder; binary cross-entropy where pixels are grey (DVAE section 8)."""
+    """Independent pixels with logits from the decoder; for grey pixels, minus the cross-entropy (DVAE section 8)."""
 
     name: Annotated[Literal["bernoulli"], SHAPE] = "bernoulli"
     outputs: ClassVar[int] = 1

@@ -34,7 +34,7 @@ class GaussianFixed(Likelihood):
 
 @registered(LIKELIHOODS)
 class GaussianLogScale(Likelihood):
-    """N(mean, exp(2 log_scale)), both given by the decoder: the nonlinear decoder of SG Figure 1."""
+    """N(mean, exp(2 log_scale)); the decoder gives both, as the nonlinear decoder of SG Figure 1."""
 
     name: Annotated[Literal["gaussian_log_scale"], SHAPE] = "gaussian_log_scale"
     outputs: ClassVar[int] = 2
@@ -50,9 +50,9 @@ class GaussianLogScale(Likelihood):
 
 @registered(LIKELIHOODS)
 class GaussianPrecision(Likelihood):
-    """N(mean, 1 / alpha^2), both given by the decoder (SG section 4.1): analytic if they are linear.
+    """N(mean, 1 / alpha^2); the decoder gives both (SG section 4.1). Its expectation is analytic for linear decoders.
 
-    log_term: how E[log alpha^2] is computed, see `analytic.expected_log_likelihood`.
+    log_term: the formula for E[log alpha^2]; see `analytic.expected_log_likelihood`.
     """
 
     name: Annotated[Literal["gaussian_precision"], SHAPE] = "gaussian_precision"
@@ -64,7 +64,7 @@ class GaussianPrecision(Likelihood):
     def log_prob(self, x: Tensor, output: Tensor, knobs: Knobs) -> Tensor:
         mean, alpha = output[..., 0, :], output[..., 1, :]
         squared = ((x - mean) * alpha).square()
-        # log alpha^2, not log alpha: the sign of alpha carries no meaning.
+        # log alpha^2, not log alpha: the sign of alpha has no meaning.
         return 0.5 * (alpha.square().log() - squared - math.log(2 * math.pi)).sum(-1)
 
     def deviation(self, output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What an encoder and a decoder must supply."""
+"""The contract of encoders and decoders."""
 
 from typing import Annotated, ClassVar, Literal, TypeVar
 
@@ -16,35 +16,35 @@ Activation = Annotated[Literal["relu", "leaky_relu"], SHAPE]
 
 
 class Encoder(Component):
-    """Configuration of a network from images to the parameters of q(z|x)."""
+    """The configuration of a network from images to the parameters of q(z|x)."""
 
     packs_on_cpu: ClassVar[bool] = True
-    """Whether stacking members pays on a CPU: it does for dense layers, not for convolutions (docs/decisions.md)."""
+    """Whether packing pays on a CPU: it does for dense layers, but not for convolutions (docs/decisions.md)."""
 
     def build(self, image_shape: ImageShape, features: int) -> nn.Module:
-        """A module [B, C, H, W] -> [B, features] with freshly drawn weights."""
+        """A module [B, C, H, W] -> [B, features] with random initial weights."""
         raise NotImplementedError
 
 
 class Decoder(Component):
-    """Configuration of a network from codes to the parameters of p(x|z)."""
+    """The configuration of a network from codes to the parameters of p(x|z)."""
 
     packs_on_cpu: ClassVar[bool] = True
     linear: ClassVar[bool] = False
     """Whether every output is a linear function of the code, so that expectations are analytic."""
     batch_normalized: ClassVar[bool] = False
-    """Whether decoding moves statistics, so that it is no function of the code alone."""
+    """Whether the decoder has batch normalization, so that an output depends on the other codes of the batch."""
 
     def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
-        """A module [N, features] -> [N, outputs, C*H*W] with freshly drawn weights."""
+        """A module [N, features] -> [N, outputs, C*H*W] with random initial weights."""
         raise NotImplementedError
 
 
 def unit_scale(last: Layer, outputs: int) -> Layer:
-    """The last layer of a decoder; of two outputs the second, the logarithm of a scale, begins at 0 for every code.
+    """Initializes the last layer of a decoder: if it has two outputs, the second, a log-scale, is 0 for every code.
 
-    Left as PyTorch draws it, that of a network with batch normalization reaches -17 for some pixel of a batch, and the
-    squared error over exp(2 * -17) is what the first steps train on (docs/decisions.md).
+    With PyTorch's own initialization, a network with batch normalization gives a log-scale of -17 for some pixel of a
+    batch. Its squared error, divided by exp(2 * -17), would dominate the first steps (docs/decisions.md).
     """
     if outputs == 2:
         weight = last.weight.transpose(0, 1) if isinstance(last, nn.ConvTranspose2d) else last.weight
@@ -55,5 +55,5 @@ def unit_scale(last: Layer, outputs: int) -> Layer:
 
 
 def activation(name: str) -> nn.Module:
-    """The activation layer of that name."""
+    """The activation layer with this name."""
     return nn.ReLU() if name == "relu" else nn.LeakyReLU()

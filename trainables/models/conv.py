@@ -1,7 +1,7 @@
 """The convolutional networks of Silent Gradients, layer by layer as in its Tables 5 to 8.
 
-The paper gives kernels, strides, paddings and activations; the numbers of channels are left open there and are fields
-here, whose defaults are this project's.
+The paper gives kernels, strides, paddings and activations, but not the numbers of channels. They are fields here, with
+defaults of this project.
 """
 
 import math
@@ -62,10 +62,10 @@ class Conv5Decoder(Decoder):
 
 @registered(ENCODERS)
 class StridedEncoder(Encoder):
-    """Three 4x4 convolutions of stride 2 and one without padding, which takes 32x32 images to a single position.
+    """Three 4x4 convolutions of stride 2 and one without padding, which reduces 32x32 images to a single position.
 
-    For CIFAR-10 and ImageNet (SG Table 7). Batch normalization follows the activation, as the table has it. The default
-    channels are those of the encoder of World Models (Ha and Schmidhuber 2018), which has the same strides.
+    For CIFAR-10 and ImageNet (SG Table 7). Batch normalization follows the activation, as in the table. The default
+    channels are those of the encoder of World Models (Ha and Schmidhuber 2018), which also has four 4x4 convolutions.
     """
 
     name: Annotated[Literal["strided"], SHAPE] = "strided"
@@ -73,7 +73,11 @@ class StridedEncoder(Encoder):
     packs_on_cpu: ClassVar[bool] = False
 
     def build(self, image_shape: ImageShape, features: int) -> nn.Module:
-        """As `Encoder.build`; raises ValueError unless height and width are multiples of 8 and at least 32."""
+        """Builds the module (`Encoder.build`).
+
+        Raises:
+            ValueError: height or width is not a multiple of 8, or is below 32.
+        """
         height, width = _innermost(image_shape)
         layers: list[nn.Module] = []
         for index, (n_in, n_out) in enumerate(pairwise((image_shape[0], *self.channels))):
@@ -86,8 +90,8 @@ class StridedEncoder(Encoder):
 class StridedDecoder(Decoder):
     """The mirror image of `StridedEncoder`: a linear layer and four transposed convolutions (SG Table 8).
 
-    Warning: batch normalization makes an image's loss depend on every code that is decoded with it. Estimators that
-    decode codes nobody drew (`exact`, `indecater`) normalize over those as well.
+    Warning: with batch normalization, an image's loss depends on all codes of the batch. Estimators that decode codes
+    which were not drawn (`exact`, `indecater`) include them in the statistics.
     """
 
     name: Annotated[Literal["strided"], SHAPE] = "strided"
@@ -96,7 +100,11 @@ class StridedDecoder(Decoder):
     batch_normalized: ClassVar[bool] = True
 
     def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
-        """As `Decoder.build`; raises ValueError unless height and width are multiples of 8 and at least 32."""
+        """Builds the module (`Decoder.build`).
+
+        Raises:
+            ValueError: height or width is not a multiple of 8, or is below 32.
+        """
         shape = (self.channels[0], *_innermost(image_shape))
         layers: list[nn.Module] = [nn.Linear(features, math.prod(shape)), nn.Unflatten(1, shape)]
         for index, (n_in, n_out) in enumerate(pairwise(self.channels)):
@@ -107,12 +115,12 @@ class StridedDecoder(Decoder):
 
 
 def by_output(outputs: int, image_shape: ImageShape) -> tuple[nn.Module, nn.Module]:
-    """Layers [N, outputs*C, H, W] -> [N, outputs, C*H*W], the last ones of a convolutional decoder."""
+    """The last layers of a convolutional decoder, [N, outputs*C, H, W] -> [N, outputs, C*H*W]."""
     return nn.Flatten(), nn.Unflatten(1, (outputs, math.prod(image_shape)))
 
 
 def _innermost(image_shape: ImageShape) -> tuple[int, int]:
-    """Height and width left after three halvings and a 4x4 convolution without padding."""
+    """Height and width after three halvings and a 4x4 convolution without padding."""
     _, height, width = image_shape
     if height % 8 or width % 8 or min(height, width) < 32:
         raise ValueError(

@@ -10,15 +10,15 @@ from trainables.components import SHAPE, registered
 from trainables.models.base import DECODERS, Decoder, ImageShape
 
 LINEAR_OUTPUTS = ("mu", "alpha")
-"""The layers of `Linear`, in the order of its outputs."""
+"""The names of the layers of `Linear`, in the order of its outputs."""
 
 
 class Linear(nn.Module):
     """mean = W_mu z + b_mu and, with two outputs, precision alpha = W_alpha z + b_alpha; z [N, F] -> [N, outputs, D].
 
-    The bias stands for the latent fixed at 1 of SG C.2.1. The paper gives no initialization. Here the precision is 1 at
-    first, whatever the code: PyTorch's own initialization spreads it around 0, where log alpha^2 is steep and the
-    second-order expansion of its expectation poor (docs/decisions.md has the comparison).
+    The bias replaces the latent of SG C.2.1 that is fixed at 1. The paper gives no initialization. Here the initial
+    precision is 1 for every code. PyTorch's initialization gives precisions around 0, where log alpha^2 is steep and
+    the second-order expansion of its expectation is poor (docs/decisions.md has the comparison).
     """
 
     def __init__(self, features: int, pixels: int, outputs: int):
@@ -36,7 +36,7 @@ class Linear(nn.Module):
 
 @registered(DECODERS)
 class LinearDecoder(Decoder):
-    """One linear layer from the code to the mean and, where the likelihood has one, to the precision of each pixel."""
+    """A linear layer from the code to each pixel's mean, and one to its precision if the likelihood has one."""
 
     name: Annotated[Literal["linear"], SHAPE] = "linear"
     linear: ClassVar[bool] = True

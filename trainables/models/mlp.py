@@ -22,7 +22,7 @@ def _perceptron(widths: list[int], act: str) -> list[nn.Module]:
 
 @registered(ENCODERS)
 class MLPEncoder(Encoder):
-    """Flattened image through the hidden widths to the features."""
+    """A perceptron from the flattened image to the features, with these hidden widths."""
 
     name: Annotated[Literal["mlp"], SHAPE] = "mlp"
     hidden: Widths = (512, 256)
@@ -35,7 +35,7 @@ class MLPEncoder(Encoder):
 
 @registered(DECODERS)
 class MLPDecoder(Decoder):
-    """Code through the hidden widths to every pixel."""
+    """A perceptron from the code to every pixel, with these hidden widths."""
 
     name: Annotated[Literal["mlp"], SHAPE] = "mlp"
     hidden: Widths = (256, 512)

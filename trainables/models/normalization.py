@@ -13,13 +13,13 @@ EPSILON = 1e-5
 
 
 class BatchNorm(nn.Module):
-    """`torch.nn.BatchNorm2d` whose statistics a cohort can hold for many members and stop for some of them.
+    """`torch.nn.BatchNorm2d` for a cohort: each member has its own statistics, which can be frozen.
 
-    In training it normalizes with the mean and variance of the batch and moves the running ones towards them, in place,
-    by a tenth; in evaluation it uses the running ones and moves nothing. While the buffer `frozen` is true, training
-    does as evaluation does. `frozen` is a tensor, not an attribute, because members of one cohort freeze in different
-    epochs: under `torch.func.vmap` each has its own value of it. `shards` says over which processes a batch is spread:
-    its statistics are those of all of it.
+    In training it normalizes with the mean and variance of the batch, and moves the running statistics towards them, in
+    place, by a tenth. In evaluation it uses the running statistics and changes nothing. While the buffer `frozen` is
+    true, training does the same as evaluation. `frozen` is a tensor, because members of a cohort freeze in different
+    epochs: under `torch.func.vmap` each member has its own value. `shards` are the processes that share a batch; its
+    statistics are over all of them.
     """
 
     def __init__(self, channels: int):
@@ -38,26 +38,26 @@ class BatchNorm(nn.Module):
         """[N, C, H, W] -> [N, C, H, W].
 
         Raises:
-            ValueError: training on a single value a channel, which has no variance.
+            ValueError: one value per channel in training, which has no variance; not checked with several processes.
         """
-        x = x.to(self.weight.dtype)  # statistics are not kept in the lower precision that layers may compute in
+        x = x.to(self.weight.dtype)  # layers may compute in a lower precision, but statistics must not
         if not self.training:
             return self._scaled(x - _by_channel(self.running_mean), self.running_var)
         n = self._values(x)
         mean = self.shards.total(x.sum((0, 2, 3))) / n
-        # What a frozen member normalizes with is chosen before any statistic moves; `where` makes a copy of it.
+        # Chosen before the running statistics change; `where` makes a copy.
         centred = x - _by_channel(torch.where(self.frozen, self.running_mean, mean))
-        # The batch's variance; of a frozen member nothing, and not used.
+        # The batch's variance; meaningless and unused for a frozen member.
         observed = self.shards.total(centred.square().sum((0, 2, 3))) / n
         variance = torch.where(self.frozen, self.running_var, observed)
         with torch.no_grad():
             self._move(self.running_mean, mean)
-            # The batch is normalized with its biased variance, but the running one averages the unbiased.
+            # As in PyTorch: the biased variance normalizes the batch, the running variance averages the unbiased one.
             self._move(self.running_var, observed * (n / (n - 1)))
         return self._scaled(centred, variance)
 
     def _values(self, x: Tensor) -> int | Tensor:
-        """How many values each channel has in the batch; of one that is spread it is no number that Python knows."""
+        """The number of values per channel in the batch; a tensor if several processes share the batch."""
         own = x.shape[0] * x.shape[2] * x.shape[3]
         if self.shards.count > 1:
             return self.shards.total(x.new_full((), own))
@@ -73,5 +73,5 @@ class BatchNorm(nn.Module):
 
 
 def _by_channel(values: Tensor) -> Tensor:
-    """[C] -> [C, 1, 1], to go with images."""
+    """[C] -> [C, 1, 1], to broadcast over images."""
     return values[:, None, None]

@@ -1,11 +1,11 @@
-"""The residual convolutional autoencoder of DST A.1, with codes laid out on a grid a quarter of the image's size.
+"""The residual convolutional autoencoder of DST A.1. Its codes lie on a grid of a quarter of the image's size.
 
 The paper says: convolutions with residual connections, a latent space of 8 x 8 x 32, a decoder that mirrors the
-encoder. The rest follows the autoencoder it cites, of van den Oord et al. 2017, section 4.1: two 4x4 convolutions of
+encoder. The rest follows the autoencoder that it cites, van den Oord et al. 2017, section 4.1: two 4x4 convolutions of
 stride 2, then residual blocks.
 
-Images whose height or width is no multiple of 8 get a margin of zeros up to the next one, which the decoder cuts off
-again: 28 x 28 becomes 32 x 32, so that MNIST has the 8 x 8 grid of CIFAR-10.
+Height and width are padded with zeros to multiples of 8, and the decoder removes the padding: 28 x 28 becomes 32 x 32,
+so MNIST has the same 8 x 8 grid as CIFAR-10.
 """
 
 import math
@@ -19,7 +19,7 @@ from trainables.models.conv import by_output
 
 
 class Residual(nn.Module):
-    """x + branch(x), the branch ReLU, 3x3 convolution, ReLU, 1x1 convolution."""
+    """A residual block x + branch(x); the branch is ReLU, 3x3 convolution, ReLU, 1x1 convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -33,9 +33,9 @@ class Residual(nn.Module):
 
 @registered(ENCODERS)
 class ResidualEncoder(Encoder):
-    """Image to features on a grid of a quarter of its padded height and width; features [C', H/4, W/4] flattened.
+    """A network from the image to features [C', H/4, W/4], flattened; H and W are padded to multiples of 8.
 
-    For the codes of DST on 32x32 or 28x28 images take 8 * 8 * 32 = 2,048 bits.
+    The codes of DST on 32x32 or 28x28 images need 8 * 8 * 32 = 2,048 bits.
     """
 
     name: Annotated[Literal["residual"], SHAPE] = "residual"
@@ -44,7 +44,11 @@ class ResidualEncoder(Encoder):
     packs_on_cpu: ClassVar[bool] = False
 
     def build(self, image_shape: ImageShape, features: int) -> nn.Module:
-        """As `Encoder.build`; raises ValueError unless `features` fill the grid evenly."""
+        """Builds the module (`Encoder.build`).
+
+        Raises:
+            ValueError: `features` is not a multiple of the grid's positions.
+        """
         depth, *_ = _grid(features, image_shape)
         channels = self.channels
         return nn.Sequential(
@@ -69,7 +73,11 @@ class ResidualDecoder(Decoder):
     packs_on_cpu: ClassVar[bool] = False
 
     def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:
-        """As `Decoder.build`; raises ValueError unless `features` fill the grid evenly."""
+        """Builds the module (`Decoder.build`).
+
+        Raises:
+            ValueError: `features` is not a multiple of the grid's positions.
+        """
         shape = _grid(features, image_shape)
         channels = self.channels
         left, right, top, bottom = _margin(image_shape)
@@ -87,14 +95,14 @@ class ResidualDecoder(Decoder):
 
 
 def _margin(image_shape: ImageShape) -> tuple[int, int, int, int]:
-    """Rows and columns of zeros (left, right, top, bottom) up to the next multiples of 8."""
+    """The padding (left, right, top, bottom) that makes height and width multiples of 8."""
     _, height, width = image_shape
     down, across = -height % 8, -width % 8
     return across // 2, across - across // 2, down // 2, down - down // 2
 
 
 def _grid(features: int, image_shape: ImageShape) -> tuple[int, int, int]:
-    """Channels, height and width that `features` numbers have on the grid."""
+    """The shape [C', H/4, W/4] of `features` numbers on the grid."""
     _, height, width = image_shape
     rows, columns = math.ceil(height / 8) * 2, math.ceil(width / 8) * 2
     if features % (rows * columns):

@@ -3,7 +3,7 @@
     from trainables.optimizers import OPTIMIZERS
     rows = OPTIMIZERS["adam"].coefficients(knobs, range(1, 101), dtype=torch.float32)
 
-`trainables.optimizers.base` holds the contract.
+`trainables.optimizers.base` has the contract.
 """
 
 from typing import Annotated

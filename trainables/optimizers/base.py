@@ -1,4 +1,4 @@
-"""The contract of every optimizer: a few numbers a step for one update that all share.
+"""The contract of optimizers: each gives a few numbers per step for one update that all of them share.
 
 Shapes. M members, P parameters of a group, S steps.
 
@@ -8,8 +8,8 @@ With a gradient g [M, P], parameters p and moments m and s, every optimizer does
     m <- m + weight1 (g - m),  s <- s + weight2 (g^2 - s)
     p <- keep * p - rate * m / (root * sqrt(s) + epsilon)
 
-and differs only in these numbers, so each step is the same few passes over memory (`packing.optim.Weights.update`), and
-every member has numbers of its own.
+and differs only in these numbers. So each step is the same few passes over memory (`packing.optim.Weights.update`), and
+every member has its own numbers.
 """
 
 from collections.abc import Mapping
@@ -37,12 +37,12 @@ class Coefficients(NamedTuple):
     epsilon: Tensor
 
     def at(self, step: Tensor) -> "Coefficients":
-        """The numbers of one of S steps; its index, int64 [1], is counted from 0."""
+        """The numbers [M, 1] of one of S steps; its index, int64 [1], is counted from 0."""
         return Coefficients(*(rows.index_select(0, step)[0] for rows in self))
 
 
 class Optimizer(Component):
-    """Adam and its relatives, with the arguments and defaults of `torch.optim`."""
+    """An optimizer of the Adam family, with the arguments and defaults of `torch.optim`."""
 
     lr: PositiveKnob = 1e-3
     beta1: FractionKnob = 0.9
@@ -54,7 +54,7 @@ class Optimizer(Component):
         """The coefficients of some steps, each broadcastable to [S, M].
 
         Args:
-            knobs: the optimizer's own fields, each [M] float64: 1 - beta and its like cancel in float32.
+            knobs: the optimizer's fields, each [M] float64, since 1 - beta would lose digits in float32.
             step: the numbers of the steps, float64 [S, 1], counted from 1.
         """
         raise NotImplementedError
@@ -65,10 +65,10 @@ class Optimizer(Component):
         """The coefficients of some steps, each [S, M, 1].
 
         Args:
-            knobs: as of `rows`.
-            steps: counted from 1.
-            dtype: of the parameters.
-            frozen: bool [M]; members whose parameters must not move.
+            knobs: as for `rows`.
+            steps: the numbers of the steps, counted from 1.
+            dtype: of the coefficients, the same as of the parameters.
+            frozen: bool [M]; members whose parameters must not change.
         """
         lr = knobs["lr"]
         rows = self.rows(knobs, torch.tensor(steps, dtype=lr.dtype, device=lr.device)[:, None])

@@ -1,4 +1,4 @@
-"""RAdam, Adam with a rectified rate (Liu et al. 2020)."""
+"""RAdam: Adam with a rectified learning rate (Liu et al. 2020)."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from trainables.optimizers.adam import Adam
 from trainables.optimizers.base import OPTIMIZERS, Coefficients, Knobs
 
 TRACTABLE = 5
-"""The rate is adapted once the length of the approximated moving average exceeds this (Liu et al. 2020)."""
+"""The rate becomes adaptive once the approximated moving average is longer than this (Liu et al. 2020)."""
 
 
 @registered(OPTIMIZERS)
