@@ -127,7 +127,7 @@ class TrainingConfig(Frozen):
     """The complete configuration of one training, validated before anything starts.
 
     precision: of matrix products and convolutions in the networks; parameters, optimizer, sampling and losses are
-        float32 in both cases. "bf16" gives other numbers, so it is part of the key (docs/performance.md says when it pays).
+        float32 in both cases. "bf16" gives other numbers, so it is part of the key (docs/performance.md: when it pays).
     """
 
     data: DataConfig = DataConfig()
