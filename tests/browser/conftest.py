@@ -1,4 +1,4 @@
-"""A browser, a finished sweep, and MLflow's user interface over it."""
+"""Fixtures: a browser, a finished sweep and MLflow's user interface."""
 
 import os
 import shutil
@@ -19,12 +19,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Chromium without a window, driven by Playwright."""
+    """Headless Chromium, controlled by Playwright."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed; on Debian: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
-        # Its sandbox needs rights that containers do not give; what is opened here is our own.
+        # Chromium's sandbox needs rights that containers lack; only our own pages are opened.
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
@@ -32,7 +32,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser) -> Iterator[Any]:
-    """A wide page of its own; whatever is not there within a minute fails the test."""
+    """A new wide page; a wait of more than a minute fails the test."""
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(60_000)
     yield page
@@ -41,7 +41,7 @@ def page(browser) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory) -> Path:
-    """A storage in which quickstart was run to its end, with three epochs instead of sixty."""
+    """A storage with a finished quickstart of three epochs instead of sixty."""
     storage = tmp_path_factory.mktemp("browser") / "runs"
     command = [sys.executable, "-m", "sweeps.run", "quickstart", "--set", "epochs=3", "--storage", str(storage)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
@@ -51,7 +51,7 @@ def quickstart(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def mlflow_ui(quickstart) -> Iterator[str]:
-    """The address of MLflow's user interface over it."""
+    """The address of MLflow's user interface for this storage."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

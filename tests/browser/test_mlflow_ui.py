@@ -1,4 +1,4 @@
-"""What people see of a sweep in MLflow's user interface."""
+"""A sweep as shown in MLflow's user interface."""
 
 import json
 from urllib.parse import quote
@@ -16,7 +16,7 @@ def client(mlflow_ui) -> MlflowClient:
 
 @pytest.fixture(scope="module")
 def experiment(client, mlflow_ui) -> str:
-    """The address of the experiment's pages."""
+    """The address of the experiment's page."""
     return f"{mlflow_ui}/#/experiments/{client.get_experiment_by_name('quickstart').experiment_id}"
 
 
@@ -25,7 +25,7 @@ def found(client, condition: str) -> list:
 
 
 def best(client):
-    """The run of the best temperatures."""
+    """The run with the best temperatures."""
     return client.get_run(client.get_model_version_by_alias("quickstart.temperatures", "best").run_id)
 
 
@@ -48,7 +48,7 @@ def test_runs_are_filtered_by_their_parameters(page, experiment, client):
     search = page.get_by_placeholder("metrics.rmse")
     search.fill(condition)
     search.press("Enter")
-    page.get_by_text(f"{count + 1} matching runs").wait_for()  # their study is shown above them
+    page.get_by_text(f"{count + 1} matching runs").wait_for()  # with the run of their study
 
 
 def test_two_runs_are_compared(page, mlflow_ui, client):

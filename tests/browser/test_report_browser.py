@@ -1,4 +1,4 @@
-"""The report as a browser shows it: nothing missing, tables that sort, dark and narrow screens, readable by all."""
+"""The report in a browser: complete, with sortable tables, on dark and narrow screens, accessible."""
 
 import re
 
@@ -13,7 +13,7 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"
 
 @pytest.fixture
 def report(page, quickstart):
-    """The page, opened without a network; whatever it complains about is in `page.complaints`."""
+    """The page, opened offline; `page.complaints` collects its errors."""
     page.complaints = []
     page.on("console", lambda message: page.complaints.append(message.text))
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
@@ -26,7 +26,7 @@ def report(page, quickstart):
 
 
 def column(report, heading: str) -> list[float]:
-    """The numbers under a heading of the table of estimators, as they stand."""
+    """The numbers of a column in the table of estimators, in the order shown."""
     table = report.get_by_role("region", name="Table: estimators")
     index = table.locator("thead th").all_inner_texts()
     place = next(i for i, text in enumerate(index) if text.startswith(heading))
@@ -35,7 +35,7 @@ def column(report, heading: str) -> list[float]:
 
 
 def clean(page) -> None:
-    """Asserts that axe finds nothing that keeps somebody out."""
+    """Asserts that axe finds no accessibility violation."""
     found = Axe().run(page, options=RULES).response
     assert found["passes"]
     assert [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in found["violations"]] == []
@@ -82,7 +82,7 @@ CUT_OFF = """() => [...document.querySelectorAll("body *")]
   .filter(each => !each.matches(".wide") && !each.closest(".wide table"))
   .filter(each => each.scrollWidth > each.clientWidth + 1 || each.getBoundingClientRect().right > innerWidth + 1)
   .map(each => `${each.tagName} ${each.textContent.slice(0, 40)}`)"""
-"""What is cut off, outside the marked scrollers."""
+"""Finds elements that are cut off outside the marked scrollers."""
 SCROLLING = """() => [...document.querySelectorAll(".wide")]
   .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.ariaLabel)"""
 A4_LANDSCAPE = 1032
@@ -108,7 +108,7 @@ def test_a_narrow_screen_scrolls_tables_and_not_the_page(report):
     assert wide.evaluate("region => region.scrollWidth > region.clientWidth")
     wide.evaluate("region => region.scrollLeft = 10000")
     first = wide.locator("tbody th").first
-    assert first.bounding_box()["x"] == pytest.approx(wide.bounding_box()["x"], abs=1)  # it stays in view
+    assert first.bounding_box()["x"] == pytest.approx(wide.bounding_box()["x"], abs=1)  # the first column stays in view
     clean(report)
 
 
@@ -142,7 +142,7 @@ def test_plots_follow_the_colour_scheme(report, scheme, tmp_path):
     pixels = np.asarray(Image.open(tmp_path / "plot.png").convert("L"))
     background, ink = (pixels.min(), pixels.max()) if scheme == "dark" else (pixels.max(), pixels.min())
     assert np.median(pixels) == background
-    assert abs(int(background) - int(ink)) > 180  # text can be read
+    assert abs(int(background) - int(ink)) > 180  # enough contrast
 
 
 def test_print_begins_with_the_overview_and_unfolds_the_search(report, tmp_path):

@@ -1,8 +1,7 @@
-"""Machines on one machine: Linux namespaces, each with an address, processes, a /tmp and a home of its own.
+"""Simulates machines by Linux namespaces, each with its own address, processes, /tmp and home.
 
-`ray up` takes whole machines: it ends every Ray process, installs packages and edits ~/.bashrc. In namespaces it does
-that to nobody else, and what listens there is reached by nobody else. Machines are joined by a bridge and share one
-folder, as by NFS.
+`ray up` uses whole machines: it ends every Ray process, installs packages and edits ~/.bashrc. Namespaces keep this,
+and open ports, from the rest of the host. A bridge connects the machines, and they share one folder like an NFS mount.
 """
 
 import os
@@ -62,7 +61,7 @@ SetEnv PIP_NO_INDEX=1 PIP_NO_BUILD_ISOLATION=0
 
 
 def missing() -> str | None:
-    """Why machines cannot be made here; None if they can."""
+    """Why no machine can be made here; None if it can."""
     for tool in _TOOLS:
         if shutil.which(tool) is None:
             return f"{tool} is not installed (Debian: util-linux, iproute2, openssh-server, rsync)"
@@ -71,7 +70,7 @@ def missing() -> str | None:
 
 
 def until(condition: Callable[[], object], timeout_s: float = 120) -> None:
-    """Waits for something to become true."""
+    """Waits until a condition is true."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -80,7 +79,7 @@ def until(condition: Callable[[], object], timeout_s: float = 120) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """A running machine. `home` and `shared` can be seen from outside."""
+    """A running machine. `home` and `shared` are folders of the host."""
 
     name: str
     address: str
@@ -88,20 +87,20 @@ class Machine:
     pid: int
 
     def command(self, line: str, environment: Mapping[str, str] = {}) -> list[str]:
-        """What runs a line of bash on the machine, as one of its users would."""
+        """The host's command that runs a line of bash on the machine with a user's environment."""
         variables = {"HOME": str(HOME), "PATH": f"{VENV}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin", "TERM": "dumb"}
         words = [f"{name}={value}" for name, value in (variables | dict(environment)).items()]
         enter = ["nsenter", "--target", str(self.pid), *_NAMESPACES]
         return [*enter, "env", "--ignore-environment", *words, "bash", "-c", line]
 
     def cut(self) -> None:
-        """Ends the machine with all that runs on it, at once."""
+        """Ends the machine and all its processes at once."""
         os.kill(self.pid, signal.SIGKILL)
 
     def run(
         self, line: str, environment: Mapping[str, str] = {}, timeout_s: float = 500
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a line of bash to its end, with its output and errors in `stdout`."""
+        """Runs a line of bash; `stdout` has output and errors."""
         return subprocess.run(
             self.command(line, environment),
             stdin=subprocess.DEVNULL,
@@ -114,11 +113,11 @@ class Machine:
 
 
 class Lab:
-    """A laptop with the checkout, and machines to be had. What is installed to the packages of one ends with it.
+    """A laptop with the checkout, and further machines. Packages installed on a machine disappear with it.
 
     Args:
-        folder: for what the machines keep.
-        shared: the folder that all of them see at SHARED.
+        folder: the host's folder for the machines' files.
+        shared: the folder that all machines see at SHARED.
     """
 
     def __init__(self, folder: Path, shared: Path):
@@ -138,10 +137,10 @@ class Lab:
         self._stack.close()
 
     def machine(self, name: str, address: str, *, checkout: bool = False) -> Machine:
-        """One more, with sshd, which the laptop's ~/.ssh/id_ed25519 opens.
+        """Starts a machine with sshd, which accepts the laptop's ~/.ssh/id_ed25519.
 
         Args:
-            checkout: whether it has the checkout; without, only what is installed beside it.
+            checkout: whether the machine has the checkout; else it has the installed packages only.
         """
         public = (self.laptop.home / ".ssh" / "id_ed25519.pub").read_text()
         node = self._stack.enter_context(
@@ -198,12 +197,12 @@ def _machine(
     try:
         yield Machine(name, address, home, _first(process_, folder))
     finally:
-        process_.kill()  # and with it everything that runs on the machine
+        process_.kill()  # ends all processes of the machine
         process_.wait()
 
 
 def _first(process: subprocess.Popen, folder: Path) -> int:
-    """The process that keeps the machine running, once it is set up."""
+    """Waits until the machine is set up; returns the id of the process that keeps it running."""
     deadline = time.monotonic() + 20
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while time.monotonic() < deadline and process.poll() is None:

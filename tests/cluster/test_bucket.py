@@ -1,4 +1,4 @@
-"""A storage in a bucket: read from anywhere, and told in one line, before anything is trained, where it cannot be."""
+"""A storage in a bucket: it is read from anywhere, and an unusable bucket is reported in one line before training."""
 
 import http.server
 import os
@@ -36,7 +36,7 @@ def bucket() -> Iterator[str]:
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):
-    """An S3 that answers as it does to credentials that were good once."""
+    """An S3 server that answers as to expired credentials."""
 
     def do_GET(self) -> None:
         self.send_response(400)

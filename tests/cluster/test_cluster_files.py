@@ -1,4 +1,4 @@
-"""The cluster files and what docs/cluster.md shows, as far as they can be checked without a cluster."""
+"""Checks the cluster files and the commands of docs/cluster.md without a cluster."""
 
 import re
 import subprocess
@@ -118,7 +118,7 @@ def test_the_aws_file_starts_spot_gpus_behind_its_own_group_and_a_head_on_demand
     for instance in started.values():
         assert [found["GroupId"] for found in instance["SecurityGroups"]] == [group]
         assert instance["IamInstanceProfile"]["Arn"].endswith("/vae-sweeps")
-    assert most(full, "GPU") == 4 * 4 + 12 * 1  # of 16 nodes, what Ray has found they have
+    assert most(full, "GPU") == 4 * 4 + 12 * 1  # at most 16 nodes, with the GPUs that Ray detected
     types = full["available_node_types"]
     assert {types[kind]["min_workers"] for kind in ("gpu", "gpus")} == {0}
     assert most({**full, "max_workers": 0}, "CPU") == 0  # nothing is trained on the head

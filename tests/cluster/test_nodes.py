@@ -1,4 +1,4 @@
-"""Runs on clusters of several nodes, with an interruption or two, against the same on one machine."""
+"""Compares runs on clusters of several nodes, some of them interrupted, with a run on one machine."""
 
 import json
 import shlex
@@ -28,7 +28,7 @@ address = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
 trials = [actor for actor in actors().values() if actor["ActorClassName"] == "ImplicitFunc"]
 print(json.dumps([address.get(trial["Address"]["NodeID"]) for trial in trials]))
 """
-# A cluster that has no nodes yet, of which Ray's autoscaler may start two: processes that it takes for machines.
+# A cluster without nodes; Ray's autoscaler may start two, which are processes instead of machines.
 FAKE = "f" * 51 + "00000"
 AUTOSCALED = {
     "cluster_name": "fake",
@@ -63,21 +63,21 @@ def lab(tmp_path) -> Iterator[Lab]:
 
 
 def do(machine: Machine, line: str) -> str:
-    """The output of a command that succeeds, in the checkout."""
+    """Runs a command in the checkout, asserts that it succeeds, and returns its output."""
     done = machine.run(f"cd {ROOT} && {line}", TOKEN)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
 def head(lab: Lab) -> Machine:
-    """The head of a cluster, which trains nothing."""
+    """Starts the head of a cluster, which trains nothing."""
     made = lab.machine("head", HEAD, checkout=True)
     do(made, "ray start --head --port=6379 --num-cpus=0 --include-dashboard=false")
     return made
 
 
 def join(lab: Lab, name: str, address: str) -> Machine:
-    """A node of the cluster, with one CPU."""
+    """Starts a node of the cluster, with one CPU."""
     made = lab.machine(name, address, checkout=True)
     do(made, f"ray start --address={HEAD}:6379 --num-cpus=1")
     return made
@@ -89,12 +89,12 @@ def run(storage: str, *arguments: str, epochs: int) -> str:
 
 
 def trained_on(machine: Machine) -> set[str]:
-    """The addresses of the nodes on which cohorts were or are trained."""
+    """The addresses of the nodes that have trained cohorts."""
     return set(json.loads(do(machine, f"python -c {shlex.quote(TRAINED)}").splitlines()[-1]))
 
 
 def results(folder: Path) -> pd.DataFrame:
-    """What training decided, by member."""
+    """The results by member, without times."""
     table = pd.read_parquet(folder / "quickstart" / "results.parquet").set_index("key").sort_index()
     return table[["status", "epochs", "metrics.elbo", "metrics.bits_per_dim"]]
 
@@ -131,7 +131,7 @@ def test_a_node_that_is_lost_gives_its_work_back_and_one_that_comes_gets_some(la
 
 def test_a_cluster_without_nodes_gets_them_when_there_is_work(lab):
     (lab.laptop.home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(AUTOSCALED))  # as `ray up` does
-    # The defaults of that provider are not in Ray's wheel. What is added to packages ends with the machine.
+    # Ray's wheel lacks the defaults of this provider. Files added to packages disappear with the machine.
     defaults = "$(python -c 'import ray; print(ray.__path__[0])')/autoscaler/_private/fake_multi_node/example.yaml"
     do(lab.laptop, f"cp ~/ray_bootstrap_config.yaml {defaults}")
     do(

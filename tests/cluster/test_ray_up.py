@@ -1,6 +1,6 @@
-"""The whole way of a user with a few machines: `ray up`, runs on the cluster in every documented form, `ray down`.
+"""All steps of a user with a few machines: `ray up`, runs on the cluster in every documented form, `ray down`.
 
-The machines are real to Ray (`machines.py`), and `cluster.onprem.yaml` is used as it stands but for its addresses.
+Ray sees the simulated machines (`machines.py`) as real ones. `cluster.onprem.yaml` is used with other addresses only.
 """
 
 import json
@@ -33,7 +33,7 @@ class Cluster:
     shared: Path
 
     def on_laptop(self, line: str) -> str:
-        """The output of a command that succeeds, run in the checkout on the laptop."""
+        """Runs a command in the laptop's checkout, asserts that it succeeds, and returns its output."""
         done = self.laptop.run(f"cd {ROOT} && export RAY_AUTH_MODE=token && {line}")
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -55,7 +55,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         config["provider"] |= {"head_ip": NODES["head"], "worker_ips": [NODES["worker"]]}
         config["auth"]["ssh_user"] = "root"
         (laptop.home / "cluster.yaml").write_text(yaml.safe_dump(config))
-        for node in nodes.values():  # packages that are there already: nothing is downloaded
+        for node in nodes.values():  # the packages are installed already, so nothing is downloaded
             (node.home / "vae-sweeps").mkdir()
             (node.home / "vae-sweeps" / ".venv").symlink_to(VENV)
         up = Cluster(laptop, nodes, shared)
@@ -131,5 +131,5 @@ def test_the_dashboard_is_reached_through_the_tunnel_alone(cluster):
 def test_after_ray_down_nothing_of_ray_runs(cluster):
     cluster.on_laptop("ray down -y ~/cluster.yaml")
     for node in cluster.nodes.values():
-        # Workers end when they have not heard from the head for a minute.
+        # Workers end after a minute without the head.
         until(lambda node=node: "raylet" not in node.run("ps ax").stdout)

@@ -1,4 +1,4 @@
-"""Real runs of quickstart, in processes of their own."""
+"""Runs quickstart in real processes."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ class Command:
         return self._process.poll() is None
 
     def wait_for(self, condition: Callable[[], T], timeout_s: float = 300) -> T:
-        """Waits, while the command runs, until something holds; returns it."""
+        """Waits until a condition is true while the command runs; returns its value."""
         deadline = time.monotonic() + timeout_s
         while not (found := condition()):
             assert self.running, self.end()
@@ -42,12 +42,12 @@ class Command:
         return found
 
     def until(self, condition: Callable[[], object]) -> "Command":
-        """`wait_for`, to be chained."""
+        """Like `wait_for`, but returns the command."""
         self.wait_for(condition)
         return self
 
     def end(self, timeout_s: float = 600) -> tuple[int, str]:
-        """Waits for the exit code and what was printed."""
+        """Waits for the end; returns the exit code and the output."""
         try:
             output, _ = self._process.communicate(timeout=timeout_s)
         finally:
@@ -55,7 +55,7 @@ class Command:
         return self._process.returncode, output
 
     def signal(self, number: int, *, missing_ok: bool = False) -> None:
-        """Sends a signal to the driver and all that it started and that is in its session."""
+        """Sends a signal to the driver and to the processes in its group."""
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
@@ -63,33 +63,33 @@ class Command:
                 raise
 
     def kill(self) -> str:
-        """kill -9; returns what was printed."""
+        """Sends SIGKILL; returns the output."""
         self.signal(signal.SIGKILL)
         return self.end()[1]
 
     def descendants(self) -> list[psutil.Process]:
-        """Every living process below the driver."""
+        """All living processes below the driver."""
         return below(self.pid)
 
     def trials(self, cpu_s: float = 0) -> list[psutil.Process]:
-        """The processes that train, where there is one worker a cohort, and that have done so for a while."""
+        """The processes of trials with one worker that have used at least `cpu_s` seconds of CPU time."""
         return below(self.pid, "ray::ImplicitFunc", cpu_s)
 
 
 def below(pid: int, name: str = "", cpu_s: float = 0) -> list[psutil.Process]:
-    """The living processes below another, of that name, that have worked so long."""
+    """The living processes below another one with this name that have used at least `cpu_s` seconds of CPU time."""
     found = []
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                # Names are cut to 15 characters.
+                # The kernel cuts names to 15 characters.
                 if process.name().startswith(name[:15]) and process.cpu_times().user >= cpu_s:
                     found.append(process)
     return found
 
 
 def gone(processes: list[psutil.Process], timeout_s: float) -> bool:
-    """Whether the processes end by themselves in that time. A zombie has ended."""
+    """Whether the processes end within this time; zombies have ended."""
     deadline = time.monotonic() + timeout_s
     while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
         if time.monotonic() > deadline:
@@ -104,5 +104,5 @@ def ledger(storage: Path) -> list[Path]:
 
 
 def keys(files: list) -> list[str]:
-    """The members' keys in ledger files, sorted; what is trained twice is there twice."""
+    """The sorted keys of members in ledger files; a member that was trained twice occurs twice."""
     return sorted(key for file in files for key in pq.read_table(file, columns=["key"])["key"].to_pylist())

@@ -1,4 +1,4 @@
-"""`python -m sweeps.run` that saves checkpoints as often as it is told, and notes every epoch it trains in a file.
+"""`python -m sweeps.run` with a given checkpoint interval, which notes every epoch that it trains in a file.
 
 EPOCHS=file CHECKPOINT_EVERY_S=0 python instrumented.py NAME …
 """
@@ -15,7 +15,7 @@ NOTES = os.environ["EPOCHS"]
 
 def trial(config: dict[str, str]) -> None:
     """The trial, whose training appends a line "cohort epoch" to NOTES after each epoch."""
-    from collections.abc import Iterator  # what is at the top of this file is not sent to the process that trains
+    from collections.abc import Iterator  # Ray does not send the top of this file to the trial's process
 
     from trainables import ray_train, training, worker
 

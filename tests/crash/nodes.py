@@ -1,6 +1,6 @@
-"""A cluster of this machine alone: a head that trains nothing, and a node that comes and goes as standard input says.
+"""Runs a cluster on this machine: a head that trains nothing, and a node that standard input starts and kills.
 
-A process of its own, since Ray reads its token when it is imported.
+It is a separate process because Ray reads its token at import.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What a sweep of quickstart has to look like in the end, whatever happened on the way."""
+"""Checks the final state of a quickstart sweep after any faults."""
 
 from collections import Counter
 from functools import cache
@@ -15,12 +15,12 @@ from sweeps.planning.plan import Overrides, Plan
 from trainables.training import train
 
 Metrics = dict[str, dict[str, float]]
-"""Final metrics by name, by member's key."""
+"""Final metrics by member's key and by name."""
 
 
 @cache
 def undisturbed(epochs: int) -> Metrics:
-    """What training the members of `Command` in this process gives."""
+    """The metrics of the members of `Command`, trained in this process."""
     plan = Plan(get_sweep("quickstart"), Overrides(only="estimators", values=(("epochs", epochs),)))
     return {result.key: result.metrics for result in train([m.config for m in plan.members["estimators"]])}
 
@@ -30,7 +30,7 @@ def results(storage: Path) -> pd.DataFrame:
 
 
 def recorded(storage: Path) -> Metrics:
-    """The metrics that a run has written."""
+    """The final metrics that a run has written."""
     table = results(storage).set_index("key")
     table = table[[name for name in table.columns if name.startswith("metrics.")]]
     table.columns = [name.removeprefix("metrics.") for name in table.columns]
@@ -38,7 +38,7 @@ def recorded(storage: Path) -> Metrics:
 
 
 def database(storage: Path) -> str:
-    """MLflow's, where nothing else was asked for."""
+    """The URI of MLflow's default database in a storage."""
     return f"sqlite:///{storage / 'mlflow.db'}"
 
 
@@ -49,7 +49,7 @@ def mlflow_runs(tracking_uri: str) -> list[Run]:
 
 
 def check(storage: Path, expected: Metrics, tracking_uri: str | None = None) -> None:
-    """All members finished, once, with the metrics of a training that nothing disturbed, and MLflow agrees."""
+    """Asserts that each member finished once with the metrics of an undisturbed training, and that MLflow agrees."""
     folder, table = storage / "quickstart", results(storage).set_index("key")
     assert sorted(table.index) == sorted(expected)
     assert set(table["status"]) == {"finished"}

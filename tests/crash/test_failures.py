@@ -1,4 +1,4 @@
-"""MLflow that is away, and data that go away, under real runs."""
+"""Real runs without MLflow, and with data that disappear."""
 
 import platform
 import sqlite3
@@ -38,7 +38,7 @@ def test_a_database_that_is_locked_for_a_while_lacks_nothing_in_the_end(tmp_path
         other.execute("rollback")
     code, output = command.end()
     assert code == 0, output
-    if "MLflow is behind" in output:  # it was locked until too near the end
+    if "MLflow is behind" in output:  # the database was locked almost to the end
         code, output = Command("--storage", storage, "--set", "epochs=60", cwd=tmp_path).end()
     assert "behind" not in output
     check(storage, undisturbed(60))

@@ -1,4 +1,4 @@
-"""kill -9, Ctrl-C and SIGTERM at random moments; then the same command again."""
+"""Kills runs with SIGKILL, Ctrl-C and SIGTERM at random moments, and runs the same command again."""
 
 import random
 import signal
@@ -24,7 +24,7 @@ def begun(storage: Path) -> list[str]:
 
 
 def saved(storage: Path) -> dict[str, int]:
-    """The epochs in the checkpoints of cohorts in training."""
+    """The epoch of the checkpoint of each cohort in training."""
     files = {
         key: CheckpointFile(str(storage / "quickstart" / "checkpoints" / key), "members") for key in begun(storage)
     }
@@ -48,7 +48,7 @@ class Noted:
         return Command(*self._arguments, cwd=self.storage.parent, program=INSTRUMENTED)
 
     def _trained(self) -> dict[str, list[int]]:
-        """The epochs that each cohort was trained, in order."""
+        """The epochs that were trained, in order, by cohort."""
         epochs = defaultdict(list)
         for line in self._notes.read_text().splitlines():
             cohort, epoch = line.split()
@@ -56,18 +56,18 @@ class Noted:
         return epochs
 
     def kill(self, command: Command, *, trials: bool = False) -> None:
-        """kill -9 of the driver, and of trials if they are not to go on for a moment; waits until they have ended."""
+        """Kills the driver, and first its trials if wanted; waits until all of them have ended."""
         training = command.trials()
         self._started += command.descendants()
         for process in training if trials else ():
             process.kill()
-        self.kills += command.running  # it may have come to its end before
+        self.kills += command.running  # it may have ended before
         command.signal(signal.SIGKILL, missing_ok=True)
         command.end()
         assert gone(training, 60)
 
     def resume(self, until: Callable[[Command], None] | None = None) -> str:
-        """Runs to the end, or until it is killed again; what was saved must not be trained again."""
+        """Runs to the end or until it is killed again; asserts that no saved epoch is trained again."""
         before, after_kill = saved(self.storage), self._trained()
         command = self.start()
         if until is None:
@@ -79,7 +79,7 @@ class Noted:
             output = ""
         for cohort, epoch in before.items():
             now = self._trained()[cohort][len(after_kill[cohort]) :]
-            # Killed again, it may not have come to the end, or to anything.
+            # A run that is killed again may have trained nothing.
             last = EPOCHS if until is None else max(now, default=epoch)
             assert now == list(range(epoch + 1, last + 1))
         return output
@@ -125,7 +125,7 @@ def test_after_kill_9_near_the_end_the_same_command_only_ends(tmp_path, monkeypa
 
 @pytest.fixture(scope="session")
 def whole_sweep(tmp_path_factory: pytest.TempPathFactory) -> Metrics:
-    """What all of quickstart comes to where nothing disturbs it, what its search suggests included."""
+    """The metrics of the complete quickstart, with its search, without faults."""
     folder = tmp_path_factory.mktemp("undisturbed")
     code, output = Command("--only", "*", "--storage", folder / "runs", "--set", f"epochs={EPOCHS}", cwd=folder).end()
     assert code == 0, output
@@ -180,7 +180,7 @@ def test_other_ends_in_mid_training(tmp_path, numbers):
         command.signal(number, missing_ok=True)
         time.sleep(0.3)
     code, output = command.end()
-    assert code in (130, -signal.SIGINT), output  # which a shell shows as 130
+    assert code in (130, -signal.SIGINT), output  # shells show the signal as 130
     assert gone(started, 90)
     if len(numbers) == 1:
         assert "Traceback" not in output

@@ -1,4 +1,4 @@
-"""kill -9 of what trains: of Ray Train's workers, of trials, and of a whole node of a cluster."""
+"""Kills Ray Train workers, trials and a whole node of a cluster with SIGKILL."""
 
 import os
 import re
@@ -18,7 +18,7 @@ EPOCHS = 40
 
 
 class Nodes:
-    """The cluster of nodes.py."""
+    """The cluster of `nodes.py`."""
 
     def __init__(self):
         words = [sys.executable, str(Path(__file__).with_name("nodes.py"))]
@@ -27,7 +27,7 @@ class Nodes:
 
     def _hear(self) -> str:
         assert self.process.stdout is not None
-        # Ray may have something to say as well.
+        # Ray may print lines too.
         return next(line.strip() for line in self.process.stdout if re.fullmatch(r"[\d.:]+|killed", line.strip()))
 
     def _say(self, line: str) -> str:
@@ -36,7 +36,7 @@ class Nodes:
         return self._hear()
 
     def add(self, cpus: int) -> int:
-        """A new node; returns the number of its raylet's process."""
+        """Adds a node; returns the process id of its raylet."""
         return int(self._say(str(cpus)))
 
     def kill(self) -> None:
@@ -53,9 +53,9 @@ def cluster(monkeypatch) -> Iterator[Nodes]:
 
 
 class Epochs:
-    """Says whether a run has trained since it was asked last, and lets it save nothing.
+    """Tells whether a run has trained since the last call; the run saves no checkpoints.
 
-    A process that is killed while it starts is started again by Ray itself: nothing of ours would be tested.
+    Tests wait for an epoch before they kill: Ray itself restarts a process that is killed while it starts.
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -82,7 +82,7 @@ def test_nodes_that_are_lost_one_after_the_other_cost_no_member(cluster, tmp_pat
         cluster.add(1)
     code, output = command.end()
     assert code == 0, output
-    # Of a process that dies while it starts Ray tells nobody: it starts it again itself.
+    # Ray restarts a process that dies while it starts, and reports no loss.
     assert LOSSES <= output.count("they go on from their last checkpoint") <= LOSSES + 1
     assert "Traceback" not in output
     check(storage, undisturbed(EPOCHS))
@@ -129,7 +129,7 @@ def test_a_worker_that_shares_the_batches_of_a_member_and_is_killed_costs_no_mem
     assert "Traceback" not in output
     expected = undisturbed(EPOCHS)
     for key, metrics in recorded(storage).items():
-        # Summed in another order for long.
+        # Many epochs summed their gradients in another order.
         assert metrics["bits_per_dim"] == pytest.approx(expected[key]["bits_per_dim"], abs=0.02)
 
 

@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that exist."""
+"""Checks that the tests named in docs/reliability.md exist."""
 
 import ast
 import re

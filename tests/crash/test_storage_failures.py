@@ -1,4 +1,4 @@
-"""Storage that is full, read-only, moved, shared or far away, under real runs."""
+"""Real runs on storage that is full, read-only, moved, shared or remote."""
 
 import json
 import os
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator:
-    """Mounts a file system of some megabytes; skips where that is not permitted."""
+    """Mounts a file system of some megabytes; skips the test if that is not permitted."""
     place = tmp_path / "disk"
     place.mkdir()
 
@@ -40,7 +40,7 @@ def disk(tmp_path) -> Iterator:
 
 
 def fill(disk: Path) -> Path:
-    """Takes all space that is left."""
+    """Fills all free space; returns the file."""
     path = disk / "filler"
     with path.open("wb", buffering=0) as file:
         for size in (2**20, 2**12):
@@ -153,7 +153,7 @@ def test_a_storage_that_was_moved_or_copied_has_nothing_left_to_train(tmp_path):
 
 @pytest.fixture
 def bucket(monkeypatch) -> Iterator[str]:
-    """The URI of a folder on an S3 server, and credentials in the environment."""
+    """The URI of a folder on an S3 server; sets credentials in the environment."""
     server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     import boto3
 

@@ -1,4 +1,4 @@
-"""A real MLflow server that is killed, and PostgreSQL below MLflow that is stopped, in mid-sweep."""
+"""Kills a real MLflow server, or stops PostgreSQL below MLflow, during a sweep."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def away_for_a_while(server: "Server | PostgreSQL", folder: Path) -> None:
-    """Stops a server in mid-sweep: members end meanwhile, and when it is back, tracking catches up."""
+    """Stops a server during a sweep. Members end meanwhile, and tracking catches up when the server is back."""
     storage = folder / "runs"
     arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--max-concurrent", "2")
     command = Command(*arguments, "--tracking-uri", server.uri, cwd=folder).until(lambda: ledger(storage))
@@ -43,7 +43,7 @@ def away_for_a_while(server: "Server | PostgreSQL", folder: Path) -> None:
 
 
 class Server:
-    """`mlflow server` on a port of its own."""
+    """An `mlflow server` on a free port."""
 
     def __init__(self, folder: Path):
         self._folder, self._port = folder, free_port()
@@ -71,7 +71,7 @@ class Server:
             return False
 
     def stop(self) -> None:
-        """kill -9."""
+        """Sends SIGKILL."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
@@ -90,11 +90,11 @@ def test_an_mlflow_server_that_is_killed_and_started_again_lacks_nothing(server,
 
 
 class PostgreSQL:
-    """A database cluster in a temporary folder, on a port of 127.0.0.1; run by another user where this one is root."""
+    """A PostgreSQL server in a temporary folder, on a free port of 127.0.0.1; root runs it as another user."""
 
     def __init__(self, folder: Path, programs: Path):
         self._folder, self._programs, self._port = folder, programs, free_port()
-        # PostgreSQL refuses to be run by root.
+        # PostgreSQL does not run as root.
         self._user = "nobody" if os.geteuid() == 0 else None
         if self._user:
             shutil.chown(folder, self._user)
@@ -116,23 +116,23 @@ class PostgreSQL:
         )
 
     def stop(self) -> None:
-        """At once, whoever is connected."""
+        """Stops the server at once and closes all connections."""
         self._control("stop", "--mode=immediate")
 
 
 @pytest.fixture
 def postgresql() -> Iterator[PostgreSQL]:
-    """Skips where there is none. Debian keeps its programs off the PATH."""
+    """A running server; skips the test without PostgreSQL. Debian's programs are not on the PATH."""
     pytest.importorskip("psycopg")
     found = shutil.which("pg_ctl") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")), None)
     if found is None:
         pytest.skip("PostgreSQL is not installed")
-    # pytest's own folders are closed to other users.
+    # Other users cannot read pytest's folders.
     with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
         server = PostgreSQL(Path(folder), Path(found).resolve().parent)
         server.start()
         yield server
-        with contextlib.suppress(subprocess.CalledProcessError):  # it is stopped already
+        with contextlib.suppress(subprocess.CalledProcessError):  # already stopped
             server.stop()
 
 

@@ -56,7 +56,7 @@ def test_the_header_adds_up():
 
 def test_no_estimator_of_discrete_latents_is_forgotten():
     compared = {config.estimator.name for name in STUDY for _, config in configs(name)}
-    needless = {"reparameterization", "exact", "gumbel_softmax"}  # Gaussian; too dear to train with; relaxed codes
+    needless = {"reparameterization", "exact", "gumbel_softmax"}  # Gaussian only; too expensive; relaxed codes
     assert compared == set(ESTIMATORS) - needless
 
 

@@ -27,11 +27,11 @@ def pairs(name):
 
 
 def keys(name):
-    """Of the members of a study, without their seeds."""
+    """The keys of a study's members, without seeds."""
     return {config.key() for _, config in configs(name)}
 
 
-# --- What is compared -------------------------------------------------------------------------------------------------
+# --- Compared configurations ------------------------------------------------------------------------------------------
 
 
 def test_it_is_part_of_the_paper_grid():
@@ -85,13 +85,13 @@ def test_temperature_grids_have_the_printed_ends_and_points():
         assert (min(forward), max(forward)) == (0.3, 3.0)
         assert (min(backward), max(backward)) == (0.3, 6.0)
         assert sorted(pairs(name)) == sorted(itertools.product(forward, backward))
-        assert forward < backward  # so that all single temperatures are on the diagonal
+        assert forward < backward  # the grid contains the whole diagonal
     for name in ("dst/fig3", "dst/fig4"):
         assert sorted(pairs(name)) == sorted(itertools.product(TEMPERATURES, TEMPERATURES))
     assert (min(TEMPERATURES), max(TEMPERATURES), len(TEMPERATURES)) == (0.3, 3.0, 9)
     assert {1.3, 1.6} <= set(TEMPERATURES)
     assert TEMPERATURES[4] == 1.6
-    # Evenly, to one decimal.
+    # Evenly spaced, rounded to one decimal.
     assert [round(0.3 + 2.7 / 8 * step, 6) for step in range(9)] == pytest.approx(TEMPERATURES, abs=0.051)
     assert pairs("dst/fig6_forward") == [(forward, 1.3) for forward in TEMPERATURES]
     assert pairs("dst/fig6_backward") == [(1.6, backward) for backward in TEMPERATURES]
@@ -257,4 +257,4 @@ def test_a_small_cohort_of_each_architecture_trains(name):
     assert [result.status for result in results] == ["finished", "finished"]
     study = STUDY[name]
     measured = [[result.metrics[column] for column in study.columns] for result in results]
-    assert measured[0] != measured[1]  # the temperatures that differ reach the training
+    assert measured[0] != measured[1]  # the different temperatures reach the training

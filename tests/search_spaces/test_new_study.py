@@ -1,4 +1,4 @@
-"""The example of docs/new-study.md, as it stands there, becomes a file of `search_spaces`, is planned and trained."""
+"""Plans and trains the example of docs/new-study.md, unchanged, as a file of `search_spaces`."""
 
 import importlib
 import math
@@ -25,7 +25,7 @@ def source():
 
 @pytest.fixture
 def sweep(source, tmp_path, monkeypatch):
-    """The example, found by itself in a folder that belongs to the package while a test runs."""
+    """The example's sweep, loaded from a folder that is part of the package during a test."""
     (tmp_path / f"{NAME}.py").write_text(source, encoding="utf-8")
     monkeypatch.setattr(search_spaces, "__path__", [*search_spaces.__path__, str(tmp_path)])
     importlib.invalidate_caches()
@@ -55,7 +55,7 @@ def test_the_example_plans_what_it_says_and_trains(sweep):
     results = train([member.config for member in members])
     assert [result.status for result in results] == ["finished"] * len(members)
     assert all(math.isfinite(result.metrics["elbo"]) for result in results)
-    # Other gaps give other gradients, so the field that is varied really reaches the training.
+    # Different gaps give different gradients, so the varied field reaches the training.
     assert len({result.metrics["elbo"] for result in results}) == len(members)
 
 

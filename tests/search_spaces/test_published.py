@@ -86,7 +86,7 @@ def test_no_table_is_left_out():
     assert {study.published for study in STUDIES.values()} >= {name for name in read(FOLDER) if name.startswith("sg_")}
 
 
-# --- Every number of Silent Gradients, against the tables as they are printed ----------------------------------------
+# --- Every number of Silent Gradients, against the printed tables ----------------------------------------------------
 
 TABLE_1 = """
 Silent Gradients	0	0	0
@@ -123,11 +123,11 @@ METHODS = (
     "Gumbel-Softmax",
     "REINFORCE",
 )
-"""The rows of all four tables; where the paper has "None" or "Silent Gradients", the latents tell the two apart."""
+"""The rows of all four tables. The latents distinguish rows that the paper calls "None" or "Silent Gradients"."""
 
 
 def rows(printed):
-    """(method, numbers) of a printed table; None for a dash."""
+    """(method, numbers) of each row of a printed table; None for a dash."""
     for method, line in zip(METHODS, printed.strip().splitlines(), strict=True):
         name, *cells = line.split("\t")
         assert method.startswith(name if name != "None" else "Silent Gradients")
@@ -135,7 +135,7 @@ def rows(printed):
 
 
 def transcribed(table):
-    """Every number of a table by (metric, epoch, method, and with or without SG)."""
+    """Every number of a table by (metric, epoch, method, with or without SG)."""
     numbers = published(table)
     by_place = {(n.metric, n.epoch, n.labels["method"], n.labels.get("sg")): n.value for n in numbers}
     assert len(by_place) == len(numbers)

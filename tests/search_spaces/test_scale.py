@@ -94,7 +94,7 @@ def test_axes_of_numbers_become_ranges_and_rows_stay():
 
 @pytest.mark.parametrize(("budget", "suggestions"), [(None, 6), (40, 10), (1, 1)])
 def test_the_budget_is_shared_by_rows_and_seeds(budget, suggestions):
-    """Cells: 2 * 2 without freeze epochs and 2 * 2 * 2 with; two seeds."""
+    """There are 2 * 2 cells without freeze epochs and 2 * 2 * 2 with them, and two seeds."""
     study = only(searched(Sweep("s", "", (GRID,)), "random", budget, 1))
     assert study.search.members == suggestions
 

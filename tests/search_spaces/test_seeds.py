@@ -1,4 +1,4 @@
-"""Winners are compared on other seeds than the ones that chose them."""
+"""Winners are compared on other seeds than those that chose them."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from search_spaces.scale import SCALES
 
 
 def comparisons(sweep):
-    """(study, the studies that chose for it), for every study that takes from others and chooses for none."""
+    """(study, all studies that chose its winners, directly or not), for every study whose winners nobody takes."""
     studies = {study.name: study for study in sweep.studies}
     choosing = {winner.study for study in studies.values() for winner in study.takes}
     for study in studies.values():

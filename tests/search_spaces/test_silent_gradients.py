@@ -29,11 +29,11 @@ def configs(name):
 
 
 def values(name, path, **labels):
-    """All values that a field has in the cells of a study with these labels."""
+    """All values of a field in a study's cells with these labels."""
     return {config.flat()[path] for found, config in configs(name) if labels.items() <= found.items()}
 
 
-# --- What is compared -------------------------------------------------------------------------------------------------
+# --- Compared configurations ------------------------------------------------------------------------------------------
 
 
 def test_it_is_part_of_the_paper_grid():
@@ -162,11 +162,11 @@ def test_the_papers_own_numbers_bear_out_every_claim(name):
         assert better > worse if claim.metric == "kl" else better < worse, claim
 
 
-# --- How the stages hang together -------------------------------------------------------------------------------------
+# --- Winners passed from stage to stage -------------------------------------------------------------------------------
 
 
 def pretended(member):
-    """A row of a training that never was: its metric depends on the configuration alone."""
+    """A made-up row of a member: its metric depends on the configuration only."""
     value = int(member.config.key(), 16) / 16**24
     return Row(
         key=member.key,
@@ -182,7 +182,7 @@ def pretended(member):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The members of every study by its name, and a row for each, as if all had been trained in turn."""
+    """The members of every study by name, and a made-up row for each, as if all had been trained."""
     plan, rows = Plan(SWEEP), {}
     unfolding = unfold(plan, Ledger(Storage(str(tmp_path_factory.mktemp("runs")), "sg")))
     for study in plan.studies:
@@ -193,7 +193,7 @@ def trained(tmp_path_factory):
 
 
 def best(members, rows, **labels):
-    """The configuration that did best among those with these labels."""
+    """The best configuration with these labels."""
     found = [member for member in members if labels.items() <= member.labels.items()]
     return min(found, key=lambda member: rows[member.key].metrics["bits_per_dim"]).config
 
@@ -256,11 +256,11 @@ def test_silent_gradients_are_those_of_the_best_schedule_on_the_best_rates(train
         assert (config.guide.lr_mu, config.guide.lr_alpha) == (linear.lr_mu, linear.lr_alpha)
 
 
-# --- That it can be trained -------------------------------------------------------------------------------------------
+# --- Every architecture trains ----------------------------------------------------------------------------------------
 
 
 def architectures():
-    """One configuration of each network, with and without a linear decoder beside it."""
+    """One configuration of each network, with and without a linear decoder as guide."""
     found = {}
     for _, config in (each for name in STUDY for each in configs(name)):
         kind = (config.data.name, config.latent.family, config.decoder.name, config.guide is not None)
