@@ -1,4 +1,4 @@
-"""The command that trains what is missing: the one that the sweep was last run with."""
+"""The command that trains the missing members: the one with which the sweep was last run."""
 
 import json
 import os
@@ -16,19 +16,20 @@ _DEFAULT_STORAGE = "./runs"
 class Command:
     """How `sweeps.run` was called.
 
-    words: the sweep's name and the options that were given, without those that hold for one call only and without
-        `--storage`, since a storage can be moved; passwords in them are replaced.
-    folder: the working directory, which relative paths in them start from.
+    words: the sweep's name and the options that were given. Options for one call only are left out, and `--storage`
+        too, since a storage can be moved. Passwords are replaced.
+    folder: the working directory, from which relative paths in `words` start.
     """
 
     words: tuple[str, ...]
     folder: str
 
     def text(self, storage: Storage, *more: str) -> str:
-        """The command as one types it here, with more words that it may lack.
+        """The command as one types it in the current folder.
 
         Args:
-            storage: of the sweep, as the command that asks was given it.
+            storage: storage of the sweep, as given to the current command.
+            more: words to add, if the command lacks them.
         """
         uri, go = storage.uri, ""
         if self.folder != os.getcwd():
@@ -41,12 +42,12 @@ class Command:
 
 
 def called_here(words: tuple[str, ...]) -> Command:
-    """A command with these words in the present working directory."""
+    """A command with these words in the current working directory; replaces passwords in them."""
     return Command(tuple(map(redact, words)), os.getcwd())
 
 
 def of_plan(plan: Plan) -> Command:
-    """The command with the options that a plan knows of: for a sweep whose sessions do not name theirs."""
+    """The command rebuilt from a plan, for sweeps whose sessions do not have one. Has only the options of the plan."""
     chosen = plan.overrides
     words = [plan.asked]
     words += ["--scale", chosen.scale] if chosen.scale is not None else []

@@ -1,4 +1,4 @@
-"""How much space a plan takes where it is stored, asked before anything is trained."""
+"""Checks, before training starts, that the storage has enough space for the plan."""
 
 import shutil
 from collections import defaultdict
@@ -13,19 +13,19 @@ from trainables.cost.size import checkpoint_bytes
 
 # Measured on quickstart: 64 members, 3 to 60 epochs of 8 metrics.
 _METRICS = 8
-_BYTES_A_VALUE = 8 * 3 + 250  # in ledger, history and history while it is replaced; in MLflow's database
+_BYTES_A_VALUE = 8 * 3 + 250  # 8 each in the ledger, the history, and its new copy while replaced; 250 in MLflow
 _BYTES_A_MEMBER = 16 * 2**10
 _BYTES_A_SWEEP = 4 * 2**20
 
 
 def needed_bytes(members: Iterable[Member], data_dir: Path) -> int:
-    """About the most that training the members takes: checkpoints, ledger, tables and MLflow.
+    """An upper estimate of the bytes that training takes: checkpoints, ledger, tables and MLflow.
 
-    Checkpoints of ended members hold weights alone. Members in training need three times as much for the optimizers'
-    moments, and twice that while their file is replaced; counted so for all members of the largest shape.
+    Checkpoints of ended members hold only weights. Those of members in training also hold the optimizer's moments
+    (about three times as much), twice while the file is replaced; assumed for all members of the largest shape at once.
 
     Raises:
-        UserError: a network does not go with its images.
+        UserError: a network does not fit its images.
     """
     ended: dict[str, int] = defaultdict(int)
     training: dict[str, int] = defaultdict(int)
@@ -45,10 +45,10 @@ def needed_bytes(members: Iterable[Member], data_dir: Path) -> int:
 
 
 def check(storage: Storage, members: Iterable[Member], data_dir: Path) -> None:
-    """Whether the members still to be trained fit where they are to be stored; other hosts' storage is not asked.
+    """Checks that the results of the members fit into the storage, if the storage is local.
 
     Raises:
-        UserError: they do not.
+        UserError: there is not enough space, or a network does not fit its images.
     """
     if not storage.local:
         return

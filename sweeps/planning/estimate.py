@@ -1,4 +1,4 @@
-"""What a plan still takes: cohorts, epochs, hours by measured rates, bytes. Nothing is started or written."""
+"""Estimates the work left of a plan: cohorts, epochs, hours by measured rates, bytes. Starts and writes nothing."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from sweeps.records.storage import Storage
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a study, or of a whole sweep, in which a member that several studies share counts once."""
+    """The work left of a study or of a whole sweep. A sweep counts a member that several studies share once."""
 
     name: str
     source: str
@@ -28,21 +28,22 @@ class Estimate:
     done: int
     cohorts: int
     epochs: int
-    """Left to train, summed over members."""
+    """Epochs left to train, summed over members."""
     hours: float | None
-    """On all slots of the device; None where some member's kind was never measured."""
+    """Hours with all slots of the device busy; None if the kind of some member was never measured."""
     bytes: int
+    """Upper estimate of the storage that the members left to train take."""
 
 
 def slots_of(device: str) -> int:
-    """How many cohorts this machine trains at the same time: one a GPU, or one a core."""
+    """How many cohorts this machine trains at the same time: one for each GPU, or one for each core."""
     return max(1, torch.cuda.device_count()) if device == "cuda" else len(os.sched_getaffinity(0))
 
 
 def estimate(
     plan: Plan, storage: Storage, *, rates: Rates | None, slots: int, pack: int | None, data_dir: Path
 ) -> list[Estimate]:
-    """The estimate of every study, and at the end of the sweep."""
+    """One estimate for each study; the last one is of the whole sweep."""
     ledger = Ledger(storage)
     rows = ledger.read() if storage.exists() else {}
     left: dict[str, Member] = {}
@@ -55,7 +56,7 @@ def estimate(
         own = [member for member in known if member.key not in rows or not member.settled_by(rows[member.key].status)]
         left |= {member.key: member for member in own}
         if unfolding.study.search:
-            unknown += expected  # each will be another one
+            unknown += expected  # kept as a list: the stand-ins may repeat, the suggestions will differ
         else:
             left |= {member.key: member for member in expected}
         studies.append((unfolding.study, [*own, *expected]))
@@ -65,7 +66,7 @@ def estimate(
     shapes = {member.shape: member.config for member in (*planned, *everything)}
     seconds = {shape: rates.seconds(config, data_dir) if rates else None for shape, config in shapes.items()}
     measured = {shape: value for shape, value in seconds.items() if value is not None}
-    # To count operations takes a while, and is needed only where something was not measured.
+    # Operations are counted only if some shape was not measured, since this takes a while.
     workload = Workload(plan, data_dir, measured if len(measured) == len(seconds) else None)
 
     def of(name: str, study: Study | None, members: int, left: Sequence[Member]) -> Estimate:

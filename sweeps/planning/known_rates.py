@@ -1,4 +1,4 @@
-"""Measured training rates: those of this machine, or the ones that come with the program."""
+"""Measured training rates: of this machine, or of the reference machines that come with the program."""
 
 import contextlib
 from collections.abc import Mapping
@@ -22,26 +22,30 @@ class Rates(BaseModel):
     rates: Mapping[str, Rate]
 
     def seconds(self, config: TrainingConfig, data_dir: Path) -> float | None:
-        """How long a training takes; None if nothing of its kind was measured."""
+        """Seconds that a training takes; None if its kind was not measured."""
         size = size_of(config.data.name, data_dir)
         rate = self.rates.get(program_key(config, size.image_shape))
         return None if rate is None else rate.seconds(config, size.limited(config.data.limit))
 
 
 def file_of(device: str, folder: Path) -> Path:
-    """Where the rates of a device are kept."""
+    """Path of the file with the rates of a kind of device (cpu or cuda)."""
     return folder / f"rates-{device}.json"
 
 
 def known(device: str, folder: Path | None) -> Rates | None:
-    """The rates measured on this machine, else those that come along for that kind of device, if there are any.
+    """The rates of a kind of device: measured on this machine, else of the reference machine; None if neither exists.
+
+    Args:
+        device: cpu or cuda.
+        folder: folder of the rates of this machine; None skips them.
 
     Raises:
         UserError: a file with rates is damaged.
     """
     if folder is not None:
         own = file_of(device, folder)
-        with contextlib.suppress(OSError):  # there is none
+        with contextlib.suppress(OSError):  # no such file
             content = own.read_bytes()
             try:
                 return Rates.model_validate_json(content)

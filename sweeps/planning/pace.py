@@ -1,10 +1,10 @@
-"""How long a run still takes, from the work that was planned and the rate at which this run works.
+"""Estimates how long a run still takes, from the planned work and the rate of this run.
 
-Work is what trainings cost, in any unit; the driver counts floating-point operations (`sweeps.planning.schedule`). Two
-estimates, and the longer one counts. All that is left, at the rate of this run: right while every slot is busy. The
-cohort in training that ends last, at its own rate: right at the end, when slots are empty.
+Work is the cost of trainings, in any unit; the driver counts floating-point operations (`sweeps.planning.schedule`).
+The estimate is the longer of two: all work left at the rate of this run, which is right while every slot is busy, and
+the end of the last cohort in training at its own rate, which is right at the end, when slots are empty.
 
-Between reports the estimate falls with the clock, so it rises only if a report brings news.
+Between reports the estimate falls with the clock. It rises only after a report.
 """
 
 import time
@@ -18,9 +18,9 @@ from sweeps.records.ledger import Row
 
 @dataclass
 class _Cohort:
-    """A cohort in training: when it first and last reported, and after which epochs.
+    """A cohort in training: times and epochs of its first and last report.
 
-    What it took up to its first report does not count: starting and compiling happen once.
+    The time before its first report does not count, because starting and compiling happen only once.
     """
 
     first_s: float = 0.0
@@ -29,7 +29,7 @@ class _Cohort:
     reported_s: float = 0.0
 
     def ends_s(self, epochs: int) -> float:
-        """When it will have trained so many epochs, at its own rate; 0 if that is not known yet."""
+        """The time at which it will have trained `epochs`, at its own rate; 0 if not known yet."""
         trained = self.epoch - (self.first_epoch or 0)
         if not trained:
             return 0.0
@@ -42,12 +42,12 @@ class _Cohort:
 
 
 class Pace:
-    """Counts the work that is done and left.
+    """Counts the work done and the work left.
 
     Args:
-        expected: the members of each study, by its name; others of the same cost for those not known yet.
-        cost: of a whole training.
-        clock: in seconds.
+        expected: the members of each study by its name, or others of the same cost for members not known yet.
+        cost: the cost of a whole training, in any unit.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -58,27 +58,27 @@ class Pace:
     ):
         self._cost, self._clock = cost, clock
         self._owner: dict[str, str] = {}
-        """The study that the work of a member counts for: the first of those that share it."""
+        """By member, the study for which its work counts: the first one that has the member."""
         self._planned: dict[str, tuple[float, int]] = {}
-        """The cost of each study's members, and how many they are."""
+        """By study, the total cost of the members that it owns, and the number of all its members."""
         for study, members in expected.items():
             own = [member for member in members if self._owner.setdefault(member.key, study) == study]
             self._planned[study] = sum(map(cost, own)), len(members)
         self._spent: dict[str, float] = defaultdict(float)
-        """By study, the work that need not be done any more."""
+        """By study, the work that is done or not needed any more."""
         self._epochs: dict[str, int] = defaultdict(int)
-        """By member, the epochs that need not be trained any more."""
+        """By member, the epochs that are trained or not needed any more."""
         self._ended: set[str] = set()
         self._begun: set[str] = set()
         self._cohorts: dict[str, tuple[Member, _Cohort]] = {}
-        """Cohorts in training, by the key of each member."""
+        """By key of a member in training, the member and its cohort."""
         self._worked = 0.0
         """The work done in this run."""
         self._began_s: float | None = None
         self._reported_s = 0.0
 
     def began(self, members: Iterable[Member]) -> None:
-        """A cohort is handed out."""
+        """Adds a cohort that was handed out."""
         now = self._clock()
         self._began_s = now if self._began_s is None else self._began_s
         cohort = _Cohort()
@@ -87,7 +87,7 @@ class Pace:
             self._cohorts[member.key] = (member, cohort)
 
     def reached(self, members: Sequence[Member], since: int, epochs: int) -> None:
-        """A cohort has trained some epochs after `since`."""
+        """Adds the report of a cohort that has trained `epochs` epochs after `since`."""
         self._reported_s = self._clock()
         for member in members:
             self._cohorts.setdefault(member.key, (member, _Cohort()))
@@ -97,29 +97,29 @@ class Pace:
             cohort.reached(since + epochs, self._reported_s)
 
     def ended(self, members: Iterable[Member], rows: Mapping[str, Row]) -> None:
-        """Members have ended, in this run or before it."""
+        """Adds members that have ended, in this run or before it."""
         for member in members:
             if member.key in self._ended:
                 continue
             if member.key in self._begun:
                 self._reported_s = self._clock()
                 self._worked += self._advance(member, rows[member.key].epochs)
-            self._advance(member, member.config.epochs)  # one that stopped early leaves no work
+            self._advance(member, member.config.epochs)  # a member that stopped early leaves no work
             self._ended.add(member.key)
             self._cohorts.pop(member.key, None)
 
     def _advance(self, member: Member, epoch: int) -> float:
-        """Moves a member to an epoch, and returns the work between; less than 0 if it was further."""
+        """Moves a member to an epoch and returns the work in between; negative if the member was further."""
         work = self._cost(member) * (epoch - self._epochs[member.key]) / member.config.epochs
         self._epochs[member.key] = epoch
         self._spent[self._owner.get(member.key, member.study)] += work
         return work
 
     def left_s(self, sizes: Mapping[str, int] | None = None) -> float | None:
-        """About how many seconds the run still takes; None until something was trained in it.
+        """Estimated seconds until the run ends; None until something was trained in it.
 
         Args:
-            sizes: how many members each study has, if that has become known to differ from what was expected.
+            sizes: number of members by study, if it may differ from the expected number.
         """
         now = self._clock()
         if self._began_s is None or self._worked <= 0 or self._reported_s <= self._began_s:
@@ -133,7 +133,7 @@ class Pace:
         return max(0.0, ends - now, last - now)
 
     def rate(self) -> float | None:
-        """Work a second in this run; None until something was trained."""
+        """Work per second in this run; None until a cohort has reported."""
         if self._began_s is None or self._reported_s <= self._began_s:
             return None
         return self._worked / (self._reported_s - self._began_s)

@@ -1,4 +1,4 @@
-"""Planning: every member of a sweep, complete and validated, before anything starts."""
+"""The plan of a sweep: all members, with complete and validated configurations, before training starts."""
 
 import contextlib
 import dataclasses
@@ -28,15 +28,15 @@ from trainables.registry import UnknownName
 
 @dataclass(frozen=True)
 class Member:
-    """One training of a study. `labels` are the values by which its study tells it apart from the others."""
+    """One training of a study. `labels` are the values that identify its configuration in the study."""
 
     study: str
     labels: dict[str, Any]
     config: TrainingConfig
     halving: Halving | None = None
-    """The rule by which it may be stopped early, among the members of its batch."""
+    """The rule for early stopping among the members of its batch; None if it always trains to the end."""
     sibling: "Member | None" = field(default=None, repr=False, compare=False)
-    """One of its cell that differs in the seed alone: what it has computed holds here too."""
+    """Same cell, other seed: its shape is used here too, since computing it takes long."""
 
     @cached_property
     def key(self) -> str:
@@ -49,14 +49,14 @@ class Member:
 
     @contextlib.contextmanager
     def building(self) -> Iterator[None]:
-        """What is wrong with its network is told as a UserError, with the name of its study."""
+        """A context that turns a ValueError of the network into a UserError with the study's name."""
         try:
             yield
         except ValueError as error:
             raise UserError(f"study {self.study!r} on {self.config.data.name!r}: {error}") from None
 
     def settled_by(self, status: str) -> bool:
-        """Whether a row of that status ends it. One that was stopped early for another study has not ended for this."""
+        """Whether a row with this status ends the member. A row stopped early does not, if it must train to the end."""
         return status != "stopped" or self.halving is not None
 
 
@@ -68,7 +68,7 @@ class Cohort:
 
     @cached_property
     def key(self) -> str:
-        """A hash of its members' keys: the same members find the same checkpoint."""
+        """A hash of its members' keys in order, so that the same members find their checkpoint again."""
         return hashlib.sha256("".join(member.key for member in self.members).encode()).hexdigest()[:24]
 
     @property
@@ -78,7 +78,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a study's grid: its labels, and its configuration as printed, without a seed."""
+    """A cell of a study's grid: its labels, and its configuration without scale, settings and seed."""
 
     study: Study
     index: int
@@ -88,8 +88,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """A search in place of every grid of numbers: an Optuna sampler's name, how many members a study gets (None for as
-    many as its grid has), and the share that successive halving keeps."""
+    """Options of a search that replaces the grids of numbers.
+
+    sampler: the name of an Optuna sampler.
+    budget: number of members of each study; None for as many as its grid has.
+    halving: successive halving keeps the best 1/halving of a batch at each rung; 1 keeps all.
+    """
 
     sampler: Sampler
     budget: Annotated[int, Field(ge=1)] | None = None
@@ -98,9 +102,14 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line changes in a sweep.
+    """Changes of a sweep by the command line.
 
-    stand_ins: data sets, and those whose images are taken in their place.
+    only: a glob pattern for names of studies; None for all.
+    values: the settings of `--set`, by dotted path.
+    seeds: use seeds 0 to n-1 in every study; None for each study's own seeds.
+    scale: the name of a scale; None for the full sweep.
+    search: options of a search; None for the sweep's own grids and searches.
+    stand_ins: pairs of a data set and the data set whose images replace it.
     """
 
     only: str | None = None
@@ -111,7 +120,7 @@ class Overrides:
     stand_ins: tuple[tuple[str, str], ...] = ()
 
     def derived(self, sweep: Sweep) -> Sweep:
-        """The sweep at their scale, searched where they ask for it, under a name that says so.
+        """The sweep at the scale, and with the search, of these options; its name tells both.
 
         Raises:
             UserError: there is no such scale.
@@ -126,11 +135,11 @@ class Overrides:
 
 
 class Counted(Protocol):
-    """Studies, and how many members each has: a `Plan` says how many are planned, its unfolding how many by now."""
+    """Studies with their numbers of members: the planned numbers in a `Plan`, the current ones in `Unfoldings`."""
 
     @property
     def studies(self) -> tuple[Study, ...]:
-        """In the order of the sweep."""
+        """The studies, in the order of the sweep."""
         ...
 
     def size(self, study: Study) -> int:
@@ -147,12 +156,12 @@ class Plan:
     """The studies of a sweep as the command line asks for them, with the members that are known from the start.
 
     A plan never changes. Members of searched studies, and of studies that take fields from a winner, become known while
-    the sweep runs; `sweeps.planning.unfold` has them.
+    the sweep runs, in `sweeps.planning.unfold`.
 
     Attributes:
-        original: the sweep as it is described.
-        sweep: the same at the scale, and with the search, that the command line asks for.
-        studies: those that match `--only`, and those that they take from.
+        original: the sweep as defined in `search_spaces`.
+        sweep: the sweep at the scale, and with the search, that the command line asks for.
+        studies: the studies that match `--only`, and the studies from which they take fields.
 
     Raises:
         UserError: no study matches, a setting names an unknown field, or a configuration is not valid.
@@ -164,7 +173,7 @@ class Plan:
     def __post_init__(self) -> None:
         configs = (cell.config for study in self.studies for cell in self.cells(study))
         check_known(self._settings, configs, (d.key for s in self.studies if s.search for d in s.search.space))
-        assert self._by_cell is not None  # so that every configuration is validated now
+        assert self._by_cell is not None  # validates every configuration now
 
     @cached_property
     def _settings(self) -> Settings:
@@ -176,11 +185,11 @@ class Plan:
 
     @property
     def asked(self) -> str:
-        """The name of the sweep before it was derived, as one types it."""
+        """The name of the original sweep, as the user types it."""
         return self.original.name
 
     def standing_in(self, stand_ins: Mapping[str, str]) -> "Plan":
-        """The same plan with other images in the place of some data sets."""
+        """The same plan with some data sets replaced by others. stand_ins: the replacement by name of the data set."""
         changed = dict(self.overrides.stand_ins) | dict(stand_ins)
         return Plan(self.original, dataclasses.replace(self.overrides, stand_ins=tuple(changed.items())))
 
@@ -196,7 +205,7 @@ class Plan:
             names = ", ".join(study.name for study in self.sweep.studies)
             raise UserError(f"no study of {self.sweep.name!r} matches --only {pattern!r}; there are: {names}")
         found: list[Study] = []
-        for study in reversed(self.sweep.studies):  # what a study takes from stands before it
+        for study in reversed(self.sweep.studies):  # a study takes only from studies before it
             if study.name in chosen:
                 try:
                     found.append(fixed(study, self._settings))
@@ -215,22 +224,22 @@ class Plan:
         )
 
     def cells(self, study: Study) -> tuple[Cell, ...]:
-        """The cells of a study's grid; one where it has none."""
+        """The cells of a study's grid; one cell if it has no grid."""
         return self._cells[study.name]
 
     @cached_property
     def _by_cell(self) -> Mapping[tuple[str, int], tuple[Member, ...]]:
-        """The members of every cell without a suggestion, and with its own values of the fields that it will take."""
+        """The members of every cell without suggestions, and with its own values instead of those of a winner."""
         cells = [cell for study in self.studies for cell in self.cells(study)]
         return MappingProxyType({(cell.study.name, cell.index): self._members_of(cell, {}, {}) for cell in cells})
 
     @cached_property
     def _examples(self) -> Mapping[str, tuple[Member, ...]]:
-        """The same by study."""
+        """The members of `_by_cell` by study, each once."""
         found: dict[str, tuple[Member, ...]] = {}
         for study in self.studies:
             members = (member for cell in self.cells(study) for member in self.members_of(cell))
-            # Settings can make cells equal; a member is trained once.
+            # Settings can make cells equal; equal members are trained once.
             found[study.name] = tuple({member.key: member for member in members}.values())
         return MappingProxyType(found)
 
@@ -242,17 +251,21 @@ class Plan:
         )
 
     def seeds(self, study: Study) -> tuple[int, ...]:
-        """The seeds of a study: its own, or 0 … n-1 by `--seeds n`."""
+        """The seeds of a study: its own, or 0 to n-1 with `--seeds n`."""
         return study.seeds if self.overrides.seeds is None else tuple(range(self.overrides.seeds))
 
     def members_of(
         self, cell: Cell, suggested: Mapping[str, Any] = {}, taken: Mapping[str, Any] = {}
     ) -> tuple[Member, ...]:
-        """The members of a cell, one a seed.
+        """The members of a cell, one for each seed.
 
         Args:
-            suggested: fields by dotted path, and variants by the label of their axis, that a search has chosen.
-            taken: fields by dotted path from winners of other studies, as those were trained.
+            cell: the cell.
+            suggested: suggestion of a search: fields by dotted path, and labels of variants by the name of their axis.
+            taken: fields by dotted path with the values of the winners of other studies.
+
+        Raises:
+            UserError: the configuration is not valid.
         """
         if not suggested and not taken:
             return self._by_cell[cell.study.name, cell.index]
@@ -275,16 +288,16 @@ class Plan:
         labels = _true(study, labels, resolved)
         member = Member(study.name, labels, resolved, halving)
         siblings = (
-            # A valid configuration is valid with another seed; to validate takes ten times as long as to copy.
+            # Copies: the configuration stays valid with another seed, and validation takes ten times as long.
             Member(study.name, labels, member.config.model_copy(update={"seed": seed}), halving, sibling=member)
             for seed in others
-            if config["seed"] == first  # and was not set to another number, which all members then have
+            if config["seed"] == first  # otherwise --set has set one seed for all
         )
         return (member, *siblings)
 
     @property
     def moved(self) -> tuple[str, ...]:
-        """The diagnostics that a shorter training by `--set epochs` moved, one line each."""
+        """One line for each diagnostic that moved because `--set epochs` makes the training shorter."""
         if sets_diagnostics(self._settings):
             return ()
         return tuple(
@@ -305,28 +318,28 @@ class Plan:
         return resolved
 
     def size(self, study: Study) -> int:
-        """How many members a study has as planned; two that turn out to be equal count twice."""
+        """Planned number of members of a study; suggestions or winners that turn out equal count twice."""
         if study.search:
             return len(self.cells(study)) * study.search.members * len(self.seeds(study))
         return len(self._examples[study.name])
 
     def expected(self, study: Study) -> tuple[Member, ...]:
-        """As many members as the study has; for those not yet known stand others of the same cost."""
+        """As many members as the study has; members of the same cost stand for those not known yet."""
         return self._examples[study.name] * (study.search.members if study.search else 1)
 
     def total(self) -> int:
-        """How many members the plan has; one that several studies share counts once."""
+        """Planned number of members; a member that several studies share counts once."""
         grids = [self._examples[study.name] for study in self.studies if not study.search]
         searched = [self.size(study) for study in self.studies if study.search]
         return len({member.key for members in grids for member in members}) + sum(searched)
 
     def example(self, study: Study) -> Member:
-        """A study's first member; of a search, what it starts from."""
+        """The first member of a study; for a search, the member without suggestions."""
         return self._examples[study.name][0]
 
     @property
     def data_sets(self) -> set[str]:
-        """The names of the data sets that its members need."""
+        """The names of the data sets that the members need."""
         return {member.config.data.name for members in self._examples.values() for member in members}
 
 
@@ -336,9 +349,9 @@ def _axes(study: Study) -> Iterator[Axis | Dimension]:
 
 
 def _varied(study: Study, labels: Mapping[str, Any]) -> Iterator[str]:
-    """The paths of the fields that a cell's labels stand for."""
+    """The paths of the fields that the labels of a cell set."""
     for axis in _axes(study):
-        if axis.key in labels and holds(axis.when, labels):  # several axes can have one name, each for its own cells
+        if axis.key in labels and holds(axis.when, labels):  # axes for different cells can have the same name
             if isinstance(axis, Variants):
                 yield from (path for path, _ in leaves(axis.patches[labels[axis.key]]))
             else:
@@ -346,7 +359,7 @@ def _varied(study: Study, labels: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _true(study: Study, labels: Labels, config: TrainingConfig) -> Labels:
-    """Labels with the values of fields that a configuration has: a scale or a setting may have changed them."""
+    """Labels with the values in the final configuration, since a scale or a setting may have changed them."""
     flat = config.flat()
     fields = {axis.key for axis in _axes(study) if not isinstance(axis, Variants)} & flat.keys()
     return {

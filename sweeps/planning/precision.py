@@ -1,7 +1,7 @@
-"""Which precision `auto` stands for: bf16 where it was measured to move bits_per_dim by next to nothing, else float32.
+"""Resolves the precision `auto`: bf16 if it was measured to leave bits_per_dim nearly unchanged, else float32.
 
-What was measured comes with the program (`measured/precision.json`, written by `benchmarks/precision.py`), so that a
-configuration, and with it its key, is the same on every machine.
+The measurements come with the program (`measured/precision.json`, written by `benchmarks/precision.py`), so that a
+configuration and its key are the same on every machine.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from trainables.config import Precision, TrainingConfig
 AUTO = "auto"
 PRECISIONS = (AUTO, *get_args(Precision))
 TOLERANCE = 0.002
-"""Bits a pixel that bf16 may move the mean validation bits_per_dim by, either way."""
+"""Largest negligible change of the mean validation bits_per_dim by bf16, up or down, in bits per dimension."""
 KIND = ("data.name", "latent", "encoder.name", "decoder.name", "likelihood.name")
-"""The fields, or tables of fields, by which a measurement applies to a configuration."""
+"""Fields, or tables of fields, that a measurement and a configuration must have in common."""
 
 
 class Change(BaseModel):
-    """Of bits_per_dim from float32 to bf16: mean over seeds, and its 95 % confidence interval."""
+    """Change of bits_per_dim from float32 to bf16: mean over seeds, and its 95 % confidence interval."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,12 +32,12 @@ class Change(BaseModel):
 
     @property
     def negligible(self) -> bool:
-        """Whether all of the interval is within the tolerance."""
+        """Whether the whole interval is within `TOLERANCE`."""
         return -TOLERANCE <= self.low <= self.high <= TOLERANCE
 
 
 class Measurement(BaseModel):
-    """What was measured of one model; nothing is decided by its other figures."""
+    """The measurement of one model. Its further figures are not used here."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -57,14 +57,14 @@ def measured() -> tuple[Measurement, ...]:
 
 
 def kind_of(config: TrainingConfig) -> dict[str, Any]:
-    """The fields of `KIND`, by dotted path."""
+    """The fields of `KIND` in a configuration, by dotted path."""
     return {path: value for path, value in config.flat().items() if path.startswith(KIND)}
 
 
 def chosen(config: TrainingConfig, measurements: Sequence[Measurement] | None = None) -> Precision:
-    """What `auto` is for a configuration: bf16 where its kind was measured, and passed every time.
+    """The precision for `auto`: bf16 if the kind was measured and every measurement is negligible, else float32.
 
-    measurements: None for those that come with the program.
+    measurements: None for the measurements that come with the program.
     """
     kind = kind_of(config)
     found = [one for one in (measured() if measurements is None else measurements) if one.kind == kind]
@@ -72,10 +72,10 @@ def chosen(config: TrainingConfig, measurements: Sequence[Measurement] | None = 
 
 
 def complete(config: Mapping[str, Any]) -> TrainingConfig:
-    """A configuration as it is trained; its precision may be `auto` until then.
+    """The validated configuration, with `auto` replaced by the chosen precision.
 
     Raises:
-        ValidationError: it is not valid.
+        ValidationError: the configuration is not valid.
     """
     if config.get("precision") != AUTO:
         return TrainingConfig.model_validate(config)

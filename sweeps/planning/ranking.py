@@ -1,4 +1,4 @@
-"""Which configuration of a study is best: the one rule by which winners are taken, reported and shown."""
+"""Ranks the configurations of a study. Winners, report and progress view all use this rule."""
 
 import math
 import statistics
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def by_configuration(members: Iterable[Member]) -> list[tuple[Member, ...]]:
-    """Members that differ in their seed alone, together, in the order of the first of each."""
+    """Groups of members that differ only in their seed, in the order of their first members."""
     found: dict[str, list[Member]] = {}
     for member in members:
         found.setdefault(repr(member.labels), []).append(member)
@@ -21,7 +21,7 @@ def by_configuration(members: Iterable[Member]) -> list[tuple[Member, ...]]:
 
 
 def values(rows: Iterable[Row], metric: str) -> list[float]:
-    """The metric of the rows that count: finished, with a finite value."""
+    """The metric of the rows that are finished and have a finite value."""
     found = [row.metrics.get(metric, math.nan) for row in rows if row.status == "finished"]
     return [value for value in found if math.isfinite(value)]
 
@@ -29,14 +29,14 @@ def values(rows: Iterable[Row], metric: str) -> list[float]:
 def ranked(study: Study, candidates: Iterable[T], rows_of: Callable[[T], Sequence[Row]]) -> list[T]:
     """The candidates that have a value of the study's metric, the best first.
 
-    The mean over seeds decides. Configurations with a seed that ended without a value (failed, stopped early, lacking
-    the metric, or not finite) come last: the mean of the other seeds flatters them. Seeds that have not ended count
-    neither way. Of equal ones the first stays first.
+    The mean over seeds decides. A configuration with a seed that ended without a value (failed, stopped early, no
+    metric, or not finite) comes last, because the mean of its other seeds is biased in its favour. Seeds that have not
+    ended are ignored. Candidates with equal means keep their order.
 
     Args:
-        study: its metric and mode decide.
+        study: the study; its metric and mode decide.
         candidates: configurations, in the order of the plan.
-        rows_of: the rows of a candidate's seeds that have ended.
+        rows_of: returns the rows of a candidate's seeds that have ended.
     """
     sign = 1 if study.mode == "min" else -1
     keys: list[tuple[bool, float, T]] = []
@@ -48,5 +48,5 @@ def ranked(study: Study, candidates: Iterable[T], rows_of: Callable[[T], Sequenc
 
 
 def ended(members: Iterable[Member], rows: Mapping[str, Row]) -> list[Row]:
-    """The rows of those members that have one."""
+    """The rows of the members that have ended."""
     return [rows[member.key] for member in members if member.key in rows]

@@ -1,4 +1,4 @@
-"""The plan that a sweep was last run with, and its members."""
+"""Saves and loads the plan with which a sweep was last run."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ _PLAN = "plan.json"
 
 
 def find_sweep(name: str) -> Sweep:
-    """The sweep of that name, or from which one of that name is derived; raises UserError, listing the known ones."""
+    """The sweep with this name, or the original of a derived sweep; raises UserError, with known names, if unknown."""
     try:
         return get_sweep(name.partition("-")[0])
     except UnknownSweep as error:
@@ -25,15 +25,15 @@ def find_sweep(name: str) -> Sweep:
 
 
 def save_plan(storage: Storage, overrides: Overrides) -> None:
-    """Remembers what the sweep was run with."""
+    """Saves the options with which the sweep is run."""
     storage.write(_PLAN, json.dumps(dataclasses.asdict(overrides)).encode())
 
 
 def last_plan(storage: Storage) -> Plan:
-    """The plan that the sweep was last run with.
+    """The plan with which the sweep was last run.
 
     Raises:
-        UserError: it has never been run in this storage, or the file that says how is damaged.
+        UserError: the sweep has never been run in this storage, or its saved plan is damaged.
     """
     try:
         content = storage.read(_PLAN)
@@ -55,5 +55,5 @@ def last_plan(storage: Storage) -> Plan:
 
 
 def known_members(plan: Plan, ledger: Ledger) -> list[Member]:
-    """The members of a plan that are known so far, in its order."""
+    """The members of a plan that are known so far, in the order of the plan."""
     return unfold(plan, ledger).members()

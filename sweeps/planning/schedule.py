@@ -1,11 +1,11 @@
-"""What is trained next, and together with what: members become cohorts, the most pressing first.
+"""Schedules members: groups them into cohorts, and puts the most urgent cohort first.
 
-Two rules, both old. List scheduling by the longest path to the end (Graham 1969; upward rank in Topcuoglu et al. 2002):
-a training that others wait for comes before one that nobody waits for. Guided self-scheduling (Polychronopoulos & Kuck
-1987): how much a slot is given at a time is a share of what is left, so that all slots end at about the same time,
-whatever their speed, and cohorts are still as large as may be, since packed members cost less.
+Two known rules. List scheduling by the longest path to the end (Graham 1969; upward rank in Topcuoglu et al. 2002): a
+training that others wait for comes first. Guided self-scheduling (Polychronopoulos & Kuck 1987): the size of a cohort
+is a share of the work left, so that all slots end at about the same time, whatever their speed. Cohorts are as large as
+this allows, since packed members cost less.
 
-Nothing here knows a machine. What a training costs is a number: only proportions matter.
+The cost of a training is a number without a unit; only ratios matter. The schedule knows nothing of the machine.
 """
 
 import math
@@ -21,21 +21,22 @@ from trainables.cost.size import parameters
 from trainables.data.sizes import Size
 
 SHARES = 8
-"""So many cohorts of a large shape go to each slot one after the other, rather than one, ..."""
+"""The largest number of cohorts into which a slot's share of a shape is split, so that slots end together."""
 GRAIN = 1e10
-"""... as long as a step of theirs is so many operations. With less a GPU is not busy: a millisecond of 10 TFLOP/s."""
+"""Floating-point operations of a training step below which shares are not split: 1 ms at 10 TFLOP/s; less does not
+keep a GPU busy."""
 
 
 class Workload:
-    """What the members of a plan cost, and what must follow them; looked up once for each shape.
+    """The cost of members of a plan, and of the trainings that must follow them. Computed once for each shape.
 
     Args:
-        plan: of these members.
-        data_dir: where data sets lie whose size is not known without them.
+        plan: the plan of the members.
+        data_dir: folder of the data sets; read only if the size of a data set is not known.
         measured: the cost of members by shape, in any unit; None for the floating-point operations of their training.
 
     Raises:
-        UserError: by its methods, where a network does not go with its images.
+        UserError: raised by its methods if a network does not fit its images.
     """
 
     def __init__(self, plan: Plan, data_dir: Path, measured: Mapping[str, float] | None = None):
@@ -45,7 +46,7 @@ class Workload:
         self._after: dict[str, float] | None = None
 
     def of(self, *members: Member) -> float:
-        """The cost of members together."""
+        """The total cost of members."""
         total = 0.0
         for member in members:
             if (found := self._by_shape.get(member.shape)) is None:
@@ -61,12 +62,12 @@ class Workload:
             return operations(member.config, size.image_shape).of_training(member.config, size)
 
     def fewest(self, member: Member) -> int:
-        """How many members of this one's shape make a step of `GRAIN` operations."""
+        """The least number of members of this shape whose step takes `GRAIN` operations."""
         if (found := self._fewest.get(member.shape)) is None:
             config, image_shape = member.config, self._size(member).image_shape
             if self._measured is None:
                 step = operations(config, image_shape).step
-            else:  # no less than if all layers were dense, which is known at once
+            else:  # a lower bound, exact for dense layers, which is quick to compute
                 step = 6 * config.batch_size * parameters(config, image_shape)
             found = self._fewest[member.shape] = math.ceil(GRAIN / step)
         return found
@@ -75,19 +76,21 @@ class Workload:
         return size_of(member.config.data.name, self._data_dir)
 
     def after(self, study: str) -> float:
-        """The cost of the longest chain of trainings of which each waits for the one before and the first for a member
-        of this study: those of studies that take from it, and of a search's next batches."""
+        """The cost of the longest chain of trainings that must wait for the members of this study.
+
+        The chain has members of studies that take from this study, and the later batches of a search.
+        """
         if self._after is None:
             self._after = self._chains()
         return self._after[study]
 
     def rank(self, member: Member) -> float:
-        """The longest way from the beginning of a member's training to the end of the sweep."""
+        """The cost of the longest path from the start of a member's training to the end of the sweep."""
         return self.of(member) + self.after(member.study)
 
     def _chains(self) -> dict[str, float]:
         waiting: dict[str, float] = defaultdict(float)
-        for study in reversed(self._plan.studies):  # what takes from a study stands behind it
+        for study in reversed(self._plan.studies):  # a study takes only from studies before it
             longest = max(self.of(member) for member in self._plan.expected(study))
             batches = math.ceil(study.search.members / study.search.batch) if study.search else 1
             for winner in study.takes:
@@ -105,32 +108,32 @@ def group(
     running: float = 0.0,
     unmade: float = 0.0,
 ) -> list[Cohort]:
-    """Groups members into cohorts, the most pressing first.
+    """Groups members into cohorts, the most urgent first.
 
     Args:
-        members: of any shapes; equal keys are trained once.
+        members: members of any shapes; members with equal keys are trained once.
         slots: how many cohorts can be trained at the same time.
-        workload: what they cost.
-        pack: the largest number of members in a cohort, if there is a limit.
-        running: what cohorts cost that are in training; about half of it is still to be done.
-        unmade: what members cost that are not known yet.
+        workload: the cost of members.
+        pack: the largest number of members in a cohort; None sets no limit.
+        running: cost of the cohorts in training; half of it is assumed to be left.
+        unmade: cost of the members that are not known yet.
     """
     by_shape: dict[tuple[str, str | None], dict[str, Member]] = defaultdict(dict)
     for member in members:
-        # Those that are stopped early compete with members of their own study alone.
+        # Members with early stopping compete only with members of their own study.
         rivals = member.study if member.halving else None
         by_shape[member.shape, rivals][member.key] = member
     shapes = [sorted(same.values(), key=lambda m: -workload.after(m.study)) for same in by_shape.values()]
     costs = [workload.of(same[0]) for same in shapes]
     left = sum(cost * len(same) for cost, same in zip(costs, shapes, strict=True)) + running / 2
     share = left / slots
-    # No schedule is shorter than this; what others wait for must be done early enough.
+    # A lower bound of the time to the end. Members that others wait for must be done early enough for it.
     end = max([(left + unmade) / slots, *(workload.rank(same[0]) for same in shapes)])
     found: list[tuple[float, Cohort]] = []
     for same, cost in zip(shapes, costs, strict=True):
         size, after = len(same), workload.after(same[0].study)
         portions = 1.0
-        # A batch that competes stays together, unless it is more than can be trained at once.
+        # A batch with early stopping stays together, unless it is larger than `pack`.
         if cost and not same[0].halving:
             portions = size * cost / share
             portions = max(portions, min(SHARES * portions, size / workload.fewest(same[0])))
@@ -144,6 +147,6 @@ def group(
 
 
 def evenly(members: Sequence[Member], parts: int) -> list[Cohort]:
-    """Cohorts whose sizes differ by at most one; neighbours stay together."""
+    """Splits members into `parts` cohorts of nearly equal size (they differ by at most one), in the same order."""
     bounds = [len(members) * part // parts for part in range(parts + 1)]
     return [Cohort(tuple(members[a:b])) for a, b in pairwise(bounds)]

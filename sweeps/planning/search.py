@@ -1,8 +1,8 @@
-"""Search: Optuna suggests a batch of members at a time and hears what became of each.
+"""Search: Optuna suggests members in batches, and learns from the results of earlier batches.
 
-The Optuna study is a view of the ledger: it is rebuilt by replaying suggestions and results, with a sampler seeded by
-the study's seed and the number of suggestions made, so that a search that was interrupted makes the suggestions that an
-uninterrupted one would have made.
+The Optuna study is rebuilt from the ledger for each batch, by replaying suggestions and results. Its sampler is seeded
+with the search's seed, the cell and the number of suggestions, so an interrupted search makes the same suggestions as
+an uninterrupted one.
 """
 
 import hashlib
@@ -27,20 +27,23 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 Point = dict[str, Any]
-"""What Optuna suggests, by dotted path: a number, or a choice's index, since choices may be lists or tables."""
+"""A suggestion of Optuna by dotted path: a number, or the index of a choice, since choices may be lists or tables."""
 _Suggestion = tuple[Point, tuple[Member, ...]]
 
 
 class CellSearch:
-    """The batches of a search in one cell of its study's grid.
+    """The search in one cell of a study's grid.
 
-    Suggestions are recorded in the ledger before they are trained: a resumed search goes on from the same ones.
+    Suggestions are recorded in the ledger before they are trained, so that a resumed search continues from them.
 
     Args:
-        taken: fields that the cell has from winners of other studies.
+        plan: the plan that makes the members.
+        cell: the cell; its study has a search.
+        ledger: the ledger with the recorded suggestions.
+        taken: fields by dotted path with the values of winners of other studies.
 
     Raises:
-        UserError: those that are recorded are not of this search's space.
+        UserError: recorded suggestions do not fit the search space.
     """
 
     def __init__(self, plan: Plan, cell: Cell, ledger: Ledger, taken: Mapping[str, Any] = {}):
@@ -59,12 +62,12 @@ class CellSearch:
                 ) from None
 
     def batches(self) -> list[list[Point]]:
-        """What was suggested, as it is recorded."""
+        """The recorded suggestions, by batch."""
         return self._ledger.suggestions(self._folder)
 
     @property
     def _folder(self) -> str:
-        """A changed space is another search, whose suggestions lie elsewhere: the old ones may not even fit in it."""
+        """The folder of the suggestions; another one if the search changes, since old suggestions may not fit."""
         where = [*map(repr, self._search.space), self._cell.labels, dict(self._taken)]
         content = json.dumps([self._search.sampler, self._search.seed, *where], default=list)
         return f"{self._study.name}/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -74,14 +77,14 @@ class CellSearch:
         return tuple({m.key: m for _, members in self._suggestions for m in members}.values())
 
     def suggestions_left(self) -> int:
-        """How many suggestions of the budget have not been made."""
+        """How many suggestions of the budget are left."""
         return max(0, self._search.members - len(self._suggestions))
 
     def next_batch(self, rows: Mapping[str, Row]) -> tuple[Member, ...]:
-        """New members to train, once those of all batches before have ended; empty when the budget is spent.
+        """Makes and records the next batch; empty when the budget is spent. Call after all earlier batches have ended.
 
         Args:
-            rows: the ledger, holding a row for every member suggested so far.
+            rows: rows of the ledger by key, with a row for every member suggested so far.
         """
         count = min(self._search.batch, self.suggestions_left())
         if not count:
@@ -98,7 +101,7 @@ class CellSearch:
         return tuple(m for _, members in suggestions for m in members)
 
     def _asked(self, trial: optuna.Trial) -> Point:
-        """What Optuna suggests, of the dimensions that exist given those before them."""
+        """Asks Optuna for a suggestion. Skips dimensions that the values before them exclude (`when`)."""
         values = dict(self._cell.labels)
         for dimension in self._search.space:
             if holds(dimension.when, values):
@@ -127,7 +130,7 @@ class CellSearch:
         }
         direction = "minimize" if self._study.mode == "min" else "maximize"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # of TPE's `group`, which conditions need
+            warnings.simplefilter("ignore", ExperimentalWarning)  # for TPE's `group`, which conditions need
             sampler = samplers[self._search.sampler]()
         study = optuna.create_study(sampler=sampler, direction=direction)
         study.add_trials(self._trial(point, members, rows) for point, members in self._suggestions)
@@ -141,11 +144,17 @@ class CellSearch:
 def replayed(
     study: Study, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], rows: Sequence[Row | None]
 ) -> FrozenTrial:
-    """An Optuna trial made of the rows of a suggestion, one for each seed; None for a seed that has not ended.
+    """An Optuna trial made from the rows of a suggestion.
 
     The value is the mean of the metric over seeds. The trial is failed if a seed has no finite metric, and pruned if a
-    seed was stopped early. It lasts from the first to the last of its trainings; each counts with its share of the time
-    in which it was trained together with others.
+    seed was stopped early. It lasts from the start of its first training to the end of its last; a start is the end
+    minus `wall_s`, which is a member's share of the time of its cohort.
+
+    Args:
+        study: the study; its metric is the value.
+        params: the suggestion, by dotted path.
+        distributions: the distributions of `params`.
+        rows: one row for each seed, None for a seed that has not ended; at least one has ended.
     """
     ended = [row for row in rows if row is not None]
     values = [row.metrics.get(study.metric, math.nan) if row else math.nan for row in rows]
@@ -164,7 +173,7 @@ def replayed(
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
-    """What Optuna draws a dimension from."""
+    """The Optuna distribution of a dimension."""
     if isinstance(dimension, Uniform) and dimension.whole:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     if isinstance(dimension, Uniform):
@@ -173,7 +182,7 @@ def distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def options(dimension: Choice | Variants) -> Sequence[Any]:
-    """The values of a dimension that has finitely many; of variants their labels."""
+    """The values of a choice, or the labels of variants."""
     return dimension.values if isinstance(dimension, Choice) else list(dimension.patches)
 
 
@@ -186,5 +195,5 @@ def _suggest(trial: optuna.Trial, dimension: Dimension) -> Any:
 
 
 def _value(dimension: Dimension, suggested: Any) -> Any:
-    """What a suggestion stands for: of finitely many values their index is suggested, since they may be tables."""
+    """The value or label of a suggestion; Optuna suggests an index for a choice or variants."""
     return suggested if isinstance(dimension, Uniform) else options(dimension)[suggested]

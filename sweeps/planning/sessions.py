@@ -1,7 +1,7 @@
-"""The sessions of a sweep: what each run of it was asked for, and with which program and versions it ran.
+"""The sessions of a sweep: options, program and versions of each of its runs, one file each.
 
-A file each. The ledger says what a training was and when it ended, so that its session, found by that time, says with
-which commit it was trained, also when MLflow is rebuilt much later.
+The ledger tells when a training ended. The session at that time tells with which commit it was trained, also when
+MLflow is rebuilt much later.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Session:
     overrides: Overrides
     environment: dict[str, str] = field(default_factory=dict)
     command: Command | None = None
-    """How it was called; None if an earlier version of the program recorded it."""
+    """The command that started it; None if an earlier version of the program recorded the session."""
 
 
 _JSON = TypeAdapter(Session)
@@ -41,7 +41,7 @@ _JSON = TypeAdapter(Session)
 
 @cache
 def environment() -> dict[str, str]:
-    """What runs here: commit, user, platform and versions, under the names of tags in MLflow."""
+    """The commit, user, platform and versions of this process, under the names of MLflow tags."""
     found = {"python": platform.python_version(), "platform": platform.platform(), "mlflow.user": _user()}
     found |= {f"version.{package}": version(package) for package in _PACKAGES}
     commit = _git("rev-parse", "HEAD")
@@ -59,7 +59,7 @@ def _user() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of the program's checkout; nothing where there is none."""
+    """The output of git in the program's checkout; empty if there is none."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -68,7 +68,7 @@ def _git(*arguments: str) -> str:
 
 
 def record(storage: Storage, overrides: Overrides, command: Command | None = None) -> None:
-    """Records a session that begins, unless it is like the one before."""
+    """Records the session that begins, unless it equals the one before except for its time."""
     session = Session(datetime.now(UTC), overrides, environment(), command)
     before = read(storage)[-1:]
     if not before or dataclasses.replace(session, started=before[0].started) != before[0]:
@@ -76,23 +76,23 @@ def record(storage: Storage, overrides: Overrides, command: Command | None = Non
 
 
 def read(storage: Storage) -> list[Session]:
-    """All sessions that can be read, the earliest first."""
+    """All readable sessions, the earliest first."""
     sessions = []
     for path in storage.list(_FOLDER, ".json"):
         try:
             sessions.append(_JSON.validate_json(storage.read(path)))
         except ValidationError:
-            continue  # it says nothing that results depend on
+            continue  # results do not depend on sessions
     return sorted(sessions, key=lambda session: session.started)
 
 
 def last_command(storage: Storage, plan: Plan) -> Command:
-    """The command that the sweep of a storage was last run with; `plan` is what it was to train."""
+    """The command with which the sweep was last run; rebuilt from `plan` if it was not recorded."""
     last = read(storage)[-1:]
     return last[0].command or of_plan(plan) if last else of_plan(plan)
 
 
 def environment_at(sessions: Iterable[Session], time: datetime) -> dict[str, str]:
-    """The environment of the session that was on at a time; nothing is said of times before the first."""
+    """The environment of the last session that began by `time`; empty if there is none."""
     begun = [session for session in sessions if session.started <= time]
     return begun[-1].environment if begun else {}

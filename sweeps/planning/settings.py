@@ -1,4 +1,4 @@
-"""Settings of the command line (`--set`), applied to configurations."""
+"""Applies the settings of the command line (`--set`) to configurations."""
 
 import difflib
 import json
@@ -14,34 +14,34 @@ from sweeps.errors import UserError
 from sweeps.planning.precision import complete
 
 DIAGNOSTICS = "diagnostics"
-"""The one table that `--set` takes as a whole: `--set diagnostics={}` measures nothing."""
+"""The only table that `--set` can set as a whole: `--set diagnostics={}` measures nothing."""
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """KEY=VALUE of `--set`: a dotted path, and a JSON value or a bare word.
+    """Parses KEY=VALUE of `--set`: a dotted path, and a JSON value or a bare word.
 
     Raises:
-        UserError: there is no '='.
+        UserError: the text has no '=' or no key.
     """
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
         raise UserError(f"--set needs KEY=VALUE, got {text!r}; for example --set optim.lr=1e-3")
     try:
         return path.strip(), json.loads(value)
-    except (ValueError, RecursionError):  # the latter of thousands of brackets
+    except (ValueError, RecursionError):  # RecursionError for thousands of brackets
         return path.strip(), value.strip()
 
 
 def check_known(settings: Settings, configs: Iterable[Config], searched: Iterable[str]) -> None:
-    """Whether each setting is of a field that some configuration has.
+    """Checks that each setting is for a field that some configuration has.
 
     Args:
         settings: values by dotted path.
-        configs: of all cells.
-        searched: paths that a search adds to them.
+        configs: configurations of all cells.
+        searched: paths of fields that a search adds to them.
 
     Raises:
-        UserError: it is not; the message names the nearest field.
+        UserError: no configuration has the field; the message names a similar field, or all of them.
     """
     if not settings:
         return
@@ -54,16 +54,16 @@ def check_known(settings: Settings, configs: Iterable[Config], searched: Iterabl
 
 
 def apply(config: Config, settings: Settings, kept: Iterable[str]) -> Config:
-    """A configuration with every setting of a field that it has; diagnostics due too late are moved.
+    """A configuration with the settings of all fields that it has. Diagnostics that would come too late are moved.
 
     Args:
-        config: as its study has it.
+        config: the configuration in its study.
         settings: values by dotted path.
-        kept: paths of fields by which the study tells its members apart. They keep their value, unless they are set
-            themselves, also where a setting replaces the component that they belong to.
+        kept: paths of the fields that distinguish the study's members. They keep their values, unless they are set
+            themselves, even if a setting replaces their component.
 
     Raises:
-        UserError: the new component has no such field.
+        UserError: the component that a setting chooses lacks a field of `kept`.
     """
     if not settings:
         return config
@@ -89,12 +89,12 @@ def apply(config: Config, settings: Settings, kept: Iterable[str]) -> Config:
 
 
 def sets_diagnostics(settings: Settings) -> bool:
-    """Whether a setting says which diagnostics are measured; otherwise a shorter training moves them."""
+    """Whether a setting sets diagnostics; if none does, a shorter training moves them."""
     return any(path.split(".")[0] == DIAGNOSTICS for path in settings)
 
 
 def _with_kinds(config: Config, settings: Settings) -> Config:
-    """A configuration with the components that settings choose, since those decide which other fields there are."""
+    """A configuration with the components that the settings choose; components decide which other fields exist."""
     fields = _fields(config)
     for path, value in settings.items():
         if path.endswith(KINDS) and path in fields and _at(config, path) != value:
@@ -103,11 +103,11 @@ def _with_kinds(config: Config, settings: Settings) -> Config:
 
 
 def _fields(config: Config) -> set[str]:
-    """The dotted paths that a configuration has once its defaults are filled in."""
+    """The dotted paths of a configuration with its defaults filled in; empty if it is not valid."""
     try:
         return set(complete(config).flat())
     except ValidationError:
-        return set()  # told later, with the study's name
+        return set()  # reported later, with the study's name
 
 
 _ABSENT = object()

@@ -1,4 +1,4 @@
-"""Other images in the place of a data set that is missing: asked for by name, or offered by a reduced scale."""
+"""Stand-ins: data sets that replace a missing one, asked for by name or offered by a reduced scale."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from trainables.registry import UnknownName
 
 
 def parse(texts: Sequence[str]) -> dict[str, str]:
-    """NAME=OTHER of `--stand-in`, as a table.
+    """Parses NAME=OTHER of `--stand-in` into OTHER by NAME.
 
     Raises:
-        UserError: there is no '=', or no such data set.
+        UserError: a text is not NAME=OTHER, or there is no such data set.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -30,7 +30,7 @@ def parse(texts: Sequence[str]) -> dict[str, str]:
 
 
 def offered(data_sets: Iterable[str], data_dir: Path) -> dict[str, str]:
-    """What stands in for those data sets whose files are missing. A damaged file is no missing one: it is told."""
+    """Stand-ins for data sets with missing files, by name. A damaged file is not replaced; loading reports it."""
     return {name: STAND_INS[name] for name in data_sets if name in STAND_INS and _missing(name, data_dir)}
 
 

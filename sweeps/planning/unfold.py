@@ -1,6 +1,6 @@
-"""Members that are known only in time: what a search suggests, and what a study takes from the winner of another.
+"""Members that become known during a sweep: suggestions of a search, and values taken from the winner of a study.
 
-Everything that was decided is in the ledger, so that a run that goes on decides nothing anew.
+All decisions are recorded in the ledger, so that a resumed run does not decide again.
 """
 
 import hashlib
@@ -21,9 +21,10 @@ from sweeps.records.ledger import Ledger, Row
 
 
 class Evidence(BaseModel):
-    """One configuration that was to choose from.
+    """A candidate in a choice: one configuration.
 
-    mean: of the metric over the n seeds that have it, of those that were planned. values: what would be taken.
+    mean: mean of the metric over the `n` seeds that have a value; `planned` is the number of all seeds.
+    values: the fields that would be taken, by dotted path.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,7 +37,7 @@ class Evidence(BaseModel):
 
 
 class Choice(BaseModel):
-    """What a study takes from the best configuration of another one, with the evidence; recorded in the ledger."""
+    """Values that a study takes from the best configuration of another study, and the evidence; kept in the ledger."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -45,16 +46,19 @@ class Choice(BaseModel):
     metric: str = ""
     mode: str = "min"
     values: dict[str, Any]
-    """By dotted path."""
+    """Taken fields by dotted path."""
     winner: Evidence | None = None
     evidence: tuple[Evidence, ...] = ()
 
 
 class Unfolding:
-    """The members of one study, as far as they are known.
+    """The known members of one study.
 
     Args:
-        before: the unfoldings of the studies that it takes from.
+        plan: the plan with the study.
+        study: the study.
+        ledger: the ledger with recorded choices and suggestions.
+        before: unfoldings of earlier studies by name; has all studies from which this one takes values.
 
     Raises:
         UserError: recorded suggestions do not fit the study.
@@ -65,33 +69,33 @@ class Unfolding:
         self._plan, self._ledger, self._before = plan, ledger, before
         self._cells = [_Cell(cell) for cell in plan.cells(study)]
         self._open = self._cells
-        """Those that have members still to come."""
+        """The cells with members still to come."""
         self.size = plan.size(study)
-        """How many members it has: as planned, until all are known."""
+        """Number of members: the planned number until all are known."""
         for cell in self._cells:
             self._recall(cell)
         self._close()
 
     def members(self) -> tuple[Member, ...]:
-        """Those that are known, each once."""
+        """The known members, each once."""
         return tuple({m.key: m for cell in self._cells for m in cell.members()}.values())
 
     def unmade(self) -> int:
-        """How many members are still to come; those that never can are not among them."""
+        """How many members are still to come, without those of blocked cells."""
         seeds = len(self._plan.seeds(self.study))
         return seeds * sum(cell.unmade(self.study) for cell in self._open if not cell.blocked)
 
     @property
     def blocked(self) -> tuple[str, ...]:
-        """Why members cannot be made, a line for each cell that lacks what it is to take."""
+        """Reasons why members cannot be made, one for each cell that cannot take its values."""
         return tuple(cell.blocked for cell in self._open if cell.blocked)
 
     def more(self, rows: Mapping[str, Row], settled: set[str]) -> tuple[Member, ...]:
-        """New members to train; none as long as what they depend on is in training.
+        """Members that have just become known; none while the members that they depend on are in training.
 
         Args:
-            rows: the ledger's.
-            settled: the keys of members that have ended and are not trained again.
+            rows: rows of the ledger by key.
+            settled: keys of the members that have ended and are not trained again.
         """
         new: list[Member] = []
         for cell in self._open:
@@ -111,20 +115,20 @@ class Unfolding:
         return not self._open
 
     def _close(self) -> None:
-        """Forgets cells that have no members to come. Known members may be fewer than planned: two can be equal."""
+        """Removes cells without members to come. At the end, sets `size`: fewer than planned if members are equal."""
         self._open = [cell for cell in self._open if cell.unmade(self.study)]
         if self.complete:
             self.size = len(self.members())
 
     def group(self, match: Mapping[str, Any]) -> tuple[Member, ...] | None:
-        """The members of the cells that have these labels; None as long as some are not known."""
+        """The members of the cells with these labels; None while some of them are not known."""
         cells = [cell for cell in self._cells if all(cell.cell.labels.get(k) == v for k, v in match.items())]
         if any(cell.unmade(self.study) for cell in cells if not cell.blocked):
             return None
         return tuple(member for cell in cells for member in cell.members())
 
     def _recall(self, cell: "_Cell") -> None:
-        """Takes from winners that were chosen before, if all were."""
+        """Takes values from recorded choices, if all of the cell's winners were chosen before."""
         found = [self._recorded(winner, cell.cell) for winner in _winners(cell.cell)]
         if all(choice is not None for choice in found):
             self._begin(cell, [choice for choice in found if choice is not None])
@@ -134,12 +138,12 @@ class Unfolding:
         return None if group is None else self._choice(_name(self.study, winner, cell, group))
 
     def _choice(self, name: str) -> Choice | None:
-        """A recorded choice; only what it took is read, since that alone decides."""
+        """A recorded choice with only its values; the evidence is not needed."""
         recorded = self._ledger.choice(name)
         return None if recorded is None else Choice.model_validate({"values": recorded["values"]})
 
     def _take(self, cell: "_Cell", rows: Mapping[str, Row], settled: set[str]) -> None:
-        """Chooses winners, where all members of their groups have ended."""
+        """Chooses the cell's winners, once all members of their groups have ended."""
         choices = []
         for winner in _winners(cell.cell):
             match, before = _match(winner, cell.cell), self._before[winner.study]
@@ -170,23 +174,23 @@ class Unfolding:
 
 @dataclass
 class _Cell:
-    """A cell and what has become of it."""
+    """A cell and its state."""
 
     cell: Cell
     ready: bool = False
-    """Whether it has all that it takes from others."""
+    """Whether it has all values that it takes from other studies."""
     fixed: tuple[Member, ...] = ()
     search: CellSearch | None = None
     blocked: str = ""
-    """Why it never will be ready, if that is known."""
+    """Why it cannot become ready; empty if nothing is known to prevent it."""
     choices: dict[str, Choice] = field(default_factory=dict)
-    """What it takes from those winners that were chosen in this run, by their name; others may be missing yet."""
+    """The choices made or read in this run, by their name in the ledger; may be incomplete."""
     waits_for: str | None = None
-    """The key of a member that had not ended when it was last looked; until it has, there is no need to look again."""
+    """The key of a member that had not ended at the last check. The cell is not checked again until it has."""
 
     def waits(self, members: Sequence[Member], settled: set[str]) -> bool:
         """Whether any of these members has not ended."""
-        # What was planned last ends about last, so that it is looked for seldom.
+        # Waits for the last one: it probably ends last, so that this is checked seldom.
         self.waits_for = next((member.key for member in reversed(members) if member.key not in settled), None)
         return self.waits_for is not None
 
@@ -194,7 +198,7 @@ class _Cell:
         return self.search.members() if self.search else self.fixed
 
     def unmade(self, study: Study) -> int:
-        """Suggestions (or, without a search, one) still to come."""
+        """Number of suggestions still to come; without a search, 1 until the cell is ready."""
         if self.search:
             return self.search.suggestions_left()
         return 0 if self.ready else study.search.members if study.search else 1
@@ -220,11 +224,11 @@ class Unfoldings(Mapping[str, Unfolding]):
 
     @property
     def studies(self) -> tuple[Study, ...]:
-        """The plan's."""
+        """The studies of the plan, in its order."""
         return self.plan.studies
 
     def members(self) -> list[Member]:
-        """The members of all studies that are known, in the plan's order."""
+        """The known members of all studies, in the order of the plan."""
         return [member for unfolding in self.values() for member in unfolding.members()]
 
     def size(self, study: Study) -> int:
@@ -232,7 +236,7 @@ class Unfoldings(Mapping[str, Unfolding]):
         return self[study.name].size
 
     def total(self) -> int:
-        """How many members all studies have; one that several share counts once, as far as that is known."""
+        """How many members all studies have. A member that several studies share counts once, if it is known."""
         counted: set[str] = set()
         unknown = 0
         for unfolding in self.values():
@@ -246,14 +250,28 @@ class Unfoldings(Mapping[str, Unfolding]):
 
 
 def unfold(plan: Plan, ledger: Ledger) -> Unfoldings:
-    """The members of a plan, as far as the ledger says what they are."""
+    """The members of a plan that are known from the plan and the ledger."""
     return Unfoldings(plan, ledger)
 
 
 def choose(
     study: Study, winner: Winner, match: Labels, group: Sequence[Member], rows: Mapping[str, Row]
 ) -> Choice | None:
-    """The best configuration of a group of members (`ranking.ranked`), with the evidence; None if nothing finished."""
+    """Chooses the best configuration of a group of members (`ranking.ranked`).
+
+    Args:
+        study: the study of the group; its metric decides.
+        winner: the fields to take.
+        match: the labels that the group has in common.
+        group: the members to choose from; all have ended.
+        rows: rows of the ledger by key.
+
+    Returns:
+        The choice with the evidence; None if no member finished with a finite value of the metric.
+
+    Raises:
+        UserError: the best configuration lacks a field of `winner`.
+    """
     candidates = ranking.by_configuration(group)
     best = ranking.ranked(study, candidates, lambda members: ranking.ended(members, rows))
     if not best:
@@ -290,7 +308,7 @@ def _fields(member: Member, winner: Winner) -> dict[str, Any]:
 
 
 def _winners(cell: Cell) -> tuple[Winner, ...]:
-    """What a cell takes from."""
+    """The winners from which a cell takes values."""
     return tuple(winner for winner in cell.study.takes if holds(winner.when, cell.labels))
 
 
@@ -302,6 +320,6 @@ def _match(winner: Winner, cell: Cell) -> dict[str, Any]:
 
 
 def _name(study: Study, winner: Winner, cell: Cell, group: Sequence[Member]) -> str:
-    """Of a choice in the ledger. It belongs to the members that it was made from: with more seeds it is made anew."""
+    """The name of a choice in the ledger. Depends on the group's members: with more seeds, the choice is made again."""
     content = json.dumps([winner.study, winner.fields, _match(winner, cell), sorted({m.key for m in group})])
     return f"{study.name}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
