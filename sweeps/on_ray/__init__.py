@@ -1,7 +1,7 @@
 """Trains cohorts on Ray, on this machine or a cluster. No other folder of `sweeps` imports Ray.
 
-Ray reads its settings from the environment when it is imported, so they are set here: no output of its own, and short
-waits where Ray Train polls.
+Ray reads its settings from the environment when it is imported, so they are set here: Ray prints nothing itself, and
+Ray Train polls at short intervals.
 """
 
 import os

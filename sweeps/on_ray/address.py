@@ -1,4 +1,4 @@
-"""Checks that a cluster answers at an address: Ray itself would try for minutes, and then end the process."""
+"""Checks that a cluster answers at an address. Ray itself would try for minutes and then end the process."""
 
 import socket
 
@@ -11,13 +11,14 @@ _ANSWER_S = 5.0
 
 
 def answering(address: str) -> str:
-    """Host and port of the head of the cluster at an address, once it has answered and accepted our token.
+    """Host and port of the head of the cluster at an address, after it has answered and accepted our token.
 
     Args:
-        address: host:port, or auto for the cluster that this machine is part of.
+        address: host:port, or auto for the cluster of this machine.
 
     Raises:
-        UserError: there is no cluster, it does not answer, or it does not accept our token.
+        UserError: there is no cluster, it does not answer, or it does not accept our token; or the address is of Ray's
+            client (ray://).
     """
     if address.startswith("ray://"):
         raise UserError(

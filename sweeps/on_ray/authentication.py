@@ -1,8 +1,8 @@
-"""A token for the Ray that a run starts on this machine. Ray listens on all interfaces, and whoever may submit work to
-it may run anything.
+"""Makes a token for the Ray that a run starts on this machine. Ray listens on all interfaces, and anyone who can submit
+work to it can run any code.
 
-Ray reads mode and token from the environment, once in each process. By itself it would keep one token for all runs in
-~/.ray/auth_token, readable by everybody who can read the home.
+Each process reads the mode and the token from the environment once. By default Ray would keep one token for all runs in
+~/.ray/auth_token, which everybody can read who can read the home folder.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ _SETTINGS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 @contextlib.contextmanager
 def own_token(folder: Path | None) -> Iterator[None]:
-    """Makes a Ray that this process starts admit only processes with its token, for the time of the context.
+    """A context in which a Ray that this process starts accepts only clients with this process's token.
 
-    Each process has a new token. It lies in `folder`/ray_auth_token, mode 0600, until the context ends. Nothing is done
-    if the user has set RAY_AUTH_MODE, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+    Each process makes a new token. It is kept in `folder`/ray_auth_token, mode 0600, until the context ends. Does
+    nothing if the user has set RAY_AUTH_MODE, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
 
     Args:
-        folder: on this machine; None for a temporary one.
+        folder: a folder on this machine; None for a temporary one.
     """
     if any(name in os.environ for name in _SETTINGS):
         yield
@@ -51,14 +51,14 @@ def _token() -> str:
 
 
 def _delete(path: Path, token: str) -> None:
-    """Deletes one's own token; after a takeover the file holds the token of another driver's Ray."""
-    with contextlib.suppress(OSError):  # a storage that has failed says so itself; without its Ray the token is void
+    """Deletes the file if it holds this token; after a takeover it holds the token of another driver's Ray."""
+    with contextlib.suppress(OSError):  # a failed storage is reported elsewhere; the token is useless without its Ray
         if path.read_text() == token:
             path.unlink()
 
 
 def _write_private(path: Path, content: str) -> None:
-    """Writes a file that nobody else can read at any time; replaces one that a killed run left."""
+    """Writes a file that no other user can read at any time; replaces the file of a killed run."""
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(content)

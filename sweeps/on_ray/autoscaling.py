@@ -1,4 +1,4 @@
-"""The size that a cluster may grow to: one that `ray up` made may get its GPUs only once there is work."""
+"""The largest size of an autoscaling cluster: a cluster made by `ray up` may add GPUs only when there is work."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +9,13 @@ import yaml
 from sweeps.on_ray import private
 
 CONFIG = Path("~/ray_bootstrap_config.yaml")
-"""Where `ray up` leaves its configuration, on the head."""
+"""The file in which `ray up` leaves its configuration on the head."""
 
 
 def largest() -> dict[str, float]:
-    """The most of each resource that the connected cluster may have; empty if unknown.
+    """The largest amount of each resource that the connected cluster may have; empty if unknown.
 
-    It is known on the head of a cluster that `ray up` made.
+    Known only on the head of a cluster that `ray up` made.
     """
     path, node = CONFIG.expanduser(), private.this_node()
     if node.is_head or node.head != node.address or not path.exists():  # is_head: we started this Ray ourselves
@@ -25,7 +25,7 @@ def largest() -> dict[str, float]:
 
 
 def most(config: Mapping[str, Any], resource: str) -> float:
-    """The most of a resource that a cluster with this configuration may have, its head included."""
+    """The largest amount of a resource that a cluster with this configuration may have, including its head."""
     types = dict(config["available_node_types"])
     units = types.pop(config["head_node_type"])["resources"].get(resource, 0)
     left = config["max_workers"]

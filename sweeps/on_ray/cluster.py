@@ -1,4 +1,4 @@
-"""Ray for the time of a run: started on this machine or joined, and the resources that it offers."""
+"""Starts Ray on this machine or joins a cluster for the time of a run, and tells the resources that it offers."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKE
 
 @dataclass(frozen=True)
 class Resources:
-    """The resources of a cluster at one moment, and the part of them that one cohort takes."""
+    """The resources of a cluster at one moment, and the share of one cohort."""
 
     device: str
     """cpu or cuda."""
@@ -32,16 +32,17 @@ class Resources:
     workers: int = 1
     """How many Ray Train workers a cohort has."""
     max_concurrent: int | None = None
+    """The largest number of slots; None sets no limit."""
     per_gpu: int = 1
-    """How many cohorts, or workers of one, share a GPU."""
+    """How many cohorts, or workers of a cohort, share a GPU."""
     alive_nodes: int = 1
     most_cpus: int = 1
     """The CPUs of the largest node."""
 
     def threads(self, cohorts: int) -> int:
-        """How many threads each of so many cohorts computes with; few cohorts share out the CPUs.
+        """The number of threads of each cohort if `cohorts` run at the same time; they share the CPUs.
 
-        On several nodes it is one, since Ray decides which cohorts meet on a node.
+        One on several nodes, since Ray decides which cohorts share a node; one also on GPUs and with several workers.
         """
         if self.device == "cuda" or self.workers > 1 or self.alive_nodes > 1:
             return 1
@@ -49,15 +50,15 @@ class Resources:
 
     @property
     def memory_share(self) -> float:
-        """The part of a device's memory that one cohort may take."""
+        """The fraction of a device's memory that one cohort may take."""
         return 1 / self.per_gpu if self.device == "cuda" else 1 / max(1, min(self.slots, self.most_cpus))
 
     @property
     def trial(self) -> dict[str, float]:
-        """The resources of one trial, as Ray Tune takes them."""
+        """The resources of one trial, in the form of Ray Tune."""
         if self.workers > 1:
-            # Its workers hold the CPUs and GPUs: a trial that held a part of one would wait for them for ever. Tune
-            # wants something, so a mebibyte of memory.
+            # The workers hold the CPUs and GPUs; a trial that held one itself could block its own workers for ever.
+            # Tune needs some resource, so the trial asks for 1 MiB of memory.
             return {"memory": 2**20}
         return {"CPU": 1, "GPU": 1 / self.per_gpu} if self.device == "cuda" else {"CPU": 1}
 
@@ -72,18 +73,18 @@ def connected(
     per_gpu: int = 1,
     token_folder: Path | None = None,
 ) -> Iterator[Resources]:
-    """Starts Ray on this machine, or joins a cluster, for the time of the context, and says what it offers.
+    """A context that starts Ray on this machine, or joins a cluster, and gives its resources.
 
     Args:
-        address: of the cluster to join; None starts a Ray on this machine.
+        address: address of the cluster to join; None starts Ray on this machine.
         device: auto, cpu or cuda.
-        workers: how many Ray Train workers a cohort has.
-        max_concurrent: the most cohorts at the same time; None sets no limit.
-        per_gpu: how many cohorts, or workers of one, share a GPU.
-        token_folder: where to keep the token of a Ray that is started here; None for a temporary folder.
+        workers: number of Ray Train workers of a cohort.
+        max_concurrent: the largest number of cohorts at the same time; None sets no limit.
+        per_gpu: number of cohorts, or of workers of a cohort, that share a GPU.
+        token_folder: folder for the token of a Ray that is started here; None for a temporary folder.
 
     Raises:
-        UserError: the address does not answer, or a GPU is asked for where there is none.
+        UserError: the address does not answer, its versions differ, or the resources do not allow what is asked for.
     """
     with own_token(token_folder) if address is None else contextlib.nullcontext():
         try:
@@ -98,8 +99,8 @@ def _start(address: str | None) -> None:
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
-            # Processes of this machine have our environment. Tune would hand them AWS credentials once more, in a
-            # runtime environment, which Ray writes into logs that everybody can read.
+            # Processes on this machine inherit our environment. Tune would pass AWS credentials again in a runtime
+            # environment, and Ray writes this into logs that everybody can read.
             private.keep_from_trials(_CREDENTIALS)
             ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         else:
@@ -110,16 +111,16 @@ def _start(address: str | None) -> None:
         what = " ".join(str(error).split())
         raise UserError(f"--address {address!r}: {what}; install one constraints.txt everywhere") from None
     except SystemExit:
-        raise KeyboardInterrupt from None  # Ray's answer to SIGTERM
+        raise KeyboardInterrupt from None  # Ray raises SystemExit on SIGTERM
     finally:
-        signal.signal(signal.SIGTERM, terminate)  # Ray replaces it
+        signal.signal(signal.SIGTERM, terminate)  # Ray replaces the handler
 
 
 def available(device: str, workers: int, max_concurrent: int | None, per_gpu: int) -> Resources:
-    """The resources of the connected cluster; arguments as of `connected`.
+    """The resources of the connected cluster; arguments as for `connected`.
 
     Raises:
-        UserError: they do not allow what is asked for.
+        UserError: the resources do not allow what is asked for.
     """
     gpus, cpus = _units("GPU"), _units("CPU")
     if device == "auto":
@@ -135,7 +136,7 @@ def available(device: str, workers: int, max_concurrent: int | None, per_gpu: in
 
 
 def renewed(resources: Resources) -> Resources:
-    """The resources as they are now; nodes may have come or gone."""
+    """The current resources, after nodes may have come or gone."""
     places = _units("GPU") * resources.per_gpu if resources.device == "cuda" else _units("CPU")
     return _resources(resources.device, places, resources.workers, resources.max_concurrent, resources.per_gpu)
 
@@ -155,5 +156,5 @@ def _resources(device: str, places: int, workers: int, max_concurrent: int | Non
 
 
 def _units(resource: str) -> int:
-    """The units of a resource that the cluster has, or may grow to."""
+    """The units of a resource that the cluster has or may grow to, whichever is more."""
     return int(max(ray.cluster_resources().get(resource, 0), largest().get(resource, 0)))

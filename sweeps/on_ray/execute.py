@@ -1,6 +1,6 @@
-"""Runs cohorts on Ray: one Tune trial each, in reused actors. The driver hands out cohorts and hears their results.
+"""Runs cohorts on Ray: one Tune trial each, in reused actors. The driver hands out cohorts and receives their results.
 
-Ray Tune is a view here, never the truth: trials are never restored, their state is scratch.
+The state of Ray Tune is temporary: trials are never restored from it. The ledger and the checkpoints hold the results.
 """
 
 import contextlib
@@ -35,22 +35,22 @@ from trainables.worker import Task, WorkerError
 SAVING_S = 10.0
 """How long an interrupted run waits for its cohorts to save their checkpoints."""
 _LOST = (RayActorError, TrainingFailedError)
-"""The errors that Ray reports for a trial whose process or node was lost; `trial` itself raises nothing."""
+"""The errors that Ray reports if the process or node of a trial was lost; `trial` itself raises no error."""
 _COUNT_EVERY_S = 5.0
-"""How often nodes are counted."""
+"""Seconds between two counts of the nodes."""
 log = logging.getLogger(__name__)
-logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong with a trial is told here
+logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # this module reports the errors of trials
 
 
 class Work(Protocol):
-    """The driver: it hands out cohorts and hears of them, all on one thread."""
+    """The interface of the driver, which hands out cohorts and receives their results, all on one thread."""
 
     def next(self) -> Cohort | None:
         """The next cohort to train; None if there is none at the moment."""
         ...
 
     def exhausted(self) -> bool:
-        """Whether there never will be another one."""
+        """Whether there will be no further cohort."""
         ...
 
     def waiting(self) -> int:
@@ -66,17 +66,17 @@ class Work(Protocol):
         ...
 
     def progressed(self, cohort: Cohort, since: int, history: History) -> None:
-        """Metrics [epochs, M] of the epochs after `since`."""
+        """Receives metrics by name, [epochs, M] each, of the epochs after `since`."""
         ...
 
     def ended(self, cohort: Cohort, outcomes: Sequence[Outcome]) -> None:
-        """The outcome of each member."""
+        """Receives the outcome of each member."""
         ...
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where checkpoints and data lie, and how often to save."""
+    """The places of checkpoints (a folder or URI) and data, and the seconds between two checkpoints."""
 
     checkpoints: str
     data_dir: Path
@@ -84,16 +84,16 @@ class Places:
 
 
 def execute(work: Work, resources: Resources, places: Places, *, probe: bool = False) -> None:
-    """Trains everything that `work` hands out; returns when it is exhausted.
+    """Trains all cohorts of `work`; returns when it is exhausted.
 
     On Ctrl-C and SIGTERM nothing more is handed out, and cohorts in training save their checkpoints after their current
     epoch. This takes at most `SAVING_S`; a second signal ends the wait.
 
     Args:
         work: the driver.
-        resources: what to train on.
-        places: where data and checkpoints lie.
-        probe: whether each cohort finds out first how many of its members fit into memory together.
+        resources: the resources to train on.
+        places: the places of checkpoints and data.
+        probe: whether each cohort first measures how many of its members fit into memory together.
 
     Raises:
         KeyboardInterrupt: the run was interrupted.
@@ -128,9 +128,9 @@ def execute(work: Work, resources: Resources, places: Places, *, probe: bool = F
 
 
 class _Interruption:
-    """Notes the first Ctrl-C or SIGTERM within its context; the second one raises KeyboardInterrupt.
+    """A context that notes the first Ctrl-C or SIGTERM; the second one raises KeyboardInterrupt.
 
-    A signal that is ignored, as in a job that a shell started in the background, stays so.
+    A signal that was ignored before, as in a background job of a shell, stays ignored.
     """
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ def _dead_nodes() -> int:
 
 
 class _Dispatcher(Searcher):
-    """Tune asks it for the next trial's configuration: the next cohort."""
+    """Gives Tune the configuration of the next trial, which is the next cohort."""
 
     def __init__(
         self,
@@ -180,10 +180,10 @@ class _Dispatcher(Searcher):
         self._lost: deque[Cohort] = deque()
         self._losses, self._dead_nodes = Losses(), _dead_nodes()
         self._live: set[str] = set()
-        """Trials that have not ended, from before they have a place to run."""
+        """Trials that have not ended, including those that still wait for resources."""
         self._counted_at = time.monotonic()
         self.error: Exception | None = None
-        """The exception that `work` raised: Tune wraps it in one of its own."""
+        """The exception that `work` raised; kept, since Tune wraps it in one of its own."""
 
     def set_search_properties(self, metric: Any, mode: Any, config: dict, **spec: Any) -> bool:
         return True
@@ -228,7 +228,7 @@ class _Dispatcher(Searcher):
         """Acts on an interruption, and asks `work` whether to go on.
 
         Raises:
-            KeyboardInterrupt: the run was interrupted, and no cohort is left that could save its checkpoint.
+            KeyboardInterrupt: the run was interrupted, and all cohorts have saved or `SAVING_S` has passed.
         """
         with self._kept():
             self._work.check()
@@ -251,7 +251,7 @@ class _Dispatcher(Searcher):
         return joined(self._places.checkpoints, cohort.key)
 
     def heard(self, trial_id: str, data: dict[str, Any]) -> None:
-        """A trial reports; one that counts as lost or over is not heard any more."""
+        """Handles the report of a trial. Ignores trials that count as lost or ended."""
         cohort = self._cohorts.get(trial_id)
         if cohort is None:
             return
@@ -270,14 +270,14 @@ class _Dispatcher(Searcher):
         self._work.ended(self._cohorts.pop(trial_id), outcomes)
 
     def gone(self, trial_id: str, reason: Reason | Fault, detail: str) -> None:
-        """A trial is over; its members failed, unless it has reported their outcomes."""
+        """Handles the end of a trial: its members failed, unless it has reported their outcomes."""
         cohort = self._cohorts.get(trial_id)
         if cohort is not None:
             with self._kept():
                 self._end(trial_id, failures([member.key for member in cohort.members], reason, detail))
 
     def lost(self, trial_id: str, detail: str) -> None:
-        """A trial's process or node is gone: another one goes on from its checkpoint, if this is not too often so."""
+        """Handles the loss of a trial's process or node: retries its cohort from the checkpoint, up to a limit."""
         cohort = self._cohorts.get(trial_id)
         if cohort is None:
             return
@@ -301,17 +301,17 @@ class _Dispatcher(Searcher):
         self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        pass  # nothing of Tune's is ever restored
+        pass  # Tune's state is never restored
 
     def restore(self, checkpoint_path: str) -> None:
         pass
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its searcher; the driver's state is not Tune's
+        return {}  # Tune pickles its searcher; the driver's state must not be in it
 
 
 class _Listener(tune.Callback):
-    """Hears of results and ends on the driver's own thread."""
+    """Passes results and ends of trials to the dispatcher, on the driver's thread."""
 
     def __init__(self, dispatcher: _Dispatcher):
         self._dispatcher = dispatcher
@@ -329,7 +329,7 @@ class _Listener(tune.Callback):
         self._dispatcher.gone(trial.trial_id, "error", "the trial ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        # Not `trial.get_pickled_error()`: it looks where these files are copied to, which takes a while.
+        # Not `trial.get_pickled_error()`: it reads the copies of these files, which appear later.
         pickled = trial.pickled_error_file
         error = pickle.loads(Path(pickled).read_bytes()) if pickled else Path(trial.error_file).read_text()
         cause = getattr(error, "cause", error)
@@ -342,6 +342,6 @@ class _Listener(tune.Callback):
 
 
 def _worker_error(error: Any) -> WorkerError | None:
-    """The error of a worker that made its group fail, if there is one; Ray wraps it."""
+    """The error of the worker that made its group fail, unwrapped; None if there is none."""
     raised = [getattr(one, "_base_exc", one) for one in getattr(error, "worker_failures", {}).values()]
     return next((one for one in raised if isinstance(one, WorkerError)), None)

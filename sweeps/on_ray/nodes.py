@@ -1,4 +1,4 @@
-"""Checks that Ray starts here, and that the nodes of a cluster are fit to train together."""
+"""Checks that Ray starts here, and that the nodes of a cluster can train together."""
 
 import hashlib
 import importlib.metadata
@@ -15,7 +15,7 @@ from sweeps.on_ray.cluster import connected
 from sweeps.on_ray.placement import ClusterNode, ask_each, nodes
 
 LONGEST_SKEW_S = 2.0
-"""Clocks further apart than this confuse logs, MLflow's curves and the ages of checkpoints."""
+"""The largest accepted difference of clocks; more confuses logs, MLflow's curves and the ages of checkpoints."""
 _ANSWER_S = 60.0
 _PACKAGES = ("search_spaces", "sweeps", "trainables")
 _ROOT = Path(__file__).parents[2]
@@ -23,20 +23,25 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Node:
-    """A node's answer about itself."""
+    """The answer of a node about itself."""
 
     name: str
     versions: dict[str, str]
     ahead_s: float
-    """Its clock minus ours, in seconds, with an error of half the time that asking took."""
+    """Its clock minus ours, in seconds; the error is at most half the time between question and answer."""
 
 
 def ray_cluster(address: str | None, device: str, wanted: int | None = None, wait_s: float = 0.0) -> Iterator[Finding]:
     """Checks that Ray starts here, or that every node of a cluster answers with our versions and our time.
 
     Args:
-        wanted: how many nodes there must be, the head included; None accepts any number.
+        address: address of the cluster; None starts Ray on this machine.
+        device: auto, cpu or cuda.
+        wanted: how many nodes there must be, including the head; None accepts any number.
         wait_s: how long to wait for them, in seconds.
+
+    Raises:
+        UserError: as `connected`.
     """
     began = time.monotonic()
     with connected(address=address, device=device, workers=1, max_concurrent=None) as resources:
@@ -57,7 +62,7 @@ def _counted(wanted: int, wait_s: float) -> Iterator[Finding]:
         yield ok("nodes", f"{alive} of {wanted} are there")
         return
     yield problem("nodes", f"{alive} of {wanted} are there after {wait_s:.0f} s", "see them come and go: ray status")
-    log = private.this_node().logs / "monitor.out"  # the head alone has one
+    log = private.this_node().logs / "monitor.out"  # exists only on the head
     if not log.exists():
         yield Finding("setup", "note", "why nodes do not come is known on the head", "run this there with ray exec")
         return
@@ -68,7 +73,7 @@ def _counted(wanted: int, wait_s: float) -> Iterator[Finding]:
 def failed_setups(log: str) -> dict[str, str]:
     """The last output of each node whose setup failed, from the log of Ray's autoscaler.
 
-    Lines of the autoscaler itself have a time and a level; the lines between are output of the nodes' commands.
+    Lines of the autoscaler itself begin with a time and a level. All other lines are output of the nodes' commands.
     """
     failed: dict[str, str] = {}
     said: list[str] = []
@@ -93,14 +98,14 @@ def _node(node: ClusterNode) -> Iterator[Finding]:
 
 
 def versions() -> dict[str, str]:
-    """The versions that must be equal on all nodes: results depend on them, or Ray's pickles do."""
+    """The versions that must be equal on all nodes, because results or Ray's pickles depend on them."""
     names = (PROJECT, "ray", "torch", "numpy", "pyarrow")
     installed = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version(), "code": _code()} | installed
 
 
 def _code() -> str:
-    """Digest of this project's modules; two checkouts of one version may differ."""
+    """A digest of this project's modules, since two checkouts of the same version may differ."""
     digest = hashlib.sha256()
     for path in sorted(path for package in _PACKAGES for path in (_ROOT / package).rglob("*.py")):
         digest.update(path.relative_to(_ROOT).as_posix().encode() + path.read_bytes())

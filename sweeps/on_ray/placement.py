@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ClusterNode:
-    """A node as Ray knows it."""
+    """A node of the cluster, as reported by Ray."""
 
     id: str
     address: str
@@ -22,7 +22,7 @@ class ClusterNode:
 
 
 def nodes() -> list[ClusterNode]:
-    """All nodes that the cluster has or had."""
+    """All nodes that the cluster has or had, including dead ones."""
     return [
         ClusterNode(
             id=node["NodeID"],
@@ -38,13 +38,14 @@ def nodes() -> list[ClusterNode]:
 def ask_each(
     asked: Iterable[ClusterNode], function: Callable[..., T], *arguments: Any, timeout_s: float
 ) -> dict[str, T]:
-    """Calls a function on nodes, on all at the same time, without taking any of their CPUs.
+    """Calls a function on all given nodes at the same time, without reserving CPUs.
 
     Returns:
         The results by address, in the order of the addresses.
 
     Raises:
         ray.exceptions.GetTimeoutError: a node did not answer in time.
+        Exception: any exception that the function raises on a node.
     """
     remote = ray.remote(function)
     answers = {}

@@ -1,13 +1,13 @@
-"""The parts of Ray that are private and for which it offers nothing public.
+"""The private parts of Ray that this project uses, because Ray has no public ones for the purpose.
 
-A new version of Ray may move any of them: `tests/sweeps/test_private.py` then says which one, and what it is for.
+A new version of Ray may move any of them; `tests/sweeps/test_private.py` then tells which one, and what it is for.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from ray._private import services, worker
-from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]  # of a compiled module
+from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]  # in a compiled module
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 
@@ -16,7 +16,7 @@ class ThisNode:
     """The node that this process is connected to."""
 
     is_head: bool
-    """Whether this process started it, together with the cluster."""
+    """Whether this process started the node, and the cluster with it."""
     address: str
     head: str
     """The address of the cluster's head, without its port."""
@@ -36,7 +36,7 @@ def this_node() -> ThisNode:
 
 
 def head_of(address: str) -> str:
-    """Host and port of the head that an address stands for; raises ConnectionError where "auto" finds none."""
+    """Host and port of the head of the cluster at an address; raises ConnectionError if "auto" finds none."""
     return services.canonicalize_bootstrap_address_or_die(address)
 
 
@@ -46,5 +46,5 @@ def admitted(head: str) -> None:
 
 
 def keep_from_trials(names: tuple[str, ...]) -> None:
-    """Keeps environment variables of the driver out of what Tune hands to each trial, and Ray writes into its logs."""
+    """Stops Tune from passing environment variables of the driver to trials, since Ray writes them into its logs."""
     ENV_VARS_TO_PROPAGATE.difference_update(names)

@@ -1,7 +1,7 @@
-"""Checks that every node of a cluster reaches what training needs: the images and the storage.
+"""Checks that every node of a cluster has access to the images and the storage.
 
-The nodes are asked before anything is trained. Nodes that come later are not asked: if one of them lacks the images,
-the run stops with a line that names it.
+The check runs before training. It does not cover nodes that come later: if one of them lacks the images, the run stops
+with a line that names it.
 """
 
 import contextlib
@@ -15,21 +15,21 @@ from sweeps.records.storage import Storage
 from trainables.data import DataError, download, load
 
 _ANSWER_S = 3600.0
-"""A node may have to download data first."""
+"""Seconds to wait for a node's answer; long, since the node may have to download data first."""
 
 
 def check(data_sets: Collection[str], data_dir: Path, *, fetch: bool, device: str, storage: Storage) -> None:
-    """Asks all nodes that have the device, at the same time.
+    """Checks all nodes that have the device, at the same time.
 
     Args:
-        data_sets: the names of the data sets that the nodes need.
-        data_dir: where data sets lie, on every node.
-        fetch: download missing data sets, once on each node.
+        data_sets: names of the data sets that the nodes need.
+        data_dir: folder of the data sets on every node.
+        fetch: whether each node downloads missing data sets.
         device: cpu or cuda.
-        storage: of the sweep; every node must see a file that another one wrote there.
+        storage: storage of the sweep; every node must see a file that this process writes there.
 
     Raises:
-        UserError: a node lacks something; names the first one.
+        UserError: a node lacks something; the message names the first such node.
     """
     place = str(storage.local_path.parent) if storage.local else storage.uri
     fit = [node for node in nodes() if node.alive and (node.gpus if device == "cuda" else node.cpus) > 0]
@@ -42,8 +42,8 @@ def check(data_sets: Collection[str], data_dir: Path, *, fetch: bool, device: st
 
 @contextlib.contextmanager
 def _mark(storage: Storage) -> Iterator[str]:
-    """Writes a small file into the sweep's folder for the time of the context; its path."""
-    path = f".probe-{uuid.uuid4().hex}"  # the next run removes such a file if this process is killed
+    """A context that writes an empty file into the sweep's folder, gives its path, and deletes it at the end."""
+    path = f".probe-{uuid.uuid4().hex}"  # the next run deletes such files of killed processes
     storage.write(path, b"")
     try:
         yield path
@@ -52,7 +52,7 @@ def _mark(storage: Storage) -> Iterator[str]:
 
 
 def _lacking(data_sets: Collection[str], data_dir: Path, fetch: bool, place: str, name: str, mark: str) -> str | None:
-    """Says what the node that this runs on lacks, or None."""
+    """Tells what the current node lacks; None if nothing. Runs on the node."""
     try:
         Storage(place, name).read(mark)
     except FileNotFoundError:
