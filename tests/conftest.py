@@ -3,11 +3,11 @@
 import os
 import signal
 
-# A background job of a shell ignores Ctrl-C, and so would the processes that tests start and interrupt.
+# A shell's background job ignores Ctrl-C, and the processes that tests start would inherit this.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Before torch is imported: small tensors are no faster with two threads, and Ray starts workers of its own.
+# Set before torch is imported: threads make small tensors no faster, and Ray's workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
@@ -17,9 +17,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Links to the real data sets beside the checkout (or in `VAE_SWEEPS_DATA`); skips where there are none.
+    """A folder with links to the real data sets beside the checkout (or in `VAE_SWEEPS_DATA`); skips without them.
 
-    In a folder of its own, since data sets are stored in a second form where they lie.
+    It is a new folder, because loading stores a data set in a second form beside its files.
     """
     source = Path(os.environ.get("VAE_SWEEPS_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not (source / "MNIST" / "raw").is_dir():

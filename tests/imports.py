@@ -1,10 +1,10 @@
-"""The imports of the three packages: which module may know which.
+"""The imports of the three packages, and the rules for them.
 
 `python -m tests.imports` prints the graph as text: floors with their rooms, circles, and arrows that run back up. A
 room is a file or folder that `ORDER` names; its floor is one above the highest room that it imports.
 
-The files are parsed, not imported: the command works in a plain checkout. Every import counts, also inside functions
-and for type checkers alone.
+The files are parsed, not imported, so the command works in a plain checkout. Every import counts, also inside functions
+and for type checkers only.
 """
 
 import ast
@@ -54,15 +54,15 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "__main__ __init__",
     ),
 }
-"""The rooms of each package, from the bottom: a room may import rooms of earlier lines, and its own modules. A file
-that is not named stands above all of them, so that a new study needs no entry."""
+"""The rooms of each package, from the bottom: a room may import rooms of earlier lines, and its own modules. Files that
+are not named are above all rooms, so a new study needs no entry."""
 
 KNOWS: Mapping[str, Collection[str]] = {
     "trainables": (),
     "search_spaces": (),
     "sweeps": ("trainables", "search_spaces"),
 }
-"""Which package may import which other."""
+"""The packages that each package may import."""
 
 ONLY_IN: Mapping[str, Collection[str]] = {
     "ray": ("sweeps/on_ray/", "trainables/ray_train.py"),
@@ -106,8 +106,8 @@ SLOW: Mapping[str, str] = {
     "pandas": "0.4 s",
     "pyarrow": "0.1 s",
 }
-"""Libraries that take long to import, in processor time. An import may stand inside a function only if it loads one of
-these, itself or through our own modules, and the importing module does not load it in any case."""
+"""Libraries that take long to import, with their processor time. A function may contain an import only if it loads one
+of these, directly or through our modules, and the importing module does not load it already."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ class Import:
     line: int
     importer: str
     name: str
-    """The dotted name of what is imported."""
+    """The dotted name of the imported object."""
     target: str
-    """The module of ours in which it lies; the name itself if it comes from a library."""
+    """The module of ours that contains it; the name itself for a library."""
     late: bool
-    """Inside a function."""
+    """Whether the import is inside a function."""
     for_types: bool
-    """Below `if TYPE_CHECKING`."""
+    """Whether the import is below `if TYPE_CHECKING`."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.importer} imports {self.target}"
@@ -135,8 +135,8 @@ class Graph:
     """The imports of the packages below a root.
 
     Args:
-        root: the folder in which the packages lie.
-        planted: source texts by path relative to the root, in place of files or beside them.
+        root: the folder that contains the packages.
+        planted: source texts by path relative to the root; they replace or supplement the files.
     """
 
     def __init__(self, root: Path = ROOT, planted: Mapping[str, str] | None = None):
@@ -163,7 +163,7 @@ class Graph:
                 yield Import(path, line, importer, name, name, False, False)
 
     def _ours(self, name: str) -> str | None:
-        """The module of ours that a dotted name lies in."""
+        """The module of ours that contains a dotted name; None for a library."""
         while name and name not in self.modules:
             name = name.rpartition(".")[0]
         return name or None
@@ -174,7 +174,7 @@ class Graph:
         return [each for each in self.imports if each.target in self.modules]
 
     def circles(self) -> list[list[Import]]:
-        """Groups of modules that import each other, directly or not: the imports that close each circle."""
+        """The imports that close each circle: modules that import each other, directly or not."""
         return _circles(self.inner, lambda module: module)
 
     def circles_of_rooms(self) -> list[list[Import]]:
@@ -186,11 +186,11 @@ class Graph:
         return [each for each in self.inner if _is_up(each.importer, each.target)]
 
     def strangers(self) -> list[Import]:
-        """Imports of libraries outside of their files."""
+        """Imports of libraries outside the files that may import them."""
         return [each for each in self._foreign() if not _allowed(each, ONLY_IN)]
 
     def private(self) -> list[Import]:
-        """Imports of libraries' private modules outside of their files."""
+        """Uses of libraries' private modules outside the files that may use them."""
         return [each for each in self._foreign() if _is_private(each.target) and not _allowed(each, PRIVATE, False)]
 
     def needless_late(self) -> list[Import]:
@@ -205,7 +205,7 @@ class Graph:
         return [each for each in self.imports if each.target not in self.modules]
 
     def _loads(self, name: str) -> Set[str]:
-        """The slow libraries that are loaded with a module of ours, or with a library's."""
+        """The slow libraries that importing a module loads."""
         seen: set[str] = set()
         ahead = [name]
         while ahead:
@@ -219,7 +219,7 @@ class Graph:
 
     @cached_property
     def _at_once(self) -> Mapping[str, list[str]]:
-        """What each module imports when it is imported itself."""
+        """The imports that run when each module is imported."""
         at_once: dict[str, list[str]] = {}
         for each in self.imports:
             if not each.late and not each.for_types:
@@ -231,7 +231,7 @@ class Graph:
 
 
 def room(module: str) -> str:
-    """The room of a module: the longest name of `ORDER` that it is or lies in, else the module itself."""
+    """The room of a module: the longest name in `ORDER` that contains it, else the module itself."""
     package, _, rest = module.partition(".")
     rest = rest or "__init__"
     own = rest
@@ -276,7 +276,7 @@ def _module(path: Path) -> str:
 
 
 Statement = ast.Import | ast.ImportFrom | ast.Call
-"""What imports; a call is one of `importlib.import_module` or `__import__` with a constant name."""
+"""A statement that imports; a call is `importlib.import_module` or `__import__` with a constant name."""
 
 
 def _statements(tree: ast.AST, late: bool = False, for_types: bool = False) -> Iterator[tuple[Statement, bool, bool]]:
@@ -297,7 +297,7 @@ def _imports_by_name(node: ast.AST) -> bool:
 
 
 def _names(node: Statement, importer: str, is_package: bool) -> Iterator[tuple[str, str]]:
-    """The dotted names that a statement imports, each with the name that it gets in the module."""
+    """The dotted names that a statement imports, each with its local name."""
     if isinstance(node, ast.Call):
         name = ast.literal_eval(node.args[0])
         yield name, name
@@ -314,7 +314,7 @@ def _names(node: Statement, importer: str, is_package: bool) -> Iterator[tuple[s
 
 
 def _private_uses(tree: ast.AST, local: Mapping[str, str]) -> Iterator[tuple[int, str]]:
-    """Private names that are reached through an imported one, as in `ray._private.worker`: lines and dotted names."""
+    """Private names used through an imported name, like `ray._private.worker`: lines and dotted names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and _is_private(node.attr):
             start, _, rest = ast.unparse(node).partition(".")
@@ -367,7 +367,7 @@ def floors(graph: Graph, package: str) -> list[dict[str, list[str]]]:
 
 
 def text(graph: Graph) -> str:
-    """The graph for readers: floors from the top, then circles and arrows up."""
+    """The graph as text: floors from the top, then circles and arrows up."""
     lines = []
     circles = graph.circles() + graph.circles_of_rooms()
     up = graph.arrows_up()

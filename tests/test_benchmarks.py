@@ -1,4 +1,4 @@
-"""Every benchmark runs at a small size and writes its figures; the figures themselves are not tested."""
+"""Every benchmark runs at a small size and writes its numbers; the numbers themselves are not tested."""
 
 import json
 import re
@@ -26,7 +26,7 @@ SMALL = {
 
 
 def run(name: str, tmp_path: Path) -> dict[str, Any]:
-    """The JSON that a benchmark writes."""
+    """Runs a benchmark; returns the JSON that it writes."""
     file = tmp_path / "report.json"
     command = [sys.executable, str(FOLDER / f"{name}.py"), *SMALL[name], "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent)

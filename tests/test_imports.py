@@ -1,4 +1,4 @@
-"""Guards of the imports: their order, no circles, libraries only in their files; and importing does nothing else."""
+"""Checks imports: their order, no circles, libraries only in their files, and no side effects."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ FORBIDDEN = {
     "trainables": {"ray", "optuna", "mlflow", "sweeps", "search_spaces"},
     "search_spaces": {"torch", "ray", "optuna", "mlflow", "sweeps", "trainables"},
 }
-"""What may not be loaded with a package."""
+"""Libraries that importing a package must not load."""
 
 GUARDS: dict[str, Callable[[Graph], list[Import]]] = {
     "order": Graph.arrows_up,
@@ -141,7 +141,7 @@ def test_the_command_prints_the_graph():
 
 
 def modules(package: str) -> list[str]:
-    """Dotted names of a package's modules; `__main__` runs, it is not imported."""
+    """Dotted names of a package's modules, without `__main__`, which runs when imported."""
     return sorted(name for name in Graph().modules if f"{name}.".startswith(f"{package}.") and "__main__" not in name)
 
 
@@ -164,7 +164,7 @@ print("RAY", sys.modules["ray"].is_initialized() if "ray" in sys.modules else Fa
 
 
 def probe(names: list[str], folder: Path, home: Path | None = None) -> dict[str, list[str]]:
-    """What importing these modules does in a fresh process that stands in an empty folder."""
+    """Imports modules in a fresh process in an empty folder; returns what it loaded and connected to."""
     run = subprocess.run(
         [sys.executable, "-c", PROBE, *names],
         cwd=folder,
@@ -199,7 +199,7 @@ def test_a_connection_is_seen(tmp_path):
 
 
 def test_importing_the_rest_starts_no_ray_and_leaves_nothing_behind(tmp_path):
-    home = tmp_path / "home"  # where libraries keep caches of their own
+    home = tmp_path / "home"  # libraries keep caches there
     seen = probe([ADAPTER, *modules("sweeps")], tmp_path, home=home)
     assert "ray" in seen["LOADED"]
     assert seen["CONNECTIONS"] == []

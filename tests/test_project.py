@@ -1,4 +1,4 @@
-"""What holds for the project as a whole."""
+"""Checks of the project as a whole."""
 
 import ast
 import re
@@ -69,7 +69,7 @@ def written_commands() -> list[tuple[str, str]]:
     """(page, command) for every `python -m sweeps.…` and `sweeps/run.py -- …` in the documents, without its comment."""
     found = []
     for page in PAGES:
-        text = re.sub(r"(--device cuda)\n +", r"\1 ", page.read_text())  # one command goes over two lines
+        text = re.sub(r"(--device cuda)\n +", r"\1 ", page.read_text())  # one command spans two lines
         for match in re.finditer(r"(?:python -m sweeps\.([a-z]+)|sweeps/run.py --)( [^\n`']*)?", text):
             found.append((page.name, (match[1] or "run") + re.sub(r" +# .*", "", match[2] or "")))
     return sorted(set(found))
@@ -81,12 +81,12 @@ def test_the_parser_accepts_every_command_in_the_documents(page, command):
     typer.main.get_command(single(COMMANDS[name])).make_context(
         name,
         arguments,
-        resilient_parsing=not arguments,  # a sentence may name a command without what it requires
+        resilient_parsing=not arguments,  # a sentence may name a command without its required arguments
     )
 
 
 def folder_sentences() -> dict[str, str]:
-    """Folder to the first paragraph of its `__init__`, in one line."""
+    """The first paragraph of each folder's `__init__`, in one line, by folder."""
     found = {}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("__init__.py"):

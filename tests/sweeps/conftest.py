@@ -27,7 +27,7 @@ def ledger(storage) -> Ledger:
 
 @pytest.fixture
 def drain() -> Callable[..., list[Cohort]]:
-    """Trains whatever a driver hands out by calling `outcome(driver, cohort)`; returns the cohorts."""
+    """Ends every cohort that a driver hands out with `outcome(driver, cohort)`; returns the cohorts."""
 
     def run(driver: Any, outcome: Callable[[Any, Cohort], None] | None = None) -> list[Cohort]:
         cohorts = []
@@ -46,7 +46,7 @@ def drain() -> Callable[..., list[Cohort]]:
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
-    """Calls a command in an empty folder; returns exit code, stdout and stderr."""
+    """Runs a command in an empty folder; returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
     def call(function, *arguments: str):

@@ -1,4 +1,4 @@
-"""A small sweep, and ways to pretend that its members were trained."""
+"""A small sweep, and made-up results of its members."""
 
 import math
 from typing import Any
@@ -43,12 +43,12 @@ def quality(member: Member) -> float:
 
 
 def result(member: Member, **changes: Any) -> Outcome:
-    """What a worker would report of a member."""
+    """The outcome that a worker would report for a member."""
     return Outcome(**(_parts(member) | changes))
 
 
 def row(member: Member, **changes: Any) -> Row:
-    """What the ledger would hold of it."""
+    """The ledger's row of this outcome."""
     return Row(**(_parts(member) | {"ended": now(), "config": member.config.model_dump(mode="json")} | changes))
 
 

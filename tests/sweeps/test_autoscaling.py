@@ -4,7 +4,7 @@ from sweeps.on_ray.autoscaling import most
 
 
 def cluster(max_workers: int, **types: tuple[int, int]) -> dict:
-    """A configuration as `ray up` leaves it. types: GPUs of a node, and most nodes."""
+    """A configuration as `ray up` writes it. types: the GPUs of a node and the largest number of nodes."""
     nodes = {name: {"resources": {"CPU": 8, "GPU": gpus}, "max_workers": n} for name, (gpus, n) in types.items()}
     head = {"head": {"resources": {"CPU": 0}, "max_workers": 0}}
     return {"head_node_type": "head", "available_node_types": head | nodes, "max_workers": max_workers}
@@ -16,7 +16,7 @@ def cluster(max_workers: int, **types: tuple[int, int]) -> dict:
         (cluster(16, one=(1, 10)), 10),
         (cluster(4, one=(1, 10)), 4),
         (cluster(16, one=(1, 10), four=(4, 2)), 18),
-        (cluster(5, one=(1, 10), four=(4, 2)), 11),  # the larger ones first
+        (cluster(5, one=(1, 10), four=(4, 2)), 11),  # larger nodes first
         (cluster(16), 0),
     ],
 )

@@ -1,4 +1,4 @@
-"""Mistakes of a user: one line, exit code 2, nothing written, Ray not started."""
+"""User errors give one line and exit code 2, write nothing and do not start Ray."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""The command to go on is the command that ran, with every option that it was given."""
+"""The command that continues a sweep is the command that ran, with all its options."""
 
 import dataclasses
 import shlex
@@ -30,7 +30,7 @@ def parsed(words):
 
 
 def example(option) -> list[str]:
-    """An option with a value that is not its default, and that a shell would take apart."""
+    """An option with a value that differs from its default and that a shell would split."""
     if option.is_flag:
         return [option.opts[0]]
     value = "7" if {int, float} & {HINTS[option.name], *get_args(HINTS[option.name])} else "it's $HOME; a=b"
@@ -137,7 +137,7 @@ def test_sessions_that_name_no_command_go_on_with_what_the_plan_knows(tmp_path):
 )
 def test_the_command_of_a_plan_gives_the_same_plan_again(overrides):
     plan = Plan(SWEEP)
-    object.__setattr__(plan, "overrides", overrides)  # whose options need not go with the sweep
+    object.__setattr__(plan, "overrides", overrides)  # options that the sweep may not accept
     params = parsed(of_plan(plan).words).params
     search = overrides.search or SearchOptions("tpe")
     wanted = {

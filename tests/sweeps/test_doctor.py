@@ -18,7 +18,7 @@ LINE = re.compile(r"(ok|note|problem) +[a-z]+: .+")
 
 
 def levels(output: str) -> dict[str, str]:
-    """The level of each check, and that every line is one check."""
+    """The level of each check; asserts that every line is one check."""
     assert all(LINE.fullmatch(line) for line in output.splitlines()), output
     return {line[8:].partition(":")[0]: line.split()[0] for line in output.splitlines()}
 
@@ -136,7 +136,7 @@ def test_a_database_must_be_one(tmp_path):
 
 @pytest.fixture
 def server():
-    """Starts a server that answers every request with a status; returns its address."""
+    """Starts servers that answer every request with a given status; returns their addresses."""
     servers = []
 
     def start(status: int) -> str:

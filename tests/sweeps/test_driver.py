@@ -17,7 +17,7 @@ def driver(ledger: Ledger, plan: Plan | None = None, retry_failed: bool = False)
 
 
 def batches(ledger: Ledger) -> list[list[dict]]:
-    """The suggestions of SEARCH as they are stored."""
+    """The stored suggestions of SEARCH."""
     plan = Plan(SMALL)
     return CellSearch(plan, plan.cells(SEARCH)[0], ledger).batches()
 
@@ -214,7 +214,7 @@ def test_cohorts_in_training_when_the_driver_died_are_formed_again_as_they_were(
     killed.ended(lost[0], [result(member) for member in lost[0].members])
 
     again = driver(ledger, plan)
-    again.begin(slots=1, pack=None)  # which alone would make one cohort of all
+    again.begin(slots=1, pack=None)  # one slot alone would give one cohort
     cohorts = [again.next() for _ in range(3)]
     assert {cohort.key for cohort in cohorts[:2]} == {cohort.key for cohort in lost[1:]}
     members = [member.key for cohort in cohorts for member in cohort.members]
@@ -305,7 +305,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_fails_nobody(ledg
 
 
 def sizes(found: Driver) -> list[int]:
-    """How many members each waiting cohort has; hands them all out."""
+    """Hands out all waiting cohorts; returns the number of members of each."""
     cohorts = []
     while (cohort := found.next()) is not None:
         cohorts.append(len(cohort.members))
@@ -319,7 +319,7 @@ def test_waiting_members_are_spread_when_nodes_come(ledger):
     assert first is not None
     assert len(first.members) == 4
     found.resize(4)
-    assert sizes(found) == [2, 1, 1]  # what is being trained stays as it is, and has one of the four slots
+    assert sizes(found) == [2, 1, 1]  # the cohort in training stays as it is, in one of the four slots
 
 
 def test_waiting_members_are_packed_when_nodes_go(ledger):
@@ -367,7 +367,7 @@ def test_members_that_were_trained_before_are_told_when_a_later_study_finds_them
 
 
 class Told:
-    """A listener that notes study and key of the members it hears of."""
+    """A listener that notes study and key of the members that it is told of."""
 
     def __init__(self) -> None:
         self.before: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""Real runs of the commands of the README, in processes of their own, on quickstart."""
+"""Runs the README's commands on quickstart in real processes."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def mlflow_runs(storage: Path) -> list:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Path:
-    """A storage in which the sweep has been run to its end."""
+    """A storage with the finished sweep."""
     storage = tmp_path_factory.mktemp("done") / "runs"
     code, output = run(storage)
     assert code == 0, output
@@ -212,7 +212,7 @@ def test_workers_that_share_the_batches_of_one_member_give_the_same_numbers(tmp_
     alone, shared = (pd.read_parquet(tmp_path / workers / "quickstart" / "history.parquet") for workers in ("1", "2"))
     pd.testing.assert_frame_equal(shared, alone, rtol=1e-4)
     (checkpoint,) = (tmp_path / "2").glob("quickstart/checkpoints/*/*")
-    assert checkpoint.name == "members.safetensors"  # that of one process, which may go on from it
+    assert checkpoint.name == "members.safetensors"  # a single process can go on from it
 
 
 def commands() -> list[str]:

@@ -1,4 +1,4 @@
-"""Sizes, rates and what a plan is said to take."""
+"""Sizes, rates and the estimated cost of a plan."""
 
 import pytest
 import torch

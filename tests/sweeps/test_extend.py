@@ -1,4 +1,4 @@
-"""A sweep that grows: only what is new is trained."""
+"""When a sweep grows, only new members are trained."""
 
 import dataclasses
 

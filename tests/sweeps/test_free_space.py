@@ -36,7 +36,7 @@ def test_ended_members_of_other_shapes_need_a_third_of_what_members_in_training_
         disk_space.needed_bytes([Member("study", {}, config)] * count, tmp_path)
         for config, count in ((small, 1), (small, 101), (large, 100))
     )
-    one = (many - few) / 100  # in training: twice the whole checkpoint
+    one = (many - few) / 100  # in training a cohort needs twice its checkpoint
     both = disk_space.needed_bytes([*[Member("study", {}, small)] * 100, *[Member("study", {}, large)] * 100], tmp_path)
     weights = checkpoint_bytes(small, (1, 8, 8), ended=True)
     assert (both - largest) / 100 == pytest.approx(one - 5 * weights, rel=0.01)

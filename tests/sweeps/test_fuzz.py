@@ -1,4 +1,4 @@
-"""Whatever a user types or finds in the folder: exit 0 or 2, one line, nothing written elsewhere, nothing executed."""
+"""Any input and any files: exit code 0 or 2, one line, nothing written elsewhere, nothing executed."""
 
 import json
 import socket
@@ -53,13 +53,13 @@ values = words | st.recursive(
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Everything in a folder, files with their content."""
+    """All paths in a folder, with the content of files."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture
 def harmless(command, tmp_path):
-    """Calls a command that must end well or with one line on stderr, and must change no file."""
+    """Runs a command; asserts that it succeeds or prints one line on stderr, and that it changes no file."""
 
     def call(function, *arguments: str) -> int:
         before = tree(tmp_path)
@@ -77,7 +77,7 @@ def harmless(command, tmp_path):
 
 @pytest.fixture
 def quickstart(tmp_path) -> Storage:
-    """The folder of a sweep that was begun, in the place where commands look for it."""
+    """The folder of a sweep that was started, in the default place of storages."""
     place = Storage(str(tmp_path / "runs"), "quickstart")
     place.prepare()
     plan = Plan(saved.find_sweep("quickstart"), Overrides())
@@ -112,7 +112,7 @@ def test_settings_of_any_form(harmless, texts):
 @fuzz
 @given(words)
 def test_sweep_names(harmless, name):
-    # Only planned: hypothesis knows strings of the code, names of sweeps among them.
+    # --plan trains nothing: hypothesis takes strings from the code, and so also names of sweeps.
     assert harmless(run, "--plan", "--", name) == (0 if name in list_sweeps() else 2)
     for function in (report, status):
         assert harmless(function, "--", name) == 2
@@ -164,7 +164,7 @@ def test_results_that_were_overwritten(command, quickstart, content):
 
 
 def suggestions_folder(storage: Storage) -> Path:
-    """Where the suggestions of the searched study lie, found by making some."""
+    """The folder of the searched study's suggestions, found by making some."""
     plan = saved.last_plan(storage)
     (study,) = (study for study in plan.studies if study.search)
     CellSearch(plan, plan.cells(study)[0], Ledger(storage)).next_batch({})

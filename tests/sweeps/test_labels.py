@@ -1,4 +1,4 @@
-"""A label says what is trained, whatever `--set`, `--scale` and `--search` change."""
+"""Labels describe the trained configuration, for all changes by `--set`, `--scale` and `--search`."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
 
 
 def wrong(study: Study, member: Member) -> Iterator[str]:
-    """The labels of a member that its configuration does not have. `study` is the one that is described, unchanged."""
+    """The labels of a member that contradict its configuration. `study` is the original one, without changes."""
     flat = member.config.flat()
     named = (
         (axis.name, axis.patches[member.labels[axis.name]])
@@ -185,6 +185,6 @@ def test_a_component_without_the_field_of_an_axis_is_refused():
 
 
 def test_suggestions_without_a_setting_lie_where_they_always_did(ledger):
-    """The folder's name, from before settings changed the space: a search that was begun goes on."""
+    """The folder's name is as before settings changed the space, so that older searches go on."""
     plan = Plan(SMALL)
     assert CellSearch(plan, plan.cells(SEARCH)[0], ledger)._folder == "searched/bffedc44b437"

@@ -129,7 +129,7 @@ def test_what_is_appended_is_returned_as_it_is_read(ledger):
 
 
 def test_rows_that_were_read_are_recorded_again_as_they_are(ledger, storage):
-    """So that a ledger can be copied into another."""
+    """Copying rows into another ledger needs this."""
     ledger.append([row(MEMBERS[0])])
     before = files(storage)
     ledger.append(list(ledger.read().values()))
@@ -157,7 +157,7 @@ def test_histories_and_configurations_are_decoded_only_for_those_who_ask(ledger,
 
 
 def test_files_are_requested_at_the_same_time(ledger, storage, monkeypatch):
-    """Where the storage is an object store, a request mostly waits."""
+    """On an object store a request mostly waits."""
     for member in MEMBERS[:3]:
         ledger.append([row(member)])
     together, read = threading.Barrier(3, timeout=30), storage.read

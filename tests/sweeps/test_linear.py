@@ -1,4 +1,4 @@
-"""What the driver does for a cohort takes as long in a large sweep as in a small one, counted in calls of functions."""
+"""The driver's work for a cohort does not grow with the sweep; it is measured in function calls."""
 
 import cProfile
 import dataclasses
@@ -22,7 +22,7 @@ PACK = 4
 
 
 def sweep(rates: int) -> Sweep:
-    """Two members for each of so many rates, and studies that wait for them."""
+    """Two members for each of `rates` learning rates, and studies that wait for them."""
     many = dataclasses.replace(GRID, grid=(Axis("optim.lr", tuple(0.1 / (1 + index) for index in range(rates))),))
     tuned = Study(
         name="tuned",
@@ -37,7 +37,7 @@ def sweep(rates: int) -> Sweep:
 
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
-    """How many functions are called to record a cohort and to hand out the next one, with everybody listening."""
+    """Counts function calls for recording a cohort and handing out the next one, with all listeners."""
     monkeypatch.setattr(Tracker, "_work", lambda self: None)
 
     def count(rates: int) -> int:
@@ -49,14 +49,14 @@ def calls(tmp_path, monkeypatch):
         driver.begin(slots=1, pack=PACK)
         calls: dict[int, int] = {}
         cohort = driver.next()
-        for _ in range(6):  # after the first ones, who looks at everything once has done so
+        for _ in range(6):  # the first cohorts include work that is done once
             assert cohort is not None
             results = [result(member) for member in cohort.members]
             profile = cProfile.Profile()
             profile.runcall(driver.ended, cohort, results)
             size, cohort = len(cohort.members), profile.runcall(driver.next)
             calls[size] = sum(entry.callcount for entry in profile.getstats())
-        return calls[PACK]  # not that of the search's batch, after which all that waits is grouped anew
+        return calls[PACK]  # not the search's batch, after which all waiting members are grouped again
 
     return count
 

@@ -20,14 +20,14 @@ from sweeps.records.storage import Storage
 
 @pytest.fixture
 def process():
-    """Another process that lives."""
+    """Another living process."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         yield other
         other.kill()
 
 
 def held_by(storage: Storage, age_s: float = 0.0, **changes) -> Holder:
-    """Leaves a lock of another holder, last refreshed `age_s` ago."""
+    """Writes the lock of another holder, last refreshed `age_s` seconds ago."""
     holder = dataclasses.replace(Holder.here(), token="another", **changes)
     path = storage.local_path / FILE
     path.write_text(json.dumps(dataclasses.asdict(holder)))
@@ -143,7 +143,7 @@ def test_a_heartbeat_that_cannot_be_written_stops_nothing(storage, monkeypatch):
 
 
 def changes(storage: Storage):
-    """Everything that changes a storage."""
+    """Calls of every method that changes a storage."""
     yield lambda: storage.write("ledger/more", b"")
     yield lambda: storage.move("ledger/kept", "ledger/set_aside/kept")
     yield lambda: storage.delete("ledger/kept")
@@ -208,7 +208,7 @@ def test_who_has_released_the_lock_may_write_again(storage):
 
 
 def contend(storages: list[Storage], pause_s: float) -> list[bool]:
-    """Who gets the lock of those that all want it at the same time, and keep it until all have tried."""
+    """Requests the lock from all storages at once and keeps it until all have tried; tells which got it."""
     ready, tried = threading.Barrier(len(storages)), threading.Barrier(len(storages))
     got = [False] * len(storages)
 

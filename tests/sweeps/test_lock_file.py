@@ -82,7 +82,7 @@ def test_a_second_driver_is_refused_and_who_was_taken_over_writes_nothing(far):
 def test_a_lost_answer_does_not_lose_the_lock(far, monkeypatch):
     file = lock_file(far)
     own = file.create(b"own")
-    assert file.create(b"own") == own  # as when a client repeats a request whose answer was lost
+    assert file.create(b"own") == own  # like a client that repeats a request after a lost answer
 
 
 def test_a_server_without_conditions_gets_the_pause(far, monkeypatch):

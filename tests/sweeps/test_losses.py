@@ -1,4 +1,4 @@
-"""Lost processes and nodes: when a cohort goes on, and what the driver hears of it."""
+"""Lost processes and nodes: whether a cohort is retried, and what the driver is told."""
 
 from collections import deque
 from pathlib import Path
@@ -15,7 +15,7 @@ from trainables.reports import Outcome, Report, failures
 
 
 def tries(losses: Losses, *, saved_ns: int = 0, dead_nodes: int = 0) -> int:
-    """How often a cohort goes on that is lost again and again while nothing else happens."""
+    """How often a cohort is retried that is lost repeatedly while nothing else changes."""
     count = 0
     while losses.again("cohort", saved_ns=saved_ns, dead_nodes=dead_nodes):
         count += 1
@@ -62,7 +62,7 @@ def test_the_time_of_the_latest_checkpoint(tmp_path):
 
 
 class Work:
-    """Hands out cohorts of a plan, and remembers what it hears."""
+    """Hands out a plan's cohorts, and keeps what it is told."""
 
     def __init__(self):
         members = Plan(SMALL).members["grid"]
@@ -108,7 +108,7 @@ def report(detail: str) -> dict:
 
 
 def lose(dispatcher, trial: str) -> None:
-    """What Tune and our listener say of a trial whose process was killed."""
+    """Reports a trial as Tune and our listener do when its process was killed."""
     dispatcher.on_trial_complete(trial, error=True)
     dispatcher.lost(trial, "killed")
 
@@ -120,7 +120,7 @@ def test_a_lost_cohort_is_handed_out_again_and_the_driver_hears_nothing_of_it(wo
     assert dispatcher.suggest("c") == first
     assert (work.outcomes, work.running) == ([], 2)
     assert "4 members was lost; they go on from their last checkpoint" in caplog.text
-    # What had been under way from the lost trial is of no interest any more.
+    # A late report of the lost trial is ignored.
     dispatcher.heard("a", report("too late"))
     assert work.outcomes == []
     dispatcher.heard("c", report("in time"))

@@ -1,7 +1,7 @@
-"""A storage that an earlier version wrote goes on: nothing is trained again, and no row is lost or changed.
+"""A storage of an earlier version can be continued: nothing is trained again, and no row is lost or changed.
 
-tests/fixtures/old_storage holds what commit 551caed wrote for the two commands below, without reports, artifacts and
-most checkpoints; large files are compressed.
+tests/fixtures/old_storage contains the files that commit 551caed wrote for the two commands below, without reports,
+artifacts and most checkpoints; large files are compressed.
 """
 
 import lzma
@@ -30,7 +30,7 @@ QUICKSTART = ["quickstart", "--only", "search", "--set", "epochs=2"]
 PAPER_GRID = ["paper_grid", "--scale", "smoke", "--only", "dvae/reinmax_4x8"]
 pytestmark = pytest.mark.timeout(600)
 CASES = {"quickstart": ([*QUICKSTART, "--seeds", "1"], 12), "paper_grid-smoke": (PAPER_GRID, 23)}
-"""By folder: the command that was run, and its members."""
+"""The command that was run and its number of members, by folder."""
 
 every_case = pytest.mark.parametrize(
     ("folder", "arguments", "count"), [(folder, *case) for folder, case in CASES.items()], ids=CASES
@@ -39,7 +39,7 @@ every_case = pytest.mark.parametrize(
 
 @pytest.fixture
 def old(tmp_path) -> Path:
-    """A copy of the old storage, which may be written to."""
+    """A writable copy of the old storage."""
     place = tmp_path / "runs"
     shutil.copytree(FIXTURE, place)
     for packed in place.rglob("*.xz"):
@@ -49,12 +49,12 @@ def old(tmp_path) -> Path:
 
 
 def ledger_files(place: Path, folder: str) -> dict[str, bytes]:
-    """The files of a ledger, by name."""
+    """The content of a ledger's files, by name."""
     return {path.name: path.read_bytes() for path in (place / folder / "ledger").iterdir()}
 
 
 def run_ids(place: Path, folder: str) -> dict[str, str]:
-    """MLflow's runs of members, by study and key."""
+    """The ids of members' MLflow runs, by study and key."""
     client = MlflowClient(of_database(place / "mlflow.db"))
     experiment = client.get_experiment_by_name(folder)
     assert experiment is not None

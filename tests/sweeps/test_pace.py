@@ -1,4 +1,4 @@
-"""The time left, on a simulated clock: what is stated of its error, and that the formula it replaced breaks that."""
+"""The estimate of the time left, on a simulated clock: the bound on its error, which the previous formula breaks."""
 
 import dataclasses
 import heapq
@@ -15,9 +15,9 @@ from sweeps.planning.plan import Member, Plan
 SLOTS = 3
 EPOCHS = 40
 BOUND = 0.15
-"""Of the whole run's time: how far the estimate may be off, once a tenth of the run is over."""
+"""The largest error of the estimate after a tenth of the run, as a share of the run's time."""
 RISE = 0.01
-"""Of the whole run's time: how much it may rise from one report to the next while all members are in training."""
+"""The largest rise from one report to the next while all members are in training, as a share of the run's time."""
 
 
 def study(name: str, seeds: int, rates=(1e-3, 1e-2)) -> Study:
@@ -38,7 +38,7 @@ def cost(member: Member) -> float:
 
 
 class Replaced:
-    """The formula that `Pace` replaced: members left, times the mean of epochs trained so far, at the rate so far."""
+    """The previous formula: members left, times the mean number of epochs trained so far, at the rate so far."""
 
     def __init__(self, expected, cost, clock):
         self._clock, self._total = clock, sum(map(len, expected.values()))
@@ -62,7 +62,7 @@ class Replaced:
 
 
 def simulated(kind, *, packed: int = 2, startup_s: float = 2.0) -> list[tuple[float, float]]:
-    """Trains cohorts in slots one after the other; returns (time, estimate) after each report."""
+    """Simulates cohorts in slots, one after the other; returns (time, estimate) after each report."""
     clock = [0.0]
     pace = kind(MEMBERS, cost, lambda: clock[0])
     waiting = [
@@ -131,7 +131,7 @@ def test_between_reports_it_falls_with_the_clock():
     pace, clock = paced()
     pace.began(MEMBERS["dear"])
     clock[0] = 10.0
-    pace.reached(MEMBERS["dear"], 0, 10)  # a quarter of 40 of 52
+    pace.reached(MEMBERS["dear"], 0, 10)  # a quarter of the work of "dear", which is 40 of 52
     assert pace.left_s() == pytest.approx(10 * (52 - 10) / 10)
     clock[0] = 17.0
     assert pace.left_s() == pytest.approx(42 - 7)
@@ -163,7 +163,7 @@ def test_members_that_stopped_early_leave_nothing():
         pace.reached(MEMBERS["dear"], since, 1)
     stopped = MEMBERS["dear"][:7]
     pace.ended(stopped, {m.key: row(m, status="stopped", epochs=4) for m in stopped})
-    # One of eight is left, and trains on no faster than it did, which the rate of all would have it do.
+    # One of eight is left. It trains as fast as before; the rate of all eight would be too high for it.
     assert pace.left_s() == pytest.approx(8 / 4 * 36)
 
 

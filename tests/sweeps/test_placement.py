@@ -1,4 +1,4 @@
-"""What cohorts take of a machine: parts of a GPU, and memory."""
+"""The resources of cohorts: parts of a GPU, and memory."""
 
 import time
 from collections import deque
@@ -26,14 +26,14 @@ MEMBERS = Plan(SMALL).members["grid"]
 
 @pytest.fixture(scope="module")
 def gpu():
-    """A Ray that believes in one GPU; nobody uses it."""
+    """Starts Ray with one pretended GPU, which nobody uses."""
     ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
     yield
     ray.shutdown()
 
 
 class Work:
-    """Hands out two cohorts and keeps what comes back."""
+    """Hands out two cohorts and keeps their outcomes."""
 
     def __init__(self):
         self.queue = deque((Cohort(MEMBERS[:4]), Cohort(MEMBERS[4:])))
@@ -65,7 +65,7 @@ class Work:
 
 
 def meeting(folder: Path, patience_s: float):
-    """A trial that says which GPU it has, and whether another one was there at the same time."""
+    """A trial that reports its GPU and whether another trial ran at the same time."""
 
     def trial(config: dict[str, str]) -> None:
         from ray import tune
@@ -149,7 +149,7 @@ def test_cohorts_share_out_the_cores_that_nobody_else_needs(gpu):
     assert cluster.Resources("cpu", slots=8, workers=2).threads(1) == 1
 
 
-# --- how many members fit --------------------------------------------------------------------------------------------
+# --- members that fit into memory ------------------------------------------------------------------------------------
 
 
 def task(folder: Path, **changes: Any) -> worker.Task:
@@ -159,7 +159,7 @@ def task(folder: Path, **changes: Any) -> worker.Task:
 
 
 def reported(task: worker.Task) -> tuple[Outcome, ...]:
-    """The results that a cohort reports."""
+    """The outcomes that a cohort reports."""
     configs = [TrainingConfig.model_validate(config) for config in task.configs]
     reports: list[dict[str, Any]] = []
     worker.try_cohort(task, configs, reports.append, name="members", every_s=np.inf)
@@ -168,7 +168,7 @@ def reported(task: worker.Task) -> tuple[Outcome, ...]:
 
 @pytest.fixture
 def probed(monkeypatch):
-    """Measures memory however short the training is, and forgets it afterwards."""
+    """Measures memory also for short trainings; forgets the measurements afterwards."""
     monkeypatch.setattr(worker, "WORTH_A_PROBE", 0)
     monkeypatch.setattr(worker, "_footprints", {})
 

@@ -1,4 +1,4 @@
-"""Which precision `auto` is, and how a command line asks for one."""
+"""The precision that `auto` chooses, and the options for precision."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The private parts of Ray that we use: each test names what fails without it, should a new version of Ray move it."""
+"""The private parts of Ray that we use: if a new version of Ray moves one, a test names what fails without it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a run shows: to people on a terminal or in a file, and to programs."""
+"""The progress of a run, shown on a terminal, in a file and as JSON."""
 
 import dataclasses
 import io

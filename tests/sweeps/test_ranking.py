@@ -1,4 +1,4 @@
-"""One rule says which configuration is best: for what others take, in tables, in the report."""
+"""One rule says which configuration is best, for winners, in tables and in the report."""
 
 import dataclasses
 import math
@@ -19,14 +19,14 @@ SEEDS = (0, 1, 2)
 STUDY = Study(name="s", title="", source="", base=BASE, grid=(Axis("optim.lr", RATES),), seeds=SEEDS)
 TAKES = Winner("s", ("optim.lr",))
 
-# Few values, so that means are often equal; None lacks the metric.
+# Few values, so that means are often equal; None is a seed without the metric.
 VALUE = st.sampled_from([0.0, 1.0, 2.0, 0.5, -1.5, math.nan, math.inf, -math.inf, None])
 ENDED = st.tuples(st.sampled_from(["finished"] * 4 + ["failed", "stopped"]), VALUE)
 TABLE = st.lists(st.lists(ENDED, min_size=len(SEEDS), max_size=len(SEEDS)), min_size=len(RATES), max_size=len(RATES))
 
 
 def oracle(table, mode):
-    """The best rate by exact arithmetic, one configuration held against another at a time."""
+    """The best rate by exact arithmetic, comparing configurations in pairs."""
     best = None
     for rate, seeds in zip(RATES, table, strict=True):
         good = [Fraction(v) for status, v in seeds if status == "finished" and v is not None and math.isfinite(v)]

@@ -1,4 +1,4 @@
-"""MLflow's database is deleted, and comes back from the ledger."""
+"""MLflow's database is deleted, and is rebuilt from the ledger."""
 
 import dataclasses
 import json
@@ -33,13 +33,13 @@ def uri(tmp_path):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Makes the tests' sweep one that is found by its name."""
+    """Registers the tests' sweep by its name."""
     monkeypatch.setattr(saved, "find_sweep", lambda name: {"small": SMALL}[name])
     return SMALL
 
 
 def run(storage, uri, sweep, overrides, drain, tmp_path):
-    """What `sweeps.run` does, without Ray; of one shape every second member fails."""
+    """Does the same as `sweeps.run`, without Ray; every second member of one shape fails."""
     plan = Plan(sweep, overrides)
     driver = Driver(plan, Ledger(storage), retry_failed=False)
     saved.save_plan(storage, overrides)
@@ -59,7 +59,7 @@ def run(storage, uri, sweep, overrides, drain, tmp_path):
 
 
 def content(uri, name="small"):
-    """All that MLflow holds of a sweep's runs but ids and the times of calls."""
+    """MLflow's content for a sweep's runs, without ids and times of calls."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
@@ -85,7 +85,7 @@ def test_the_runs_of_all_sessions_come_back_with_parameters_metrics_and_tags(sto
     before = content(uri)
     assert len(before) == 1 + 1 + 8 + 4
     assert {status for status, *_ in before.values()} == {"FINISHED", "FAILED"}
-    # MLflow keeps a deleted file open within a process, so this one is left for another.
+    # MLflow keeps a deleted file open in its process, so a second database is used.
     again = of_database(tmp_path / "again.db")
     assert rebuild.rebuild(storage, again, tmp_path) == 12
     assert content(again) == before
@@ -115,7 +115,7 @@ def python(module, *arguments):
 
 
 def copied(uri, path):
-    """The content, and the registered models' tags, of a copy, since this process would keep the database open."""
+    """The content and the registered models' tags of a copy; this process would keep the original database open."""
     shutil.copyfile(database(uri), path)
     models = MlflowClient(of_database(path)).search_registered_models()
     runs = content(of_database(path), "quickstart")

@@ -1,4 +1,4 @@
-"""The best of a study as a registered model, from real checkpoints of a small sweep, with real MLflow."""
+"""Registers the best model of a study, from real checkpoints of a small sweep, with real MLflow."""
 
 import contextlib
 import dataclasses
@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def template(trained):
-    """That storage, with an empty database beside it: making its tables takes seconds."""
+    """This storage, with an empty database beside it; making its tables takes seconds."""
     folder = Path(trained[0].uri)
     MlflowClient(of_database(folder / "mlflow.db")).search_experiments()
     return folder
@@ -67,14 +67,14 @@ def template(trained):
 
 @pytest.fixture
 def place(template, tmp_path):
-    """A copy of it: the storage, and the URI of its database."""
+    """A copy of the template: the storage, and the URI of its database."""
     shutil.copytree(template, tmp_path / "runs")
     return Storage(str(tmp_path / "runs"), "small"), of_database(tmp_path / "runs" / "mlflow.db")
 
 
 @pytest.fixture(scope="module")
 def registered(template, trained, tmp_path_factory):
-    """A folder in which everything was registered; do not write to it."""
+    """A folder with all models registered; do not write to it."""
     folder = tmp_path_factory.mktemp("registered") / "runs"
     shutil.copytree(template, folder)
     track(Storage(str(folder), "small"), of_database(folder / "mlflow.db"), trained[1])
@@ -83,7 +83,7 @@ def registered(template, trained, tmp_path_factory):
 
 @pytest.fixture
 def copy(registered, tmp_path):
-    """A copy of that folder: its storage, and the URI of its database, which points to the original's artifacts."""
+    """A copy of this folder: its storage, and the URI of its database, which points to the original's artifacts."""
     shutil.copytree(registered, tmp_path / "moved")
     return Storage(str(tmp_path / "moved"), "small"), of_database(tmp_path / "moved" / "mlflow.db")
 
@@ -101,7 +101,7 @@ def best_key(rows):
 
 
 def versions(uri):
-    """(version, key) of all versions, and the version with the alias."""
+    """(version, key) of all registered versions, and the version with the alias."""
     client = MlflowClient(uri)
     found = sorted((int(v.version), v.tags["key"]) for v in client.search_model_versions(f"name='{NAME}'"))
     return found, int(client.get_model_version_by_alias(NAME, "best").version)
@@ -113,7 +113,7 @@ def changed(rows, key, value):
 
 
 def in_a_fresh_process(folder, *lines):
-    """What a process that stands in an empty folder prints."""
+    """Runs lines of Python in a fresh process in an empty folder; returns its output."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-c", "\n".join(lines)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -121,11 +121,11 @@ def in_a_fresh_process(folder, *lines):
     return done.stdout.split()
 
 
-# --- which is best ---------------------------------------------------------------------------------------------------
+# --- the best member -------------------------------------------------------------------------------------------------
 
 
 def scripted(values):
-    """Members of the grid's first cells with these metrics by cell and seed, None for one that failed."""
+    """Members of the grid's first cells with metrics by cell and seed; None is a failed member."""
     ended = []
     for cell, seeds in enumerate(values):
         for seed, value in enumerate(seeds):
@@ -306,7 +306,7 @@ def test_where_registering_was_cut_short_the_next_run_completes_it(place, traine
 
 
 def locations(path):
-    """Everything in a database that looks like a local place of artifacts."""
+    """All values in a database that look like local places of artifacts."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {
@@ -342,7 +342,7 @@ def test_what_lies_elsewhere_is_left_there(copy, tmp_path):
 
 def test_after_a_move_the_next_run_makes_the_models_loadable(copy, trained, tmp_path):
     relocate(copy[1])
-    folder = (tmp_path / "moved").rename(tmp_path / "else where")  # where it was there is nothing any more
+    folder = (tmp_path / "moved").rename(tmp_path / "else where")  # the former place is empty
     track(Storage(str(folder), "small"), of_database(folder / "mlflow.db"), trained[1])
     version = MlflowClient(of_database(folder / "mlflow.db")).get_model_version_by_alias(NAME, "best")
     assert version.source.startswith((folder / ARTIFACTS).as_uri())
@@ -359,7 +359,7 @@ def test_after_a_move_the_next_run_makes_the_models_loadable(copy, trained, tmp_
 
 @pytest.fixture
 def server(tmp_path):
-    """The address of an MLflow server that keeps artifacts itself."""
+    """The address of an MLflow server that stores artifacts itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -173,13 +173,13 @@ def test_numbers_published_for_an_epoch_are_held_against_that_epoch(printed):
     assert table.loc[1e-2, "bits_per_dim@1_difference"] == pytest.approx(0.255)
 
 
-# --- what is not comparable -------------------------------------------------------------------------------------------
+# --- results that are not comparable ----------------------------------------------------------------------------------
 
 MARK = "NOT COMPARABLE WITH THE PAPER"
 
 
 def marked(files: dict[str, bytes]) -> None:
-    """Asserts that everything in a report says that it is not comparable."""
+    """Asserts that every file of a report says that its results are not comparable."""
     page = files["index.html"].decode()
     assert page.index(MARK) < page.index("<main>")
     assert page.count(MARK) == 1  # one banner
@@ -274,12 +274,12 @@ def test_searches_have_optunas_plots_and_what_cannot_be_drawn_says_why():
     assert "no suggestion has finished" in nothing["index.html"].decode()
 
 
-# --- names that drawing could stumble over, and failures after training -----------------------------------------------
+# --- names with special characters, and failures after training -------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["npz:$frac {x$/a.npz", "npz:a_b^{.npz", "npz:\\alpha & 100 %.npz"])
 def test_any_name_can_stand_in_figures_and_tables(printed, name):
-    """A `$` begins a formula in matplotlib; `&`, `%` and `_` mean something in LaTeX."""
+    """A `$` starts a formula in matplotlib; `&`, `%` and `_` are special in LaTeX."""
     figures = (Heatmap("data.name", "likelihood.variance"), Curves("data.name"), Lines("optim.lr", series="data.name"))
     study = dataclasses.replace(printed, grid=(Axis("data.name", (name,)), *GRID.grid), figures=figures)
     plan = Plan(Sweep("small", "Small", (study,)), Overrides(values=(("data.name", name),)))

@@ -37,7 +37,7 @@ MEMBERS = PLAN.members["shown"]
 
 @pytest.fixture
 def trained(storage):
-    """Rows of all members; the checkpoints of the first method's alone, seed 1 being the best of it."""
+    """Rows of all members, and checkpoints of the first method only; its best seed is 1."""
     rows = {m.key: row(m, metrics={"bits_per_dim": 2.0 - m.config.seed}) for m in MEMBERS}
     for name in ("fixed", "learned"):
         training = CohortTraining(

@@ -1,4 +1,4 @@
-"""Labels, numbers, counts and "best" of the report, compared with results.parquet by another path: pandas."""
+"""Labels, numbers, counts and "best" of the report equal those computed with pandas from results.parquet."""
 
 import dataclasses
 import random
@@ -20,14 +20,14 @@ EVERY_CELL = dataclasses.replace(BY_ROW, compare=("optim.lr", "likelihood.varian
 
 
 def made_up(study, draw: int):
-    """A plan, its members, and rows of which some are failed, stopped or missing."""
+    """A plan, its members, and their rows; some are failed, stopped or missing."""
     generator = random.Random(draw)
     plan = Plan(Sweep("small", "Small", (study,)))
     members = plan.members["grid"]
     rows = {}
     for member in members:
         status = generator.choices(["finished", "failed", "stopped"], [8, 1, 1])[0]
-        # Seeds are missing only where a failure puts the configuration last anyway.
+        # Seeds are missing only in configurations that a failure ranks last anyway.
         if (member.config.optim.lr, member.config.likelihood.variance) == (1e-2, 0.1):
             status = {0: "failed", 1: None, 2: "finished"}[member.config.seed]
         if status is not None:
@@ -38,7 +38,7 @@ def made_up(study, draw: int):
 
 
 def of_pandas(members, rows) -> pd.DataFrame:
-    """A row for each configuration: mean, seeds and members by status."""
+    """A row for each configuration: mean, seeds, and counts of members by status."""
     results = results_table(members, rows, {})
     cells = pd.crosstab([results[LR], results[VARIANCE]], results["status"])
     cells = cells.reindex(columns=["finished", "failed", "stopped", "planned"], fill_value=0)
@@ -49,13 +49,13 @@ def of_pandas(members, rows) -> pd.DataFrame:
 
 
 def best(cells: pd.DataFrame) -> pd.Series:
-    """The least mean; configurations that lost a seed only if there are no others."""
+    """The configuration with the least mean; configurations that lost a seed count only if there are no others."""
     done = cells[cells["mean"].notna()]
     return (done[done["whole"]] if done["whole"].any() else done).sort_values("mean").iloc[0]
 
 
 def table(page: str, name: str) -> tuple[list[str], list[list[tuple[str, str]]]]:
-    """The headings of a table of the page, and (text, value) of its fields."""
+    """The headings of a table on the page, and (text, value) of its fields."""
     text = page.split(f'aria-label="Table: {name}"')[1].split("</table>")[0]
     headings = re.findall(r'<th scope="col">(.*?)</th>', text)
     body = text.split("<tbody>")[1].split("</tr>")[:-1]
@@ -64,11 +64,11 @@ def table(page: str, name: str) -> tuple[list[str], list[list[tuple[str, str]]]]
 
 
 def check(headings, fields, cell: pd.Series, starred: bool) -> None:
-    """Asserts that a row of the page says what pandas says of a configuration."""
+    """Asserts that a row of the page agrees with pandas."""
     shown = dict(zip(headings, fields, strict=True))
     assert shown["lr"][0] == f"{cell[LR]:.4g}"
     assert shown["variance"][0] == f"{cell[VARIANCE]:.4g}"
-    # An empty value, like pandas' NaN, is a configuration without a finished seed.
+    # A configuration without a finished seed has an empty value, NaN in pandas.
     assert float(shown["bits/dim"][1] or "nan") == pytest.approx(cell["mean"], rel=1e-12, nan_ok=True)
     first = re.match(r"[\d.]+|–", shown["bits/dim"][0])[0]
     assert float(first.replace("–", "nan")) == pytest.approx(cell["mean"], abs=0.05, nan_ok=True)

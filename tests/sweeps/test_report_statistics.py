@@ -1,4 +1,4 @@
-"""What may be concluded from seeds: cases that must, and that must not, count as reproduced."""
+"""Statistics over seeds: cases that must count as reproduced, and cases that must not."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ SEEDS = tuple(range(8))
 LOW, HIGH = {"optim.lr": 1e-3}, {"optim.lr": 1e-2}
 LOW_WINS = Claim("low wins", LOW, HIGH)
 SPREAD = (0.3, -0.2, 0.1, 0.5, -0.4, 0.2, -0.1, 0.0)
-"""Between seeds; common to both rows, as it is where seeds share weights and noise."""
+"""The differences between seeds; both rows have the same ones, because seeds share weights and noise."""
 
 
 def verdicts(gains, *, claim=LOW_WINS, seeds=SEEDS, mode="min", also=(), **study):
@@ -30,7 +30,7 @@ def verdicts(gains, *, claim=LOW_WINS, seeds=SEEDS, mode="min", also=(), **study
     def bits(member) -> float:
         seed = member.config.seed
         worse = gains[seed] if member.config.optim.lr == 1e-2 else 0.0
-        # The second variance is worse in both rows, so that each row is the first.
+        # The second variance is worse in both rows, so each row shows the first.
         return 7 + SPREAD[seed] + sign * worse + sign * (member.config.likelihood.variance > 0.05)
 
     rows = {m.key: row(m, metrics={"bits_per_dim": bits(m)}) for m in members}
@@ -42,7 +42,7 @@ def test_a_small_gain_in_every_seed_is_reproduced_whatever_the_spread_between_se
     assert test.verdict is Verdict.REPRODUCED
     assert test.comparison.gain.value == pytest.approx(0.02375)
     assert test.comparison.gain.low > 0
-    # Unpaired, the same numbers say nothing: pairing is what makes the difference.
+    # An unpaired test finds nothing in the same numbers.
     better, worse = (list(cell.values("bits_per_dim").values()) for cell in (test.better, test.worse))
     assert stats.ttest_ind(better, worse).pvalue > 0.5
 
@@ -103,7 +103,7 @@ def test_claims_about_when_a_value_is_reached_compare_epochs():
         for m in members
     }
     sooner, _ = claims.tested(tested, cells(tested, members, rows))
-    # 2 epochs against 4; the seed that never gets there counts as 5.
+    # 2 epochs against 4; a seed that never reaches the value counts as 5.
     assert sooner.comparison.gain.value == pytest.approx((3 + 7 * 2) / 8)
     assert sooner.verdict is Verdict.REPRODUCED
 

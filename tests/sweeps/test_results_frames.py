@@ -1,4 +1,4 @@
-"""Results as frames, and the questions that docs/analysis.md asks of them."""
+"""Results as frames, and the answers to the questions of docs/analysis.md."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ OFFSETS = {"silent": 0.0, "reparameterization": 0.1, "gumbel_softmax": 0.2, "rei
 
 
 def made_up(member):
-    """A row whose answers are known: the best pair of temperatures is (0.3, 1), by half a nat and seed by seed."""
+    """A made-up row: the best pair of temperatures is (0.3, 1), by half a nat for each seed."""
     config = member.config
     bits = 8.0 + OFFSETS[config.estimator.name] + abs(config.optim.lr - 3e-3)
     metrics = {"bits_per_dim": bits, "elbo": -bits}
@@ -35,7 +35,7 @@ def made_up(member):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch) -> Path:
-    """A storage in which quickstart, with three seeds and without its search, has been run all but for one failure."""
+    """A storage with quickstart, three seeds, without its search; one member has failed."""
     place = Storage(str(tmp_path / "runs"), "quickstart")
     place.prepare()
     overrides = Overrides(only="[et]*", seeds=3)
@@ -70,13 +70,13 @@ def test_the_five_questions_of_the_page_are_answered(runs, capsys):
     assert load == ""
     assert [line.split()[1] for line in estimators.splitlines()[1:]][-1] == "reinforce"
     assert estimators.splitlines()[1].split()[2] == "0.003"
-    # 0.5 between the pairs, and the mean of 0, 0.01 and 0.02 by seed.
+    # The pairs differ by 0.5 plus the mean over seeds of 0, 0.01 and 0.02.
     assert pair == "0.3 forward and 1.0 back: 0.51 nats above 0.5 both ways\n"
     said = re.fullmatch(r"p = (\d\.\d{3}) with (\d) seeds\n", test)
     assert said is not None
     assert float(said[1]) < 0.01
     assert said[2] == "3"
-    # The made-up histories end one bit lower than they begin: 8 and 8.1 and 8.2 are reached in the second epoch.
+    # The made-up histories end one bit lower than they start: the second epoch reaches 8, 8.1 and 8.2.
     assert re.findall(r"(\w+) +(\d)$", epochs, flags=re.MULTILINE) == [
         ("gumbel_softmax", "2"), ("silent", "2"), ("reparameterization", "2"), ("silent", "2")
     ]  # fmt: skip
@@ -84,7 +84,7 @@ def test_the_five_questions_of_the_page_are_answered(runs, capsys):
 
 
 def test_every_sweep_makes_one_table(tmp_path):
-    """Fields of one name but several kinds, as a number of channels and a list of them, are of one kind in it."""
+    """A field with values of several types, such as a number of channels and a list of them, gets one type."""
     place = Storage(str(tmp_path / "runs"), "paper_grid")
     place.prepare()
     plan = Plan(get_sweep("paper_grid"), Overrides(seeds=1))

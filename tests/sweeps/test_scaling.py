@@ -1,4 +1,4 @@
-"""benchmarks/scaling.py: the replay of a sweep on simulated GPUs, where the answer is known."""
+"""benchmarks/scaling.py replays sweeps on simulated GPUs; the tests use cases with known results."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def scaling(monkeypatch):
 
 @pytest.fixture
 def replayed(scaling, tmp_path):
-    """Replays a plan with nothing but training, and the costs given."""
+    """Replays a plan with the given costs; only training takes time."""
     times = iter(range(1000))
 
     def run(plan: Plan, seconds, gpus: int, **costs: float):
@@ -66,7 +66,7 @@ def test_what_holds_up_is_named(replay):
     assert replay(8, process_start_s=1000.0).bottleneck == "starting processes"
     assert replay(8, compile_s=1000.0).bottleneck == "compiling"
     assert replay(8, request_s=1000.0).bottleneck == "waiting for the driver"
-    assert replay(64).bottleneck == "waiting for cohorts"  # there are eight
+    assert replay(64).bottleneck == "waiting for cohorts"  # there are only eight members
     assert replay(64, idle_release_s=0.0).bottleneck == "waiting for cohorts"
 
 
@@ -77,7 +77,7 @@ def test_nodes_without_work_are_given_back_and_not_paid_for(replay, scaling):
     assert gone.paid_utilization == pytest.approx(800 / (8 * 100 + 56 * 50), rel=0.05)
     prices = scaling.Costs(gpu_price=3600.0, head_price=0.0)
     assert gone.dollars(prices) == pytest.approx(8 * 100 + 56 * 50, rel=0.05)
-    # A node that is needed again starts anew: one waits for the other's batch, which takes two turns.
+    # A node that is needed again is started again: one waits for the other's batch, which takes two rounds.
     again = replay(2, only="searched", idle_release_s=50.0, node_start_s=10.0)
     assert again.spent["starting nodes"] > 2 * 10.0
 
@@ -101,11 +101,11 @@ def test_slow_gpus_take_longer(replay):
     assert replay(2, slow_share=0.5, slow_factor=1.0).makespan_s == pytest.approx(400, abs=5)
 
 
-# --- the schedule, against the rule that was there before ------------------------------------------------------------
+# --- the schedule, against the previous rule --------------------------------------------------------------------------
 
 
 def by_epochs(members, *, slots, pack=None, **unused) -> list[Cohort]:
-    """As if an epoch of every model cost the same, in as many parts as a shape has slots' worth, longest first."""
+    """The previous rule: epochs of all models cost the same; each shape is split by its share of slots."""
     shapes: dict[str, list] = {}
     for member in members:
         shapes.setdefault(member.shape, []).append(member)
@@ -158,7 +158,7 @@ def test_a_mixed_sweep_keeps_its_gpus_busy_and_by_epochs_it_would_not(replayed, 
 def test_gpus_of_mixed_speed_end_together_and_with_one_share_each_they_would_not(replayed, monkeypatch):
     plan = Plan(Sweep("even", "x", (study("many", 256, 1024),)))
     slow = {"slow_share": 0.5, "slow_factor": 3.0}
-    # Half of the GPUs are as good as a third of one.
+    # Half of the GPUs have a third of the speed.
     best = 100 * 256 / (4 + 4 / 3)
     assert replayed(plan, seconds, 8, **slow).makespan_s < 1.1 * best
     monkeypatch.setattr("sweeps.planning.schedule.SHARES", 1)

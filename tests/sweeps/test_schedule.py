@@ -1,4 +1,4 @@
-"""What goes first, and in cohorts of which size."""
+"""The order and the sizes of cohorts."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from sweeps.planning.schedule import GRAIN, Workload, group
 
 NOWHERE = Path("nowhere")
 WIDE = {"encoder": {"name": "mlp", "hidden": (1024, 1024)}, "batch_size": 500}
-"""Four of these make a step of `GRAIN` operations."""
+"""A step of four such members has `GRAIN` operations."""
 
 
 def study(name: str, seeds: int, **changes) -> Study:
@@ -76,7 +76,7 @@ def test_what_takes_longest_goes_first_whatever_its_number_of_epochs():
 
 
 def test_shares_are_of_operations():
-    """Two kinds with the same epochs, one of which costs far more: it alone is split."""
+    """Of two shapes with the same epochs, only the one that costs far more is split."""
     cohorts = grouped(study("small", 8), study("large", 8, **WIDE), slots=4)
     assert [len(c.members) for c in cohorts if c.members[0].study == "small"] == [8]
     assert sizes(cohorts) == [2, 2, 2, 2, 8]
@@ -100,7 +100,7 @@ def test_what_others_wait_for_goes_before_what_takes_longer():
 
 
 def test_what_others_wait_for_is_trained_in_small_cohorts_where_they_would_be_late():
-    """Enough is in training for all four of them to go to one slot, but they begin the longest way to the end."""
+    """Training in progress would put all four into one cohort, but the longest chain of studies starts with them."""
     first = study("first", 4)
     last = study("last", 1, epochs=20, takes=(Winner("first", ("optim.lr",)),))
     plan, alone = planned(first, last), planned(first)
@@ -139,7 +139,7 @@ def test_large_members_go_in_several_rounds_and_small_ones_do_not(monkeypatch):
 
 
 def test_what_is_in_training_counts_half():
-    """A slot that is free is not given all that waits while the others are busy for long, nor only a crumb of it."""
+    """While the other slots are busy for long, a free slot gets half of the waiting members."""
     members = planned(own := study("only", 12)).expected(own)
     work = Workload(planned(own), NOWHERE)
     assert sizes(group(members, slots=4, workload=work)) == [3] * 4
@@ -157,7 +157,7 @@ def test_measured_costs_go_before_counted_ones():
 
 
 def test_members_that_others_wait_for_share_a_cohort_with_each_other():
-    """They are of one shape with others that nobody waits for, and stand behind those in the plan."""
+    """Members that nobody waits for have the same shape and come first in the plan."""
     rates = Axis("optim.lr", (0.1, 0.2, 0.3, 0.4, 0.5))
     late = Study(name="late", title="", source="", base=BASE, grid=(rates,))
     first = study("first", 4)

@@ -18,7 +18,7 @@ with scratch_folder() as folder: print(folder, flush=True); input()
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch) -> Path:
-    """A folder for temporary files that only this test uses."""
+    """A folder for temporary files of this test only."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path

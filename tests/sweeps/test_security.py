@@ -1,4 +1,4 @@
-"""What docs/security.md promises."""
+"""Checks the promises of docs/security.md."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ PASSWORD = "planted-uri-password"
 
 
 def holds(folder: Path, *secrets: str) -> list[str]:
-    """The files below a folder that hold one of the secrets."""
+    """The files below a folder that contain one of the secrets."""
     assert folder.is_dir()
     files = (path for path in folder.rglob("*") if path.is_file())
     return [str(path) for path in files if any(secret.encode() in path.read_bytes() for secret in secrets)]
@@ -218,7 +218,7 @@ def test_a_real_run_leaves_no_secret_in_its_files_its_output_or_rays_logs(tmp_pa
 
 
 def listening() -> set[str]:
-    """The addresses, as the kernel writes them, that TCP sockets of this machine listen on, with ports."""
+    """The addresses and ports, in the kernel's notation, on which TCP sockets of this machine listen."""
     lines = [
         line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
     ]

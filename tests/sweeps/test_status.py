@@ -23,7 +23,7 @@ ESTIMATORS = Overrides(only="estimators")
 
 @pytest.fixture
 def begun(tmp_path):
-    """Makes a quickstart that was run with the given options, and how far each of its members has come."""
+    """Makes the storage of a quickstart with the given options and ledger rows."""
 
     def make(overrides: Overrides = ESTIMATORS, rows=lambda members: [row(m) for m in members]):
         place = Storage(str(tmp_path / "runs"), "quickstart")
@@ -144,7 +144,7 @@ def test_what_a_driver_has_handed_out_is_running_and_the_time_left_is_told(begun
         assert (study.done, study.running, study.missing, study.unknown) == (0, 8, 12, 0)
         assert status_of(place).left_s is None
         members = saved.known_members(saved.last_plan(place), ledger)
-        ledger.append([row(member) for member in members[:4]])  # and killed before it ended the cohort
+        ledger.append([row(member) for member in members[:4]])  # the driver was killed before it ended the cohort
         Snapshot(600.0, {"estimators": InTraining(12, 60, 3.5)}).write(place)
         found = status_of(place)
         assert (found.studies[0].done, found.studies[0].running, found.studies[0].missing) == (4, 4, 12)
@@ -208,7 +208,7 @@ def test_what_was_run_under_a_derived_name_only_is_named(command, tmp_path):
     assert "there: quickstart-smoke, quickstart-tpe; start with: python -m sweeps.run quickstart" in err
     code, out, _ = command(status, "quickstart-tpe")
     assert code == 0
-    assert out.startswith("quickstart in ")  # as its plan has it
+    assert out.startswith("quickstart in ")  # the plan's name
 
 
 def test_it_starts_neither_ray_nor_mlflow(begun, tmp_path):

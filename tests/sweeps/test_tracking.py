@@ -27,7 +27,7 @@ DATA = Path("data")
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
-    """One database for the module: making its tables takes seconds. Every test has an experiment of its own."""
+    """One database for the module: making its tables takes seconds. Every test has its own experiment."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
@@ -60,12 +60,12 @@ def history(members, epochs):
 
 
 def settle(t: Tracker) -> None:
-    """Waits until the tracker has dealt with everything it was given."""
+    """Waits until the tracker has written everything."""
     t._jobs.join()
 
 
 def stop(t: Tracker) -> None:
-    """Ends a tracker as the end of its process would: nothing is closed."""
+    """Ends a tracker without closing anything, as the end of its process would."""
     settle(t)
     t._do = lambda job: None
     t.close("FINISHED")
@@ -199,7 +199,7 @@ def test_after_a_pause_a_server_that_was_away_gets_everything(tracker, sweep, mo
 
 
 def test_a_long_history_is_cut_between_epochs(tracker, monkeypatch):
-    """A driver that is killed between two calls leaves whole epochs, and its successor goes on from there."""
+    """A driver that is killed between two calls leaves complete epochs, and the next driver continues after them."""
     monkeypatch.setattr(mlflow_runs, "_METRICS_PER_CALL", 5)
     sizes = []
     working = MlflowClient.log_batch
@@ -221,7 +221,7 @@ def test_a_long_history_is_cut_between_epochs(tracker, monkeypatch):
 
 
 def test_following_many_reports_takes_few_calls_and_loses_no_epoch(tracker, monkeypatch):
-    """Cohorts report every second; a call for each report and member would take a core for itself."""
+    """Cohorts report every second; a call for each report and member would need a whole core."""
     calls, working = [], MlflowClient.log_batch
     monkeypatch.setattr(MlflowClient, "log_batch", lambda self, *a, **k: (calls.append(a), working(self, *a, **k)))
     t = tracker()
@@ -245,7 +245,7 @@ def test_a_cohort_that_begins_again_reports_some_epochs_twice(tracker):
 
 
 def test_a_members_run_takes_four_calls(tracker, monkeypatch):
-    """Each takes milliseconds, and for each the database writes to its disk."""
+    """Each call takes milliseconds and a write to the database's disk."""
     calls = []
     for name in ("create_run", "log_batch", "log_inputs", "set_terminated", "update_run", "set_tag", "log_param"):
         working = getattr(MlflowClient, name)
@@ -271,7 +271,7 @@ def test_a_members_run_takes_four_calls(tracker, monkeypatch):
 
 
 def test_parameters_tags_and_whole_epochs_fit_into_a_call(tracker, monkeypatch):
-    """MLflow takes 1,000 things a call, and divides more of them wherever they come to 1,000."""
+    """MLflow accepts 1,000 items in a call, and splits larger calls after every 1,000."""
     taken = []
     store = SqlAlchemyStore.log_batch
 

@@ -1,4 +1,4 @@
-"""Studies that take from winners, searches in the cells of a grid, early stopping: what the driver hands out."""
+"""Members that the driver hands out: studies that use winners, searches in the cells of a grid, early stopping."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ BEST = {"silent": 1e-2, "sampled": 1e-1}
 
 
 def outcome(best=BEST):
-    """Pretends that members of each method are best at a rate of its own."""
+    """Makes up outcomes in which each method has another best rate."""
 
     def train(driver, cohort):
         results = []
@@ -68,7 +68,7 @@ def test_a_study_takes_from_the_winner_of_each_row(ledger, drain):
 
 
 def test_winners_that_coincide_are_one_member(ledger, drain):
-    """Planned as two cells, since two rates may win."""
+    """Two cells are planned, because two rates may win."""
     merged = dataclasses.replace(TUNED, grid=(METHODS,), base=TUNED.base | {"estimator": {"name": "silent"}})
     both = dataclasses.replace(
         merged, grid=(Variants("method", {"silent": {"optim": {"lr": 0.5}}, "sampled": {"optim": {"lr": 0.6}}}),)
@@ -95,7 +95,7 @@ def test_the_choice_and_its_evidence_are_recorded(ledger, storage, drain):
 
 
 def test_a_run_that_goes_on_takes_the_same_winner(ledger, drain):
-    """Even where its rows would now give another one."""
+    """This holds even if its rows would now give another winner."""
     first = driver(ledger)
     drain(first, outcome())
     worse = [m for m in first.members() if m.study == "rates" and m.config.optim.lr == 1e-3]
@@ -122,7 +122,7 @@ def test_more_seeds_are_other_evidence_and_choose_anew(ledger, drain):
     more = driver(ledger, overrides=Overrides(seeds=7))
     drain(more, outcome({"silent": 1e-3, "sampled": 1e-1}))
     assert len([m for m in more.members() if m.study == "rates"]) == 42
-    # Two old seeds say 1e-2 and five new ones 1e-3: the mean over all decides.
+    # Two old seeds favour 1e-2, five new ones 1e-3: the mean over all decides.
     assert rates_of(more) == {("silent", 1e-3), ("sampled", 1e-1)}
 
 
