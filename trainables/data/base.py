@@ -1,6 +1,6 @@
-"""What a data set must supply, and how one is found by its name.
+"""The contract of data sets, and loading one by its name.
 
-Shapes. N images, C channels (1 or 3), H and W pixels.
+Shapes. N images, C channels (1 or 3), H x W pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,18 +14,18 @@ from trainables.registry import Registry, UnknownName
 
 
 class DataError(ValueError):
-    """The files of a data set are missing or not what they should be; one line says which, and what to do."""
+    """The files of a data set are missing, damaged or of another kind; one line says which file, and what to do."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """uint8 images [N, C, H, W], split once and for all.
+    """uint8 images [N, C, H, W] in fixed splits.
 
-    Whatever is chosen (a learning rate, an epoch, an estimator) is chosen on `validation`; `test` is for the last
-    figures of a report, and None where the source has no such part.
+    Every choice (a learning rate, an epoch, an estimator) is made on `validation`. `test` is only for the final figures
+    of a report; it is None if the source has no test images.
 
     Raises:
-        DataError: a split is empty or not of uint8, or the splits differ in C, H or W.
+        DataError: a split is empty or not uint8 [N, 1 or 3, H, W], or the splits differ in C, H or W.
     """
 
     train: np.ndarray
@@ -45,12 +45,12 @@ class Images:
 
     @property
     def splits(self) -> dict[str, np.ndarray]:
-        """The splits that there are, by name."""
+        """The existing splits by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {split: images for split, images in named.items() if images is not None}
 
     def limited(self, count: int | None) -> "Images":
-        """The first `count` images of each split, or all."""
+        """The first `count` images of each split; all for None."""
         return Images(**{split: images[:count] for split, images in self.splits.items()})
 
     @property
@@ -60,15 +60,15 @@ class Images:
 
 
 def split(parts: Mapping[str, np.ndarray], validation: int | None = None) -> Images:
-    """Images from the parts that a source comes in: "train", and perhaps "validation" and "test".
+    """Splits the parts of a source: "train", and optionally "validation" and "test".
 
     Args:
         parts: uint8 images [N, C, H, W] each.
-        validation: how many of the last training images become the validation images where the source has none;
+        validation: the number of training images, the last ones, that become validation images if the source has none;
             None for a tenth of them, rounded down, but at least one.
 
     Raises:
-        DataError: too few images, or images that `Images` refuses.
+        DataError: there are too few images, or `Images` refuses them.
     """
     train = parts["train"]
     if "validation" in parts:
@@ -80,11 +80,11 @@ def split(parts: Mapping[str, np.ndarray], validation: int | None = None) -> Ima
 
 
 Source = Callable[[Path], Images]
-"""Gives the images of one data set, from a data folder where it needs one."""
+"""A function from the data folder to the images of one data set."""
 
 
 class DataSets(Registry[Source]):
-    """Data sets by name; a name KIND:PATH stands for a user's own images, read as that kind says."""
+    """Data sets by name; the name KIND:PATH is a user's own images, and `own` has the reader of each kind."""
 
     def __init__(self):
         super().__init__("data set")
@@ -93,7 +93,7 @@ class DataSets(Registry[Source]):
     def __missing__(self, name: str) -> Source:
         kind, _, path = name.partition(":")
         if path and kind in self.own:
-            if not path.isprintable():  # tables, figures and MLflow could not hold the name
+            if not path.isprintable():  # tables, figures and MLflow cannot show such a name
                 raise UnknownName(f"data set {name!a} has a name that is not printable text; rename the file")
             return self.own[kind](path)
         try:
@@ -108,10 +108,10 @@ DATASETS = DataSets()
 
 @cache
 def load(name: str, data_dir: Path) -> Images:
-    """The data set of that name, read once a process.
+    """Loads a data set by name, once per process.
 
     Raises:
-        UnknownName: no such data set.
+        UnknownName: there is no such data set.
         DataError: its files in `data_dir` cannot be used.
     """
     return DATASETS[name](data_dir)

@@ -20,7 +20,7 @@ MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-"""The five batches of training images in their order, and the test images; 10,000 images each."""
+"""The md5 sums of the files: five batches of training images, in order, and the test images; 10,000 images each."""
 
 
 def _read(files: Sequence[Path]) -> Parts:
@@ -32,7 +32,7 @@ def _fetch(folder: Path) -> None:
     from torchvision.datasets import CIFAR10  # takes seconds to import
     from torchvision.datasets.utils import download_and_extract_archive
 
-    # What CIFAR10(download=True) does, without unpickling.
+    # The same as CIFAR10(download=True), but without unpickling.
     download_and_extract_archive(CIFAR10.url, folder, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
 
 

@@ -12,10 +12,10 @@ VALIDATION = 360
 def digits(data_dir: Path) -> Images:
     """1,437 training and 360 validation images, [N, 1, 8, 8], split by a fixed permutation.
 
-    The 17 grey levels are spread over 0..255, so that one definition of bits per dimension (8 bits a pixel) serves all
-    data sets. Nothing is read from `data_dir`.
+    The 17 grey levels are scaled to 0..255, so that bits per dimension (8 bits per pixel) mean the same for all data
+    sets. Nothing is read from `data_dir`.
     """
-    from sklearn.datasets import load_digits  # imported here: one second that most commands do not need
+    from sklearn.datasets import load_digits  # takes a second, and most commands do not need it
 
     pixels, _ = load_digits(return_X_y=True)
     levels = np.asarray(pixels).reshape(-1, 8, 8)

@@ -1,4 +1,4 @@
-"""The digits of scikit-learn at the size of MNIST's, to try out what was made for MNIST where it is not at hand."""
+"""The digits of scikit-learn in MNIST's size, for trying configurations for MNIST without a download."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SIDE = 28
 
 
 def digits28(data_dir: Path) -> Images:
-    """`digits`, enlarged by bilinear interpolation to [N, 1, 28, 28]: blurred, and much easier than MNIST."""
+    """`digits`, enlarged to [N, 1, 28, 28] by bilinear interpolation; blurred, and much easier than MNIST."""
     small = digits(data_dir)
     return Images(train=_enlarged(small.train), validation=_enlarged(small.validation))
 

@@ -1,4 +1,4 @@
-"""Data sets that are kept in files, and what they share: finding, checking, storing and downloading them."""
+"""Data sets that are kept in files: finding, checking, storing and downloading them."""
 
 import hashlib
 import http.client
@@ -15,19 +15,19 @@ from trainables.data.base import DATASETS, DataError, Images, load, split
 from trainables.data.store import stored
 
 Parts = Mapping[str, np.ndarray]
-"""uint8 images [N, C, H, W] by the part of the source that they are in: "train", "validation", "test"."""
+"""uint8 images [N, C, H, W] by part of the source: "train", "validation" or "test"."""
 
 
 class MissingFiles(DataError):
-    """Some file of a data set is not there."""
+    """A file or folder of a data set does not exist."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """How to get the files of a data set.
+    """The download of a data set's files.
 
-    fetch: puts them below a folder, at their place in a data folder; torchvision's functions, which check md5 sums.
-    files: those of them to keep, relative to the folder.
+    fetch: downloads them into a folder, with their relative paths in a data folder, and checks md5 sums.
+    files: the files to keep, relative to the folder.
     """
 
     fetch: Callable[[Path], object]
@@ -36,11 +36,12 @@ class Download:
 
 @dataclass(frozen=True)
 class FileSet:
-    """A data set in files: read once, from then on mapped into memory from `data_dir`/arrow (`store`).
+    """A data set in files. They are read once; later the images are mapped into memory from `data_dir`/arrow (`store`).
 
-    files: all files that are read, in a fixed order, given the data folder; raises MissingFiles.
-    read: the images in these files.
-    validation: how many of the last training images are for validation (`base.split`).
+    files: gives the paths of all files in a data folder, in a fixed order; raises MissingFiles.
+    read: reads the images from these files.
+    validation: the number of training images, the last ones, for validation (`base.split`).
+    download: how to download the files, if this is possible.
     """
 
     name: str
@@ -50,10 +51,10 @@ class FileSet:
     download: Download | None = None
 
     def __call__(self, data_dir: Path) -> Images:
-        """The images.
+        """The images of the data set.
 
         Raises:
-            DataError: files are missing or not what they should be.
+            DataError: files are missing, damaged or of another kind.
         """
         try:
             files = self.files(data_dir)
@@ -65,17 +66,17 @@ class FileSet:
 
         def read() -> Parts:
             parts = self.read(files)
-            split(parts, self.validation)  # what is refused is not stored either
+            split(parts, self.validation)  # raises for images that must not be stored
             return parts
 
         return split(stored(self.name, files, data_dir / "arrow", read), self.validation)
 
 
 def existing(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Paths of files in a folder, all of which must be there.
+    """The paths of files in a folder.
 
     Raises:
-        MissingFiles: the first that is not.
+        MissingFiles: a file does not exist; the message names the first one.
     """
     for name in names:
         if not os.path.isfile(folder / name):
@@ -84,29 +85,29 @@ def existing(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def content(path: Path, md5: str | None = None) -> bytes:
-    """What is in a file, after a check of its md5 sum where one is given.
+    """Reads a file, and checks its md5 sum if one is given.
 
     Raises:
-        DataError: it cannot be read, or has another sum.
+        DataError: the file cannot be read, or has another md5 sum.
     """
     try:
         found = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    # Against damage, not against an attacker: no reader here executes what a file says.
+    # The check finds damage, it does not stop attackers: no reader here executes code from a file.
     if md5 is not None and (actual := hashlib.md5(found, usedforsecurity=False).hexdigest()) != md5:
         raise DataError(f"{path} is damaged: md5 {actual}, expected {md5}; delete it and get it anew")
     return found
 
 
 def download(name: str, data_dir: Path | str) -> Images:
-    """As `load`, but gets the files first where they are missing or damaged.
+    """Loads a data set like `load`, but first downloads its files if they are missing or damaged.
 
-    The files of a download that fails or is cut short are thrown away; those that were there stay.
+    The files of a failed or interrupted download are deleted; existing files stay.
 
     Raises:
-        UnknownName: no such data set.
-        DataError: it is not to be had this way, or the download failed.
+        UnknownName: there is no such data set.
+        DataError: the data set cannot be downloaded, or the download failed.
     """
     data_dir = Path(data_dir)
     try:
@@ -117,7 +118,7 @@ def download(name: str, data_dir: Path | str) -> Images:
             raise
     try:
         _download(source.download, data_dir)
-    # What urllib, http and tarfile raise, and torchvision for a wrong md5 sum or where every mirror has failed.
+    # The errors of urllib, http and tarfile, and of torchvision if an md5 sum is wrong or all mirrors failed.
     except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError, EOFError, MissingFiles) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the download to {data_dir} failed: {reason}; nothing of it was kept") from None
@@ -126,7 +127,7 @@ def download(name: str, data_dir: Path | str) -> Images:
 
 def _download(wanted: Download, data_dir: Path) -> None:
     data_dir.mkdir(parents=True, exist_ok=True)
-    # Beside their final place, so that moving them there is atomic.
+    # In the data folder, so that moving the files to their final place is atomic.
     with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
         wanted.fetch(Path(folder))
         for path in existing(Path(folder), wanted.files):

@@ -1,4 +1,4 @@
-"""folder:PATH, a user's own image files: all below a folder, of one size."""
+"""folder:PATH, a user's own image files below a folder, all of the same size."""
 
 import os
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from trainables.data.files import FileSet, MissingFiles, Parts
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _GREY, _COLOUR = {"1", "L"}, {"P", "PA", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-"""Pillow's modes with 8 bits a channel, or fewer."""
+"""Pillow's modes with at most 8 bits per channel."""
 
 
 def folder(path: str) -> FileSet:
     """The data set folder:PATH; a relative path starts at the data folder.
 
-    Images are grey [N, 1, H, W] where all files are, else in colour [N, 3, H, W]; transparency is dropped. A tenth of
-    them is for validation: the last of a fixed permutation of the files in the order of their relative paths, since
-    folders often have a subfolder a class.
+    Images are grey [N, 1, H, W] if all files are grey, else in colour [N, 3, H, W]; transparency is dropped. The files
+    are sorted by relative path and then permuted in a fixed way, since folders often have a subfolder for each class;
+    the last tenth is for validation.
     """
 
     def files(data_dir: Path) -> Sequence[Path]:
@@ -56,7 +56,7 @@ def _decoded(path: Path) -> np.ndarray:
     """The pixels of an image file, [H, W] or [H, W, 3].
 
     Raises:
-        DataError: it is none that Pillow can read, or has other than 8 bits a channel.
+        DataError: Pillow cannot read the file, or it has another mode than `_GREY` and `_COLOUR`.
     """
     try:
         with Image.open(path) as image:
@@ -65,7 +65,7 @@ def _decoded(path: Path) -> np.ndarray:
             return np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
     except DataError as error:
         raise DataError(f"{path} {error}") from None
-    # Bytes that are no image can make Pillow fail in any way.
+    # Bytes that are not an image can make Pillow raise any exception.
     except Exception as error:
         reason = " ".join(str(error).split()).removesuffix(f" {str(path)!r}")
         raise DataError(f"{path} cannot be read as an image: {reason or type(error).__name__}") from None

@@ -36,7 +36,7 @@ def _read(files: Sequence[Path]) -> Parts:
 
 
 def _images(files: Sequence[Path], count: int) -> np.ndarray:
-    """The images [count, 3, 32, 32] of some batches, which are 3.9 GB and so not held twice."""
+    """The images [count, 3, 32, 32] of some batches; written into one array, since two copies would take 7.9 GB."""
     images, filled = np.empty((count, *SHAPE), np.uint8), 0
     for path in files:
         batch = planes_to_images(path, _rows(path))
@@ -54,6 +54,6 @@ def _rows(path: Path) -> np.ndarray:
 
 
 imagenet32 = FileSet(name="imagenet32", files=_files, read=_read, validation=VALIDATION)
-"""1,231,167 training and 50,000 validation images, and as test images the 50,000 of ImageNet's own validation set."""
+"""1,231,167 training, 50,000 validation and 50,000 test images; the test images are ImageNet's own validation set."""
 
 DATASETS.add(imagenet32.name, imagenet32)

@@ -1,4 +1,4 @@
-"""MNIST: 28x28 handwritten digits (LeCun et al. 1998), from the original idx files where torchvision puts them."""
+"""MNIST: 28x28 handwritten digits (LeCun et al. 1998), from the original idx files, in torchvision's folders."""
 
 import gzip
 import os
@@ -12,7 +12,7 @@ from trainables.data.files import Download, FileSet, MissingFiles, Parts, conten
 
 VALIDATION = 10_000
 FILES = {"train": ("train-images-idx3-ubyte", 60_000), "test": ("t10k-images-idx3-ubyte", 10_000)}
-"""The file of each part and how many images it holds."""
+"""The file of each part, and its number of images."""
 MD5 = {
     "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
@@ -21,7 +21,7 @@ _SIDE = 28
 
 
 def _files(data_dir: Path) -> list[Path]:
-    """The packed files in `data_dir`/MNIST/raw, or the same unpacked."""
+    """The packed or unpacked files in `data_dir`/MNIST/raw."""
     raw = data_dir / "MNIST" / "raw"
     found = []
     for file, _ in FILES.values():
@@ -41,11 +41,11 @@ def _images(path: Path, count: int) -> np.ndarray:
     """The images [count, 1, 28, 28] of an idx file.
 
     Raises:
-        DataError: it is damaged or another file.
+        DataError: the file is damaged, or is not of MNIST.
     """
     idx = content(path, MD5.get(path.name))
     if path.suffix == ".gz":
-        idx = gzip.decompress(idx)  # its md5 sum is right, so it can be
+        idx = gzip.decompress(idx)  # cannot fail: the md5 sum is right
     shape = (count, 1, _SIDE, _SIDE)
     # Magic number (unsigned bytes, three axes) and the size of each axis, big-endian.
     header = np.array([0x00000803, count, _SIDE, _SIDE], dtype=">u4").tobytes()

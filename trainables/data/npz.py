@@ -1,4 +1,4 @@
-"""npz:PATH, a user's own images in a numpy archive: `train_images`, perhaps `validation_images` and `test_images`."""
+"""npz:PATH, a user's own images in a numpy archive: `train_images`, optional `validation_images`, `test_images`."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ KEYS = {"train": "train_images", "validation": "validation_images", "test": "tes
 def npz(path: str) -> FileSet:
     """The data set npz:PATH; a relative path starts at the data folder.
 
-    Every array is uint8, [N, H, W] or [N, H, W, C] with C 1 or 3; others in the archive are not looked at. Without
+    Every array is uint8, [N, H, W] or [N, H, W, C] with C = 1 or 3; other arrays in the archive are ignored. Without
     `validation_images`, the last tenth of `train_images` is for validation.
     """
 
@@ -26,14 +26,14 @@ def npz(path: str) -> FileSet:
 
 
 def npz_arrays(path: Path, required: Iterable[str], optional: Iterable[str] = ()) -> dict[str, np.ndarray]:
-    """uint8 arrays of a numpy archive by their keys; nothing in it is ever unpickled.
+    """The uint8 arrays of a numpy archive by their keys; nothing is unpickled.
 
     Raises:
-        DataError: not such an archive, or a required array is missing, or one is not of uint8.
+        DataError: the file is not such an archive, a required array is missing, or an array is not uint8.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            names = list(archive)  # an array has no names, only more arrays
+            names = list(archive)  # the file may hold an array instead of an archive
             if missing := [key for key in required if key not in names]:
                 raise DataError(f"has no {missing[0]!r}; it has {', '.join(map(repr, names)) or 'nothing'}")
             arrays = {key: archive[key] for key in [*required, *optional] if key in names}
@@ -43,7 +43,7 @@ def npz_arrays(path: Path, required: Iterable[str], optional: Iterable[str] = ()
         return arrays
     except DataError as error:
         raise DataError(f"{path} {error}") from None
-    # Bytes that are no archive can make zipfile, its decompressors and numpy fail in any way.
+    # Bytes that are not an archive can make zipfile, its decompressors and numpy raise any exception.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is not a numpy archive of images: {reason or type(error).__name__}") from None

@@ -8,17 +8,17 @@ from trainables.data.base import DATASETS, Images
 
 SIDE, STRIDE = 32, 8
 BLOCK = 64
-"""Photographs are cut into blocks of so many pixels a side, and every crop lies within one block."""
+"""The side of a block in pixels. Photographs are cut into blocks, and every crop lies within one block."""
 
 
 def patches(data_dir: Path) -> Images:
     """2,400 training, 300 validation and 300 test images, [N, 3, 32, 32].
 
-    Of every ten blocks in a row one is for validation and one for testing, shifted by three from row to row, so that
-    the splits show all regions of the photographs and share no pixel. Crops of one block do overlap: these are few
-    independent images, good for trying things out. Nothing is read from `data_dir`.
+    In each row, one of ten blocks is for validation and one for testing, shifted by three from row to row. So the
+    splits cover all regions of the photographs and share no pixel. Crops of one block overlap, so there are only few
+    independent images, enough for trying things out. Nothing is read from `data_dir`.
     """
-    from sklearn.datasets import load_sample_images  # imported here: one second that most commands do not need
+    from sklearn.datasets import load_sample_images  # takes a second, and most commands do not need it
 
     splits: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
     for photograph in load_sample_images().images:

@@ -1,4 +1,4 @@
-"""The layout of CIFAR-10 and of Downsampled ImageNet: an image is a row, its colours are planes."""
+"""The layout of CIFAR-10 and Downsampled ImageNet: each image is a row of three planes, one per colour."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ SHAPE = (3, 32, 32)
 
 
 def planes_to_images(path: Path, rows: np.ndarray) -> np.ndarray:
-    """Images [N, 3, 32, 32] of rows [N, 3072]: 1,024 red values, as many green, as many blue.
+    """Images [N, 3, 32, 32] from rows [N, 3072]: 1,024 red, 1,024 green and 1,024 blue values.
 
     Args:
-        path: of the file that they come from, for messages.
+        path: of the file with these rows, for messages.
         rows: uint8.
 
     Raises:
-        DataError: rows of another size.
+        DataError: the rows have another size.
     """
     if rows.ndim != 2 or rows.shape[1] != np.prod(SHAPE):
         raise DataError(f"{path}: images are rows of 3,072 bytes, got an array {list(rows.shape)}")

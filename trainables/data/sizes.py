@@ -1,4 +1,4 @@
-"""How many images of which shape a data set has, known without its files."""
+"""The number and shape of a data set's images, known without its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from trainables.data.base import load
 
 @dataclass(frozen=True)
 class Size:
-    """Of a data set: [C, H, W] of its images, and how many there are in each split."""
+    """The size of a data set: the shape [C, H, W] of its images, and their number in each split."""
 
     image_shape: tuple[int, int, int]
     train: int
@@ -16,7 +16,7 @@ class Size:
     test: int = 0
 
     def limited(self, count: int | None) -> "Size":
-        """With at most `count` images a split."""
+        """The size with at most `count` images per split."""
         if count is None:
             return self
         return Size(self.image_shape, *(min(count, size) for size in (self.train, self.validation, self.test)))
@@ -34,11 +34,11 @@ SIZES = {
 
 
 def size_of(name: str, data_dir: Path) -> Size:
-    """The size of a data set; a user's own images are read for it.
+    """The size of a data set. A user's own images are read to find it.
 
     Raises:
-        UnknownName: no such data set.
-        DataError: its files cannot be used, and its size is not known without them.
+        UnknownName: there is no such data set.
+        DataError: the size is not known without the files, and they cannot be used.
     """
     if name in SIZES:
         return SIZES[name]

@@ -1,8 +1,8 @@
-"""Images in a form that is mapped into memory: one Arrow IPC file a data set, shared by all processes of a machine.
+"""The store of images: one Arrow IPC file per data set, mapped into memory and shared by all processes of a machine.
 
-The schema has one column, `image`: the C * H * W bytes of an image. Each part ("train", "validation", "test", as the
-source has them) is one record batch, so that its images are contiguous and numpy sees them without a copy. The schema's
-metadata say what is inside.
+The schema has one column, `image`: the C * H * W bytes of an image. Each part of the source ("train", "validation",
+"test") is one record batch, so its images are contiguous and numpy reads them without a copy. The schema's metadata
+describe the content.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from trainables.data.base import DataError
 from trainables.filesystem import appearing
 
 FORMAT = 1
-"""Raised whenever a reader would give other images for the same files."""
+"""A version, raised whenever a reader would give other images for the same files."""
 
 _HEADER = b"images"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
@@ -34,23 +34,23 @@ _log = logging.getLogger(__name__)
 def stored(
     name: str, files: Sequence[Path], folder: Path, read: Callable[[], Mapping[str, np.ndarray]]
 ) -> Mapping[str, np.ndarray]:
-    """The parts of a data set, from the store if they are there, else from `read` and put there.
+    """The parts of a data set, from the store; on the first call they come from `read` and are stored.
 
-    Stored images belong to the names, sizes and times of modification of `files`; where one differs, they are read
-    anew, and a warning tells if they turn out to be others. Any number of processes may do this at once: each writes a
-    file of its own, and the first one in place stays. Where nothing can be written, nothing is stored.
+    Stored images belong to the names, sizes and modification times of `files`. If one of these changes, the images are
+    read again, and a warning says if they are different. Several processes may do this at the same time: each writes a
+    temporary file, and the first one in place stays. If the folder cannot be written, nothing is stored.
 
     Args:
         name: of the data set.
-        files: what `read` reads, in a fixed order.
-        folder: of the store; made if need be.
-        read: gives uint8 images [N, C, H, W] by part; all of one [C, H, W].
+        files: the files that `read` reads, in a fixed order.
+        folder: of the store; created if needed.
+        read: gives uint8 images [N, C, H, W] by part, all with the same [C, H, W].
 
     Returns:
-        Images by part, read-only where they come from the store.
+        Images by part, read-only if they come from the store.
 
     Raises:
-        DataError: a file is not there; and whatever `read` raises.
+        DataError: a file does not exist or cannot be read; also everything that `read` raises.
     """
     path = folder / f"{_slug(name)}-{_fingerprint(name, files, folder)}.arrow"
     parts = _mapped(path)
@@ -64,10 +64,10 @@ def stored(
 
 
 def _writable(folder: Path) -> bool:
-    """Whether the folder, or the nearest above it that exists, says that it may be written."""
+    """Whether the mode of the folder, or of its nearest existing parent, allows writing."""
     while not folder.exists():
         folder = folder.parent
-    # Its mode, not `os.access`: programs in containers are often root, who may write even where nobody should.
+    # Not `os.access`: programs in containers often run as root, which may write to read-only folders, too.
     return bool(folder.stat().st_mode & 0o222)
 
 
@@ -82,7 +82,7 @@ def _fingerprint(name: str, files: Sequence[Path], folder: Path) -> str:
             stat = path.stat()
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from None
-        # Relative, so that it does not matter from where the data folder is looked at.
+        # Relative, so that the path of the data folder does not matter.
         facts.append((os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps([FORMAT, name, facts]).encode()).hexdigest()[:16]
 
@@ -93,8 +93,8 @@ def _write(path: Path, name: str, parts: Mapping[str, np.ndarray]) -> None:
     header = {"name": name, "parts": list(parts), "image_shape": image_shape, "sha256": _sha256(parts)}
     schema = pa.schema([column], metadata={_HEADER: json.dumps(header)})
     with (
-        # A file that another process put there meanwhile stays: somebody on another machine may have it mapped, and a
-        # network file system can take a replaced file from under them.
+        # A file that another process wrote in the meantime stays: another machine may have mapped it, and on a network
+        # file system, replacing the file can break that mapping.
         appearing(fs.LocalFileSystem(), str(path), keep=lambda: _mapped(path) is not None) as partial,
         pa.OSFile(partial, "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
@@ -107,7 +107,7 @@ def _write(path: Path, name: str, parts: Mapping[str, np.ndarray]) -> None:
 
 
 def _retire(path: Path, header: dict[str, Any]) -> None:
-    """Deletes what was stored of the same data set before its files changed."""
+    """Deletes stored files of the same data set from before its sources changed; warns if the images are different."""
     for other in path.parent.glob(f"{_slug(header['name'])}-*.arrow"):
         before = _header(other)
         if other != path and before is not None and before.get("name") == header["name"]:
@@ -129,7 +129,7 @@ def _header(path: Path) -> dict[str, Any] | None:
 
 
 def _mapped(path: Path) -> dict[str, np.ndarray] | None:
-    """Read-only views of a stored file; None where there is none, or it is damaged."""
+    """Read-only views of a stored file; None if the file does not exist or is damaged."""
     try:
         with pa.memory_map(str(path)) as source:  # the arrays keep the mapping alive when it is closed
             reader = pa.ipc.open_file(source)

@@ -11,7 +11,7 @@ from trainables.data.files import Download, FileSet, Parts, content, existing
 
 VALIDATION = 7_257
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
-"""The further "extra" images are not used."""
+"""The file of each part; the "extra" images are not used."""
 MD5 = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
@@ -23,10 +23,10 @@ def _read(files: Sequence[Path]) -> Parts:
 
 
 def _images(path: Path) -> np.ndarray:
-    """The images [N, 3, 32, 32] of a .mat file, where they are [32, 32, 3, N]."""
+    """The images [N, 3, 32, 32] of a .mat file, which stores them as [32, 32, 3, N]."""
     from scipy.io import loadmat
 
-    # Its md5 sum is right, so it is one of two known files: nothing more can be wrong with it.
+    # No further checks: the md5 sum shows that this is one of two known files.
     return loadmat(io.BytesIO(content(path, MD5[path.name])), variable_names=["X"])["X"].transpose(3, 2, 0, 1)
 
 

@@ -1,8 +1,8 @@
-"""Reads pickled batches of images and executes nothing that they ask for.
+"""Reads pickled batches of images without executing any code from them.
 
-A pickle is a program: it names Python functions and has them called. `pickle.load` obeys; the reader here knows four
-names, those by which numpy arrays are pickled, and only writes down what is asked of them. Not even numpy's own
-functions are called: the state of a `dtype` can be such that an array reads memory that is not its own.
+A pickle is a program: it names Python functions to be called, and `pickle.load` calls them. The reader here knows only
+the four functions in pickled numpy arrays, and records their arguments instead of calling them. It does not even call
+numpy's own functions: with a crafted state of a `dtype`, an array can read foreign memory.
 """
 
 import io
@@ -16,7 +16,7 @@ from trainables.data.base import DataError
 
 
 class _Recorded:
-    """A call that a pickle asks for, and the state that it wants set on the result."""
+    """A function call in a pickle, and the state that the pickle sets on the result."""
 
     args: tuple[Any, ...] = ()
     state: Any = None
@@ -29,7 +29,7 @@ class _Recorded:
 
 
 class _Reconstruct(_Recorded):
-    """An empty array (subtype, shape, dtype); its state is (version, shape, dtype, is Fortran order, bytes)."""
+    """A call with (subtype, shape, dtype); its state is (version, shape, dtype, is Fortran order, bytes)."""
 
 
 class _NDArray(_Recorded):
@@ -41,7 +41,7 @@ class _DType(_Recorded):
 
 
 class _Encode(_Recorded):
-    """Bytes as Python 3 writes them in the format of Python 2: (text, "latin1")."""
+    """Bytes that Python 3 wrote in the format of Python 2: (text, "latin1")."""
 
 
 _KNOWN = {
@@ -53,7 +53,7 @@ _KNOWN = {
 }
 
 
-# The implementation in Python: the one in C can be told to allocate any amount of memory.
+# The implementation in Python, since a pickle can make the one in C allocate any amount of memory.
 class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> type[_Recorded]:
         try:
@@ -68,11 +68,11 @@ def pickled_images(path: Path, content: bytes, key: str = "data") -> np.ndarray:
 
     Args:
         path: of the file, for messages.
-        content: what is in it.
-        key: text or bytes in the pickle.
+        content: the bytes of the file.
+        key: of the array; the pickle may have it as text or bytes.
 
     Raises:
-        DataError: not a pickle, or one that asks for more than arrays and plain containers, or has no such array.
+        DataError: this is not a pickle, it holds more than arrays and plain containers, or it has no such array.
     """
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
@@ -82,7 +82,7 @@ def pickled_images(path: Path, content: bytes, key: str = "data") -> np.ndarray:
         return _array(named[key])
     except DataError as error:
         raise DataError(f"{path} is not a batch of images: {error}") from None
-    # Bytes that are no pickle can make the reader fail in any way.
+    # Bytes that are not a pickle can make the reader raise any exception.
     except Exception as error:
         raise DataError(f"{path} is not a batch of images ({type(error).__name__})") from None
 
