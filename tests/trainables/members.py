@@ -1,4 +1,4 @@
-"""Small configurations that the tests train, and what they have in common."""
+"""Small configurations that the tests train, and helpers to train and compare them."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def member(family: str = "categorical", estimator: str | dict = "decoupled_st_gs
 
 
 def trained(configs: list[TrainingConfig], epochs: int, images: Images, **options: Any) -> list[Trained]:
-    """Every member of a cohort after some epochs."""
+    """Trains a cohort for some epochs; returns the result of each member."""
     cohort = Cohort(configs, images, **options)
     for _ in range(epochs):
         metrics = cohort.train_epoch()
@@ -46,9 +46,9 @@ def trained(configs: list[TrainingConfig], epochs: int, images: Images, **option
 
 
 def assert_alike(got: Trained, want: Trained, tolerance: float) -> None:
-    """Metrics agree up to the tolerance, tensors up to that share of their largest element."""
+    """Asserts that metrics agree within the tolerance, and tensors within this share of their largest element."""
     assert got[0] == pytest.approx(want[0], rel=tolerance, abs=tolerance, nan_ok=True)
     assert got[1].keys() == want[1].keys()
     for name in want[1]:
-        value, exact = (one[1][name].double() for one in (got, want))  # some are bits
+        value, exact = (one[1][name].double() for one in (got, want))  # some tensors are boolean
         assert (value - exact).abs().max() <= tolerance * exact.abs().max(), name

@@ -1,7 +1,7 @@
-"""Expectations computed the slow way: by enumeration of states and by Gauss-Hermite quadrature.
+"""Expectations computed slowly: by enumeration of states and by Gauss-Hermite quadrature.
 
-Of the code under test only the containers of parameters are used. Shapes as in `trainables.latents`; everything is
-float64.
+The oracles use only the containers of parameters of the code under test. Shapes are as in `trainables.latents`;
+everything is float64.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from trainables.estimators import Estimator
 from trainables.latents import Bernoulli, Categorical, Gaussian, Latent
 
 GAUSS_HERMITE_NODES = 12
-"""Exact for polynomials of degree 23."""
+"""The quadrature is exact for polynomials up to degree 23."""
 
 
 def codes_and_weights(q: Latent) -> tuple[Tensor, Tensor]:
@@ -43,14 +43,14 @@ def codes_and_weights(q: Latent) -> tuple[Tensor, Tensor]:
 
 
 def expectation(q: Latent, f: Callable[[Tensor], Tensor]) -> Tensor:
-    """E_q[f(z)] [B, ...] of f: z [S, B, *z_shape] -> [S, B, ...]."""
+    """E_q[f(z)] [B, ...] for f: z [S, B, *z_shape] -> [S, B, ...]."""
     z, weight = codes_and_weights(q)
     value = f(z)
     return (weight.reshape(*weight.shape, *[1] * (value.dim() - 2)) * value).sum(0)
 
 
 def gradients(surrogate: Tensor, q: Latent) -> tuple[Tensor, ...]:
-    """Derivatives of the sum over images with respect to q's parameters, each shaped as the parameter."""
+    """Gradients of the sum over images in q's parameters, each with the parameter's shape."""
     return torch.autograd.grad(surrogate.sum(), q.parameters)
 
 
@@ -80,12 +80,12 @@ def random_posterior(
 
 
 def repeated(q: Latent, draws: int) -> Latent:
-    """The distribution of q's only image, as `draws` images with parameters of their own."""
+    """Repeats the distribution of q's only image as `draws` images, each with its own parameters."""
     return type(q)(*(p.detach().expand(draws, *p.shape[1:]).clone().requires_grad_() for p in q.parameters))
 
 
 def standard_errors_off(draws: Tensor, desired: Tensor) -> float:
-    """By how many standard errors the mean of draws [S, ...] misses the desired value, in the worst coordinate."""
+    """Distance of the mean of draws [S, ...] from the desired value in standard errors, in the worst coordinate."""
     error = (draws.mean(0) - desired).abs()
     return (error / (draws.std(0) / len(draws) ** 0.5)).max().item()
 
@@ -114,7 +114,7 @@ class Polynomial:
 
 
 def one_image(family: str) -> Latent:
-    """A posterior for one image; of its two bits one has a positive logit and one a negative."""
+    """A posterior for one image; one of its two bits has a positive logit, the other a negative one."""
     return random_posterior(family, 1, LATENTS, CATEGORIES, torch.Generator().manual_seed(8), spread=0.7)
 
 

@@ -12,7 +12,7 @@ def planes(count: int, seed: int = 0) -> np.ndarray:
 
 
 def python2_pickle(rows: np.ndarray) -> bytes:
-    """What Python 2 and numpy wrote for {"labels": [...], "data": rows} in protocol 2, as in CIFAR-10's files."""
+    """The pickle by Python 2 and numpy of {"labels": [...], "data": rows} in protocol 2, as in CIFAR-10's files."""
 
     def text(value: bytes) -> bytes:
         return b"U" + bytes([len(value)]) + value
@@ -31,5 +31,5 @@ def python2_pickle(rows: np.ndarray) -> bytes:
 
 
 def python3_pickle(rows: np.ndarray, protocol: int = 4) -> bytes:
-    """What Python 3 writes for a batch of Downsampled ImageNet, which also holds a mean image."""
+    """The pickle by Python 3 of a batch of Downsampled ImageNet, which also has a mean image."""
     return pickle.dumps({"data": rows, "labels": [0] * len(rows), "mean": rows.mean(0)}, protocol=protocol)

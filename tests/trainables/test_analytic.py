@@ -26,7 +26,7 @@ FAMILIES = ["gaussian", "bernoulli", "categorical"]
 
 @dataclass
 class Decoder:
-    """Images and a linear decoder of mean u and precision v, every tensor a leaf that requires gradients."""
+    """Images and a linear decoder of mean u and precision v; all tensors are leaves that require gradients."""
 
     x: Tensor
     q: Latent
@@ -46,7 +46,7 @@ class Decoder:
         return _linear(z, self.w_alpha, self.b_alpha)
 
     def analytic(self, **options) -> Tensor:
-        """With learned scale, unless a variance is given."""
+        """The code under test: with learned scale, or with a fixed variance if one is given."""
         if "variance" not in options:
             options |= {"weight_alpha": self.w_alpha, "bias_alpha": self.b_alpha}
         return expected_log_likelihood(self.x, self.q, self.w_mu, self.b_mu, **options)
@@ -106,7 +106,7 @@ def oracle_taylor(d: Decoder) -> Tensor:
 
 
 def agree(found: Tensor, desired: Tensor, leaves: tuple[Tensor, ...]) -> bool:
-    """Values and all gradients to 1e-10 of their scale."""
+    """Whether values and all gradients agree within 1e-10 of their scale."""
 
     def close(a: Tensor, b: Tensor) -> bool:
         return bool((a - b).abs().max() <= 1e-10 * (1 + b.abs().max()))
@@ -136,7 +136,7 @@ def test_learned_scale_taylor(family, data):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(d=decoders("gaussian"))
 def test_learned_scale_exact(d):
-    """Value by Gauss-Hermite and one-dimensional quadrature of the logarithm."""
+    """The oracle uses Gauss-Hermite quadrature, and one-dimensional quadrature for the logarithm."""
     weighted = expectation(d.q, lambda z: ((d.x - d.mean(z)) * d.precision(z)).square())
     v_mean = expectation(d.q, d.precision)
     v_variance = expectation(d.q, lambda z: (d.precision(z) - v_mean).square())
@@ -149,12 +149,12 @@ def test_learned_scale_exact(d):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(d=decoders("gaussian"))
 def test_gradient_of_the_exact_log_term_reaches_every_leaf(d):
-    """The derivatives of E[log v^2] in closed form by Dawson's function, the rest by autograd through quadrature."""
+    """The oracle differentiates E[log v^2] in closed form (Dawson's function), the rest by autograd of quadrature."""
     weighted = expectation(d.q, lambda z: ((d.x - d.mean(z)) * d.precision(z)).square())
     v_mean = expectation(d.q, d.precision)
     v_variance = expectation(d.q, lambda z: (d.precision(z) - v_mean).square())
     slopes = [torch.tensor(s) for s in dawson_slopes(v_mean.detach().numpy(), v_variance.detach().numpy())]
-    log_v2 = slopes[0] * v_mean + slopes[1] * v_variance  # right in its gradient alone
+    log_v2 = slopes[0] * v_mean + slopes[1] * v_variance  # only its gradient is right
     desired = (0.5 * log_v2 - 0.5 * weighted).sum(-1)
     found = d.analytic(log_term="exact")
     used = {"allow_unused": True, "materialize_grads": True}
@@ -179,9 +179,9 @@ def test_taylor_is_too_high_by_at_most_018_nats_a_pixel():
 
 
 def taylor_against_enumeration(family: str, precision: float) -> tuple[Tensor, Tensor]:
-    """Forty small problems: the error of the log-likelihood in nats, and of its logit gradient relative to its norm.
+    """Taylor errors in forty small problems: of the log-likelihood [nats], and of its gradient relative to its norm.
 
-    precision: the bias of every pixel's precision v, whose weights are normal with a standard deviation of 0.3.
+    precision: the bias of every pixel's precision v; the weights of v are normal with standard deviation 0.3.
     """
     errors, relative = [], []
     for seed in range(40):
@@ -223,7 +223,7 @@ def moments(d: Decoder) -> tuple[Tensor, ...]:
 
 
 def printed_sign(d: Decoder, sign: float) -> Tensor:
-    """SG eq. 7 with the given sign before its bracket: + as printed, - as is right."""
+    """SG eq. 7 with the given sign before its bracket: + is printed, - is right."""
     v2, uv2, u2v2, variance_v2 = moments(d)
     bracket = d.x.square() * v2 - 2 * d.x * uv2 + u2v2
     return (sign * 0.5 * bracket + 0.5 * (v2.log() - variance_v2 / (2 * v2.square())) - 0.5 * LOG_2PI).sum(-1)
@@ -258,12 +258,12 @@ def through_covariance(d: Decoder, printed: bool) -> Tensor:
 
 
 def third_moment(w_mu: Tensor, w_alpha: Tensor, c3: Tensor) -> Tensor:
-    """E[du dv^2] [B, D] by SG eq. 32 with every index i; as printed it has free ones."""
+    """E[du dv^2] [B, D] by SG eq. 32 with index i everywhere; the printed formula has free indices."""
     return c3 @ (w_mu * w_alpha.square()).mT
 
 
 def fourth_moment(w_mu: Tensor, w_alpha: Tensor, c2: Tensor, c4: Tensor, *, line3: str, line2: str) -> Tensor:
-    """E[du^2 dv^2] [B, D] by SG eq. 58: its third line and the index of its second (eq. 59), printed or corrected."""
+    """E[du^2 dv^2] [B, D] by SG eq. 58; its third line and the index in its second (eq. 59) printed or corrected."""
     own = (w_mu * w_alpha).square()
     s_uv, squares = c2 @ (w_mu * w_alpha).mT, c2.square() @ own.mT
     second = {
@@ -296,7 +296,7 @@ def test_printed_moments_fail_and_their_corrections_pass():
 )
 def test_printed_formulas_fail_and_their_corrections_pass(formula: Callable, right, wrong):
     d = decoder("gaussian", batch=2, pixels=3, latents=2, categories=0, scale=1.0, seed=0)
-    for bias in (d.b_mu, d.b_alpha):  # eq. 60 knows a bias only as a latent fixed at 1
+    for bias in (d.b_mu, d.b_alpha):  # eq. 60 has no bias, only a latent fixed at 1
         bias.data.zero_()
     leaves = (d.x, *d.q.parameters, d.w_mu, d.w_alpha)
     assert agree(d.analytic(), oracle_taylor(d), leaves)
@@ -342,7 +342,7 @@ def test_common_offset_of_categorical_weights_costs_no_digits():
 
 
 class Cost(TorchDispatchMode):
-    """Counts matrix products and the numbers that every operation writes."""
+    """Counts matrix products and the numbers written by all operations."""
 
     PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm)
 
@@ -358,7 +358,7 @@ class Cost(TorchDispatchMode):
 
 
 def cost(family: str, latents: int, **options) -> tuple[int, int, int]:
-    """Matrix products, their flops, and numbers written, forward."""
+    """Matrix products, their flops and numbers written in the forward pass."""
     d = decoder(family, batch=4, pixels=6, latents=latents, categories=3, scale=1.0, seed=0)
     with torch.no_grad(), Cost() as counter, FlopCounterMode(display=False) as flops:
         d.analytic(**options)
@@ -382,7 +382,7 @@ def test_cost_is_a_fixed_number_of_products_linear_in_the_latents(family, option
     assert counts == (products,) * 3
     assert flops[1] == 2 * flops[0]
     assert flops[2] == 4 * flops[0]
-    # Numbers written: a constant and a linear part, and no quadratic one.
+    # The count of written numbers is linear in the latents, without a quadratic part.
     assert written[2] - written[1] == 2 * (written[1] - written[0])
 
 
@@ -430,7 +430,7 @@ VARIANCES = np.geomspace(1e-4, 1e3, 22)
 
 @pytest.fixture(scope="module")
 def grid() -> tuple[np.ndarray, np.ndarray]:
-    """The domain of the promise, in numbers that float32 holds exactly."""
+    """The domain with guaranteed accuracy, in numbers that float32 represents exactly."""
     mean, variance = np.meshgrid(MEANS.astype(np.float32), VARIANCES.astype(np.float32), indexing="ij")
     return mean.astype(float), variance.astype(float)
 
@@ -448,7 +448,7 @@ def test_expected_log_square_against_quadrature(grid, quadrature, dtype, toleran
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-11)])
 def test_slopes_of_expected_log_square(grid, dtype, tolerance):
-    """In units of their natural size: 1 / root mean square of v, and 1 / variance."""
+    """Errors are relative to the natural sizes: 1 / root mean square of v, and 1 / variance."""
     mean, variance = (torch.tensor(g, dtype=dtype, requires_grad=True) for g in grid)
     found = torch.autograd.grad(expected_log_square(mean, variance).sum(), (mean, variance))
     desired = dawson_slopes(*grid)
@@ -467,7 +467,7 @@ def test_expected_log_square_under_vmap_and_gradcheck():
 
 
 def test_chebyshev_coefficients_are_those_of_the_residual():
-    """Refitted in 30-digit arithmetic, by another route: the hypergeometric function at Chebyshev nodes."""
+    """Another method refits them in 30-digit arithmetic: the hypergeometric function at Chebyshev nodes."""
     with mpmath.workdps(30):
         n = 96
         angles = [mpmath.pi * (k + mpmath.mpf(1) / 2) / n for k in range(n)]
@@ -484,7 +484,7 @@ def _residual(t: mpmath.mpf) -> mpmath.mpf:
     return growth - mpmath.log(1 + 4 * mpmath.exp(mpmath.euler) * y2)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- refused arguments ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How much memory cohorts need, held against what can be counted by hand."""
+"""The memory that cohorts need, compared with counts by hand."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_tensors_are_counted_while_they_live():
         first = torch.zeros(1000)
         second = first + 1  # 8,000 bytes together
         del first
-        third = second[10:] * 2  # at most one more
+        third = second[10:] * 2  # adds at most 8,000 bytes, after the first is freed
         view = third.view(10, -1).T
     assert live.peak == 8000
     assert view.shape == (99, 10)

@@ -1,4 +1,4 @@
-"""Cohorts against plain PyTorch, and members against their company."""
+"""Cohorts compared with plain PyTorch, and members compared in different cohorts."""
 
 import math
 from pathlib import Path
@@ -26,8 +26,8 @@ PIXELS = 64
 
 # --- one member against a plain loop ---------------------------------------------------------------------------------
 #
-# Written from the papers with `nn.Module`, `torch.optim` and `torch.distributions`: of the code under test only the
-# random numbers are used.
+# Written from the papers with `nn.Module`, `torch.optim` and `torch.distributions`. It uses only the random numbers of
+# the code under test.
 
 
 class Plain:
@@ -42,7 +42,7 @@ class Plain:
         else:
             self.decoder = nn.Sequential(nn.Linear(code, 10), nn.ReLU(), nn.Linear(10, outputs * PIXELS))
             for parameter in self.decoder[-1].parameters():
-                nn.init.zeros_(parameter[PIXELS:])  # the log-scale, where there is one
+                nn.init.zeros_(parameter[PIXELS:])  # the log-scale, if there is one
         self.encoder, self.decoder = self.encoder.double(), self.decoder.double()
         self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.optimizer = optimizer(self.parameters)
@@ -181,7 +181,7 @@ def evaluated(config: TrainingConfig, state: dict[str, Tensor], temperature: flo
     noise = streams.gumbel((len(images), 2, 3), Purpose.EVALUATION_LATENT, **at)[0]
     hidden = F.relu(F.linear(x, state["encoder.1.weight"], state["encoder.1.bias"]))
     logits = F.linear(hidden, state["encoder.3.weight"], state["encoder.3.bias"]).unflatten(-1, (2, 3))
-    q = D.Categorical(logits=logits / temperature)  # the distribution that is sampled from
+    q = D.Categorical(logits=logits / temperature)  # the sampled distribution
     z = F.one_hot((logits / temperature + noise).argmax(-1), 3).double().flatten(1)
     hidden = F.relu(F.linear(z, state["decoder.0.weight"], state["decoder.0.bias"]))
     mean = F.linear(hidden, state["decoder.2.weight"], state["decoder.2.bias"])
@@ -209,7 +209,7 @@ def test_evaluation_is_that_of_a_plain_loop():
         want = evaluated(config, cohort.members.model_state(index), temperature, SOME.validation)
         assert want.keys() == metrics.keys() - {"train_loss"}
         assert {name: metrics[name][index] for name in want} == pytest.approx(want, rel=1e-10)
-    # The KL of softmax(logits), at another temperature than the one sampled at, is another number.
+    # At another temperature than the sampled one the KL differs.
     wrong = evaluated(configs[0], cohort.members.model_state(0), 1.0, SOME.validation)
     assert metrics["kl"][0] != pytest.approx(wrong["kl"], rel=1e-2)
 
@@ -230,7 +230,7 @@ def test_bits_per_dim(pixels, offset):
     np.testing.assert_allclose(metrics["bits_per_dim"], want, rtol=1e-6)
 
 
-# --- a member and its company ----------------------------------------------------------------------------------------
+# --- a member in different cohorts -----------------------------------------------------------------------------------
 
 CONV = {"encoder": {"name": "conv3", "channels": 4}}
 
@@ -311,7 +311,7 @@ def test_members_that_are_kept_go_on_as_if_nothing_had_happened(name, members):
 
 
 def epoch_flops(cohort: Cohort) -> int:
-    """Floating-point operations of the next epoch: those of matrix products and convolutions."""
+    """Floating-point operations of the next epoch, in matrix products and convolutions."""
     with FlopCounterMode(display=False) as counter:
         cohort.train_epoch()
     return counter.get_total_flops()
@@ -439,7 +439,7 @@ def test_on_a_cpu_small_members_are_packed_and_large_ones_trained_in_turn(hidden
 
 @pytest.mark.parametrize("likelihood", ["gaussian_fixed", "bernoulli"])
 def test_metrics_of_a_split_are_of_its_images_and_of_the_mean_pixel(likelihood):
-    """With one logit or mean for all pixels of every image, the squared error can be read off the images."""
+    """If all pixels have the same mean, the squared error follows from the images alone."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 1, 4, 4)).astype(np.uint8)
     parts = Images(train=pixels[:10], validation=pixels[10:20] // 2, test=pixels[20:] // 4)
     own = member("bernoulli", "reinforce", data={"pixels": "unit"}, likelihood={"name": likelihood})

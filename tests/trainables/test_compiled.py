@@ -1,4 +1,4 @@
-"""Compiled steps against eager ones, and that a step looks at no value."""
+"""Compiled steps equal eager ones, and no step waits for the value of a tensor."""
 
 import gc
 import weakref
@@ -35,7 +35,7 @@ def members(count: int, *args, **changes) -> list[TrainingConfig]:
 
 
 def test_what_was_compiled_for_a_cohort_does_not_keep_it_in_memory(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)  # what is recorded runs as it is
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)  # runs the graph uncompiled
     kept: dict = {}
     monkeypatch.setattr(compiled, "_programs", kept)
     cohort = Cohort(members(2), images(), compiled=True)
@@ -48,11 +48,11 @@ def test_what_was_compiled_for_a_cohort_does_not_keep_it_in_memory(monkeypatch):
     assert [reference() for reference in tensors] == [None] * len(tensors)
 
 
-# --- no value is looked at -------------------------------------------------------------------------------------------
+# --- no step waits for a value ---------------------------------------------------------------------------------------
 
 
 class Looks(TorchDispatchMode):
-    """Counts how often a program waits for the value of a tensor; on a GPU each time costs its whole queue."""
+    """Counts how often a program waits for the value of a tensor; on a GPU each time drains the queue of kernels."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ def looks(configs: list[TrainingConfig], train: int) -> int:
 def test_no_step_looks_at_a_value(family, estimator, count):
     guide = {"freeze_epoch": 2} if family == "gaussian" else None
     configs = members(count, family, estimator, guide=guide)
-    assert looks(configs, 40) == looks(configs, 10)  # four steps, or one
+    assert looks(configs, 40) == looks(configs, 10)  # four steps and one step
 
 
 def test_a_step_that_looks_at_a_value_is_noticed(monkeypatch):
@@ -150,7 +150,7 @@ def three_epochs(name: str, count: int, *, compiled: bool) -> tuple[dict[str, np
 
 
 def assert_alike(name: str, count: int) -> None:
-    """Three epochs of two full batches and a half one, in float64; a frozen encoder has a program of its own."""
+    """Compares three epochs in float64, each of two full batches and a half one, compiled and eager."""
     got, want = (three_epochs(name, count, compiled=flag) for flag in (True, False))
     for metric, values in want[0].items():
         assert np.isfinite(values).all()
@@ -170,11 +170,11 @@ HEAVY = ("conv3 and conv5", "guide", "strided")
     ],
 )
 def test_what_is_captured_is_the_step(monkeypatch, name, count):
-    """The record of operations itself, without what Inductor makes of it."""
+    """Runs the recorded operations without Inductor."""
     graphs = []
 
     def recorded(graph, **options):
-        # Kernels may give other strides than the record was made for. Inductor sees to that; here a copy does.
+        # Kernels may return other strides than recorded. Inductor handles this; here `reshape` copies.
         for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
             node.target = torch.ops.aten.reshape.default
         graph.recompile()

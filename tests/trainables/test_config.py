@@ -1,4 +1,4 @@
-"""TrainingConfig: what it refuses and how it says so, its key, its shapes and knobs."""
+"""TrainingConfig: refused values and their messages, keys, shapes and knobs."""
 
 import copy
 import math
@@ -43,7 +43,7 @@ def test_is_frozen():
 
 
 def refused(**changes: Any) -> str:
-    """The one line in which a change of a valid configuration is refused."""
+    """The one-line message that refuses a change of a valid configuration."""
     with pytest.raises(ValidationError) as info:
         TrainingConfig.model_validate(member().model_dump() | changes)
     line = explain(info.value)
@@ -269,7 +269,7 @@ GOLDEN = "67ff9de5d7875a0db2b93943"
 
 
 def test_golden_key():
-    # A changed key orphans every recorded training: change it together with TRAINING_SEMANTICS or not at all.
+    # A changed key orphans every recorded training: change it only together with TRAINING_SEMANTICS.
     assert member(**GUIDED).key() == GOLDEN
 
 
@@ -282,7 +282,7 @@ def test_golden_key():
     ],
 )
 def test_a_correction_changes_the_keys_of_those_that_it_corrects(temperature, scaling, key):
-    """The last was measured at another temperature before, under the key b1194d8cc0efb1571159d7ac."""
+    """The last one had the key b1194d8cc0efb1571159d7ac while it was measured at another temperature."""
     estimator = {"name": "st_gumbel_softmax", "temperature": temperature, "scaling": scaling}
     assert member(estimator=estimator, diagnostics={"gradient_gap": [1]}).key() == key
 

@@ -1,4 +1,4 @@
-"""The embedded data sets, the registry, and the rules that all images and splits obey."""
+"""The embedded data sets, the registry, and the rules for all images and splits."""
 
 import hashlib
 from pathlib import Path
@@ -35,8 +35,8 @@ def test_sizes_and_dtype(images):
 
 
 def test_every_image_is_in_one_split_exactly_once(images):
-    # Seventeen grey levels 0..16 become 0..255; 16 is recovered by rounding. The source has a few equal images, so
-    # what is compared is how often each one occurs.
+    # Seventeen grey levels 0..16 become 0..255; rounding recovers them. The source has a few equal images, so the test
+    # compares how often each image occurs.
     def counts(levels: np.ndarray) -> dict[bytes, int]:
         rows = levels.reshape(-1, 64).astype(np.uint8)
         return {row.tobytes(): int(n) for row, n in zip(*np.unique(rows, axis=0, return_counts=True), strict=True)}
@@ -74,7 +74,7 @@ def test_patches_are_crops_of_the_photographs_in_three_splits():
 
 
 def test_no_pixel_is_in_two_splits_of_patches(monkeypatch):
-    # The same crops of photographs whose every pixel has a number of its own, in three bytes.
+    # The same crops of photographs in which every pixel has a unique number, in three bytes.
     numbers = np.arange(427 * 640, dtype=np.uint32).reshape(427, 640)
     numbered = np.stack([numbers & 255, numbers >> 8 & 255, numbers >> 16], axis=-1).astype(np.uint8)
     monkeypatch.setattr("sklearn.datasets.load_sample_images", lambda: type("Photographs", (), {"images": [numbered]}))

@@ -1,4 +1,4 @@
-"""Unusable data sets on the command line: one line, exit code 2, before Ray starts."""
+"""Unusable data sets on the command line give one line and exit code 2 before Ray starts."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ run_app(single(run), "run")
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a run in a folder, whose modules are found first."""
+    """Exit code, stdout and stderr of a run in a folder; Python finds the folder's modules first."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, "quickstart", *arguments],
         cwd=folder,
@@ -53,7 +53,7 @@ def test_unusable_data_end_with_one_line(tmp_path, name, content, message):
 
 
 def test_a_download_that_fails_ends_with_one_line(tmp_path):
-    # Imported by Python when it starts.
+    # Python imports this file when it starts.
     (tmp_path / "sitecustomize.py").write_text(
         "import urllib.request\n"
         "def refuse(*arguments, **options): raise OSError('no network here')\n"

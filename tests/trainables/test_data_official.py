@@ -1,4 +1,4 @@
-"""CIFAR-10, SVHN and Downsampled ImageNet in their original formats, in small; downloads that fail and that succeed."""
+"""CIFAR-10, SVHN and Downsampled ImageNet as small files in their original formats; downloads that work or fail."""
 
 import gzip
 import hashlib
@@ -27,7 +27,7 @@ def md5(content: bytes) -> str:
 
 
 def as_images(rows: np.ndarray) -> np.ndarray:
-    """The definition of the layout: 1,024 red values by rows, as many green, as many blue."""
+    """The definition of the layout: 1,024 red values by rows, then green, then blue."""
     return np.stack([[row[plane * 1024 : (plane + 1) * 1024].reshape(32, 32) for plane in range(3)] for row in rows])
 
 
@@ -43,7 +43,7 @@ def forget_loaded():
 
 @pytest.fixture
 def cifar_rows(tmp_path, monkeypatch) -> dict[str, np.ndarray]:
-    """Small files of CIFAR-10 whose md5 sums count as right, in a data folder; their rows by file."""
+    """Writes small CIFAR-10 files whose md5 sums are accepted; returns their rows by file."""
     rows = {file: planes(3, seed) for seed, file in enumerate(cifar.MD5)}
     (tmp_path / cifar.FOLDER).mkdir()
     for file, content in rows.items():
@@ -110,7 +110,7 @@ def test_the_real_part_of_cifar10_is_in_color_and_in_order(real_data):
         "validation": 1_000,
         "test": 1_000,
     }
-    # The first training image is a frog on brownish ground, whose first pixel is published as (59, 62, 63).
+    # The first training image is a frog on brownish ground; its published first pixel is (59, 62, 63).
     assert images.train[0, :, 0, 0].tolist() == [59, 62, 63]
     np.testing.assert_allclose(images.train.mean((0, 2, 3)), [125.3, 123.0, 113.9], atol=1)
 
@@ -134,7 +134,7 @@ def test_the_real_part_of_cifar10_in_its_original_format(real_data, tmp_path, mo
 
 @pytest.fixture
 def svhn_images(tmp_path, monkeypatch) -> dict[str, np.ndarray]:
-    """Small files of SVHN whose md5 sums count as right; their images [N, 32, 32, 3] by part."""
+    """Writes small SVHN files whose md5 sums are accepted; returns their images [N, 32, 32, 3] by part."""
     images = {part: planes(count).reshape(-1, 32, 32, 3) for part, count in (("train", 6), ("test", 2))}
     for part, file in svhn.FILES.items():
         labels = np.full((len(images[part]), 1), 10, np.uint8)
@@ -176,7 +176,7 @@ SIZES = {file: 2 + number % 3 for number, file in enumerate(imagenet32.FILES)}
 
 @pytest.fixture(params=["npz", "pickle"])
 def imagenet_rows(request, tmp_path, monkeypatch) -> dict[str, np.ndarray]:
-    """Small files of Downsampled ImageNet in one of the two formats; their rows by file."""
+    """Writes small files of Downsampled ImageNet in one of the two formats; returns their rows by file."""
     folder = tmp_path / imagenet32.FOLDER
     folder.mkdir()
     rows = {file: planes(size, seed) for seed, (file, size) in enumerate(SIZES.items())}
@@ -197,7 +197,7 @@ few_imagenet = replace(imagenet32.imagenet32, validation=5)
 
 def test_imagenet32_reads_batches_in_numerical_order(tmp_path, imagenet_rows):
     images = few_imagenet(tmp_path)
-    # In order of their names, batch 10 would follow batch 1.
+    # Sorted by name, batch 10 would follow batch 1.
     training = as_images(np.concatenate([imagenet_rows[f"train_data_batch_{number}"] for number in range(1, 11)]))
     np.testing.assert_array_equal(images.train, training[:-5])
     np.testing.assert_array_equal(images.validation, training[-5:])
@@ -248,7 +248,7 @@ def everything_in(folder: Path) -> list[str]:
 
 @pytest.fixture
 def remote(monkeypatch):
-    """A data set "far" of one file; `fetch` is what the test says."""
+    """A data set "far" with one file; tests give its `fetch`."""
 
     def read(files):
         if files[0].read_bytes() != b"right":
@@ -364,7 +364,7 @@ def test_without_a_network_nothing_is_downloaded(tmp_path, monkeypatch, name):
 
 
 class Response(io.BytesIO):
-    """What urlopen returns."""
+    """A response like those of `urlopen`."""
 
     def __init__(self, url: str, content: bytes):
         super().__init__(content)
@@ -373,7 +373,7 @@ class Response(io.BytesIO):
 
 @pytest.fixture
 def network(monkeypatch):
-    """Serves files by the last part of their address."""
+    """Serves files by the last part of their URL."""
     files: dict[str, bytes] = {}
 
     def urlopen(request, *arguments, **options):

@@ -1,4 +1,4 @@
-"""Images of one's own, as a numpy archive or a folder: what is read, and how everything else is refused."""
+"""A user's own images, as a numpy archive or a folder: what is read, and how other files are refused."""
 
 import io
 import zipfile
@@ -115,7 +115,7 @@ def test_files_that_are_no_archives_are_refused(tmp_path):
 
 
 def member(header: str, content: bytes = b"") -> bytes:
-    """An archive whose only member has a header of that text."""
+    """An archive whose only member has this header."""
     text = header.encode().ljust(117) + b"\n"
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
@@ -163,7 +163,7 @@ def fuzzed(tmp_path_factory) -> Path:
 
 
 def survive(read, path: Path, content: bytes) -> None:
-    """Reading gives images or a DataError in one line; any other exception fails the test."""
+    """Asserts that reading gives images or a one-line DataError; any other exception fails the test."""
     path.write_bytes(content)
     try:
         outcome = read(path)
@@ -231,7 +231,7 @@ def test_validation_images_of_a_folder_are_not_the_last_class(tmp_path):
         save(tmp_path / "own" / str(level // 100) / f"{number:02}.png", np.full((2, 2), level, np.uint8))
     images = DATASETS["folder:own"](tmp_path)
     assert {int(level) // 100 for level in images.validation[:, 0, 0, 0]} == {1, 2}
-    # By a fixed permutation of the sorted paths.
+    # A fixed permutation of the sorted paths gives the order.
     levels = np.array([*range(100, 120), *range(200, 220)])[np.random.default_rng(0).permutation(40)]
     np.testing.assert_array_equal(all_images(images)[:, 0, 0, 0], levels)
 

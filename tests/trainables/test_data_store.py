@@ -1,4 +1,4 @@
-"""Stored images: read once, mapped, noticed when changed, repaired when damaged, safe with many processes."""
+"""Stored images are read once and mapped; changes are noticed, damage is repaired, many processes may store at once."""
 
 import logging
 import os
@@ -102,7 +102,7 @@ def test_a_file_that_was_only_touched_is_read_anew_in_silence(keep, source, capl
 
 
 def test_data_sets_do_not_disturb_each_other(keep):
-    # Their file names begin alike.
+    # Their file names have the same beginning.
     keep(lambda: PARTS, "npz:a b")
     keep(other_parts, "npz:a/b")
     keep(lambda: PARTS, "npz:a-b")
@@ -191,7 +191,7 @@ def test_several_processes_at_once(tmp_path, source):
         subprocess.Popen([sys.executable, "-c", STORE, str(tmp_path), str(n)], stdout=subprocess.PIPE, text=True)
         for n in range(3)
     ]
-    # All of them are reading, since nothing is stored yet, before any of them may write.
+    # Nothing is stored yet, so all of them read before any of them may write.
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("ready-*"))) < 3:
         assert time.monotonic() < deadline
@@ -218,7 +218,7 @@ def test_training_on_mapped_images_warns_of_nothing_and_gives_the_same_numbers(t
                 [result] = train([config], data_dir=folder)
                 writeable = load("npz:own.npz", folder).train.flags.writeable
                 complaints = [warning for warning in caught if "not writable" in str(warning.message)]
-                torch.from_numpy(load("npz:own.npz", folder).train)  # would have been told
+                torch.from_numpy(load("npz:own.npz", folder).train)  # warns, so a warning in training would be seen
             finally:
                 torch.set_warn_always(False)
         assert complaints == []

@@ -1,4 +1,4 @@
-"""The reader of pickled images: reads what Python 2 and 3 wrote, and executes nothing."""
+"""The reader of pickled images reads files of Python 2 and 3, and executes nothing."""
 
 import pickle
 import sys
@@ -25,7 +25,7 @@ def refuse(content: bytes) -> str:
 
 
 def test_the_format_of_python_2_is_what_python_reads():
-    # Of the tests' own writer: Python's reader, told that text is bytes, finds the same.
+    # Checks the tests' own writer with Python's reader, which reads text as bytes here.
     batch = pickle.loads(python2_pickle(ROWS), encoding="bytes")
     np.testing.assert_array_equal(batch[b"data"], ROWS)
     assert batch[b"labels"] == [0, 1, 2]
@@ -55,7 +55,7 @@ def test_the_order_of_axes_is_kept():
 
 
 class Payload:
-    """Pickles to a call."""
+    """An object that pickles to a function call."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -84,7 +84,7 @@ def test_nothing_is_executed(tmp_path, protocol):
     content = pickle.dumps({"data": Payload(open, str(mark), "w")}, protocol=protocol)
     assert "open" in refuse(content)
     assert not mark.exists()
-    pickle.loads(content)["data"].close()  # it would have been
+    pickle.loads(content)["data"].close()  # Python's reader executes the call
     assert mark.exists()
 
 
@@ -104,7 +104,7 @@ def test_dotted_names_of_protocol_4_are_not_known_either(name):
 
 
 def test_an_array_of_pointers_is_not_made():
-    # dtype("O") whose state denies that it holds objects: numpy would take the bytes for addresses.
+    # dtype("O") with a state that denies objects: numpy would use the bytes as addresses.
     content = python2_pickle(ROWS).replace(b"cnumpy\ndtype\nU\x02u1", b"cnumpy\ndtype\nU\x02O8")
     assert "its data are not uint8" in refuse(content)
 
@@ -134,7 +134,7 @@ def test_a_truncated_pickle_is_refused(length):
 @pytest.mark.parametrize(
     "content",
     [
-        b"r\xff\xff\xff\x7f.",  # a place in the memo, for which C would take 32 GB
+        b"r\xff\xff\xff\x7f.",  # a position in the memo for which C would allocate 32 GB
         b"\x8e" + b"\xff" * 7 + b"\x7f.",
         b"\x96" + b"\xff" * 7 + b"\x7f.",
         b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f.",
@@ -159,7 +159,7 @@ WATCHED = ("exec", "compile", "import", "open", "os.", "subprocess.", "socket.",
 
 @pytest.fixture(scope="module")
 def watch():
-    """Records what Python's audit sees of reading; a hook cannot be removed, so it is switched off."""
+    """Records Python's audit events during reading; a hook cannot be removed, so it is switched off."""
     active = [True]
 
     def hook(event, arguments):
@@ -175,7 +175,7 @@ WATCHING = [False]
 
 
 def survive(content: bytes) -> None:
-    """Reading ends in an array of bytes or a DataError, and does nothing else."""
+    """Asserts that reading gives an array of bytes or a DataError, and does nothing else."""
     EVENTS.clear()
     outcome = None
     WATCHING[0] = True

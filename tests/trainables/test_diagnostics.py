@@ -1,4 +1,4 @@
-"""Diagnostics of gradients: against definitions written out, and as members of a cohort, a training, a checkpoint."""
+"""Diagnostics of gradients: compared with their definitions, in cohorts, in trainings and from checkpoints."""
 
 import math
 from functools import partial
@@ -83,7 +83,7 @@ class ByHand:
         return getattr(self.streams, self.config.latent.noise)(shape, Purpose.DIAGNOSTIC, epoch=draw, step=0)[0]
 
     def loss(self, z):
-        """-log N(x; W z + b, VARIANCE) [..., B] of codes [..., B, *z_shape]."""
+        """-log N(x; W z + b, VARIANCE) [..., B] for codes [..., B, *z_shape]."""
         mean = z.flatten(z.dim() - len(self.config.latent.z_shape)) @ self.model.decoder.mu.weight.T
         residual = self.x.flatten(1) - mean - self.model.decoder.mu.bias
         return (residual.square() / (2 * VARIANCE) + 0.5 * math.log(2 * math.pi * VARIANCE)).sum(-1)
@@ -133,7 +133,7 @@ def test_a_guide_takes_its_share_of_the_variance(images, anneal):
         (members,) = trained(images, config("gaussian", "reparameterization", guide=guide), epochs=0).snapshots()
         return gradient_variance(members, draws=23)["gradient_variance"].item()
 
-    # In the first epoch the silent gradient has weight 1 - rate, the estimator's the rest.
+    # In the first epoch the silent gradient has weight 1 - rate, the estimator's gradient has weight rate.
     assert variance(0.0) == 0
     np.testing.assert_allclose(variance(0.25), 0.25**2 * variance(1.0), rtol=1e-9)
 
@@ -227,7 +227,7 @@ def test_exact_gradients_have_no_error(images, name):
 
 
 def floors(images, estimator) -> float:
-    """The measured bias in units of what an unbiased estimator shows."""
+    """The measured bias, relative to that of an unbiased estimator."""
     (members,) = trained(images, config("bernoulli", estimator)).snapshots()
     measured = gradient_error(members, draws=400)
     return (measured["gradient_bias_over_exact"] / (measured["gradient_spread_over_exact"] / math.sqrt(400))).item()
@@ -235,7 +235,7 @@ def floors(images, estimator) -> float:
 
 @pytest.mark.parametrize("name", ["reinforce", "rloo"])
 def test_unbiased_estimators_show_the_floor(images, name):
-    # Its square averages one over 80 numbers: a standard deviation of about 0.1 around one.
+    # Its square is a mean over 80 numbers with expectation 1, so the floor is about 1 with a standard deviation of 0.1.
     assert 0.6 < floors(images, name) < 1.4
 
 
@@ -314,7 +314,7 @@ def test_a_restored_training_keeps_its_measurements(tmp_path):
 
 
 def test_a_checkpoint_of_an_older_program_goes_on_under_the_present_names(tmp_path):
-    """Its history has former names, and lacks metrics that have come since."""
+    """Its history has former names and lacks newer metrics."""
     configs = [config("bernoulli", "reinforce", epochs=3, diagnostics={"gradient_error": [1, 3], "draws": 4})]
     older = CohortTraining(configs, device="cpu", data_dir=tmp_path)
     next(iter(older))
@@ -343,7 +343,7 @@ def test_saved_members_measure_as_they_did_in_training(tmp_path):
 
 
 def test_results_measure_as_checkpoints_do(tmp_path):
-    # An estimator without a running baseline, which results do not hold.
+    # An estimator without a running baseline, because results do not store one.
     configs = [config("bernoulli", "st_gumbel_softmax", seed=seed) for seed in (0, 1)]
     training = CohortTraining(configs, device="cpu", data_dir=tmp_path)
     assert list(training) == [1, 2]

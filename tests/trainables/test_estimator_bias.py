@@ -1,6 +1,6 @@
-"""Unbiased estimators agree with the enumerated gradient; the same check rejects the biased ones.
+"""Unbiased estimators agree with the enumerated gradient; the same check rejects biased ones.
 
-The loss is cubic in the code: straight-through is exact for linear losses, ReinMax for quadratic ones.
+The loss is cubic in the code, because straight-through is exact for linear losses and ReinMax for quadratic ones.
 """
 
 import pytest
@@ -29,7 +29,7 @@ from trainables.estimators.straight_through import GappedStraightThrough
 
 DRAWS = 100_000
 LIMIT = 5.0
-"""Standard errors."""
+"""The largest accepted distance, in standard errors."""
 
 UNBIASED = [(e, family) for e in ESTIMATORS.values() if e.bias == "unbiased" for family in sorted(e.families)]
 BIASED = [
@@ -84,7 +84,7 @@ def test_exact_is_the_enumerated_gradient(family):
     torch.testing.assert_close(gradients(surrogate, q), gradients(desired, q), rtol=1e-10, atol=1e-10)
 
 
-# --- how far each biased one is right ---------------------------------------------------------------------------------
+# --- losses for which biased estimators are exact ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["bernoulli", "categorical"])
@@ -110,11 +110,11 @@ def test_straight_through_and_other_temperatures_are_not(estimator, family):
 @pytest.mark.parametrize("family", ["bernoulli", "categorical"])
 def test_straight_through_is_unbiased_for_linear_losses(family):
     draws, exact = draws_and_exact(ESTIMATORS["straight_through"], family, degree=1, draws=100)
-    # The gradient of a linear loss does not depend on the draw: there is no spread to measure in.
+    # The gradient of a linear loss does not depend on the draw, so the standard error is 0.
     torch.testing.assert_close(draws, exact.expand_as(draws))
 
 
-# --- what value the surrogate has -------------------------------------------------------------------------------------
+# --- the surrogate's value --------------------------------------------------------------------------------------------
 
 TEMPERED = [
     (estimator, family)

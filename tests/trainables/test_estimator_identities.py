@@ -1,4 +1,4 @@
-"""Identities that single estimators obey, and comparisons of variance that they were invented for."""
+"""Identities of single estimators, and the reductions of variance that they promise."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def run(estimator: Estimator, family: str, degree: int = 3, seed: int = 0) -> tu
 
 
 def variance(estimator: Estimator, family: str, degree: int = 3) -> float:
-    """Summed over parameters, of one gradient estimate."""
+    """The variance of one gradient estimate, summed over parameters."""
     estimates, _ = draws_and_exact(estimator, family, degree=degree, draws=20_000)
     return float(estimates.var(0).sum())
 
@@ -65,7 +65,7 @@ def test_forward_temperature_changes_the_draws_but_not_where_the_relaxation_is_d
     value, gradient = run(DecoupledSTGS(temperature_forward=0.3), family, degree=1)
     other_value, other_gradient = run(DecoupledSTGS(temperature_forward=3.0), family, degree=1)
     assert not torch.equal(other_value, value)
-    assert torch.equal(other_gradient, gradient)  # of a linear loss, whose slope is the same at every code
+    assert torch.equal(other_gradient, gradient)  # a linear loss has the same slope at every code
 
 
 @pytest.mark.parametrize("family", DISCRETE)
@@ -97,7 +97,7 @@ def scheduled(epoch: int, **fields: float) -> dict[str, float]:
 def test_temperatures_are_linear_in_the_epoch(epoch, forward):
     found = scheduled(epoch, temperature_forward=1.0, temperature_forward_end=0.3, temperature_backward=3.0)
     assert found["forward"] == pytest.approx(forward, abs=1e-15)
-    assert found["backward"] == 3.0  # exactly: it has no end
+    assert found["backward"] == 3.0  # exactly: it has no final value
 
 
 def test_both_temperatures_may_move():
@@ -146,7 +146,7 @@ def test_gumbel_softmax_of_jang_is_that_of_torch():
 
 @pytest.fixture(params=DISCRETE)
 def conditional(request):
-    """A posterior, draws z [N, 1, ...] of it, and noise conditional on them."""
+    """A posterior, draws z [N, 1, ...] from it, and noise conditional on them."""
     generator = torch.Generator().manual_seed(0)
     q = random_posterior(request.param, 1, L, K, generator, spread=1.5)
     shape = (50_000, *q.parameters[0].shape)
@@ -164,7 +164,7 @@ def test_conditional_noise_is_marginally_standard(conditional):
     law = stats.gumbel_r if isinstance(q, Categorical) else stats.logistic
     p_values = [stats.kstest(column, law.cdf).pvalue for column in noise.flatten(1).T.numpy()]
     assert min(p_values) > 1e-4
-    # Control: it is far from standard where the code is given.
+    # Control: for a given code it is far from standard.
     given = noise.flatten(1)[conditional[1].flatten(1)[:, 0] == 1, 0].numpy()
     assert stats.kstest(given, law.cdf).pvalue < 1e-4
 
@@ -195,12 +195,12 @@ def test_gumbel_rao_has_the_mean_of_straight_through_gumbel_softmax_and_less_var
 
 
 def standard_errors_apart(a: Tensor, b: Tensor) -> float:
-    """By how many standard errors the means of two sets of draws [S, P] differ, in the worst coordinate."""
+    """The difference of the means of two sets of draws [S, P] in standard errors, in the worst coordinate."""
     return ((a.mean(0) - b.mean(0)).abs() / ((a.var(0) + b.var(0)) / len(a)).sqrt()).max().item()
 
 
 class TotalDerivative(GumbelRao):
-    """Lets the gradient flow through the conditional noise, as the paper's text has it."""
+    """Differentiates through the conditional noise too, as the paper's text says."""
 
     def __call__(self, loss, q, noise, knobs={}):
         own = self.sampled(q, knobs)
@@ -279,7 +279,7 @@ TWO_FORMS = [
 
 @pytest.mark.parametrize("name", TWO_FORMS)
 def test_bits_are_categories_of_two(name):
-    """Logits (l, 0) and Gumbel noise (g, g') draw the bit of logit l and logistic noise g - g'."""
+    """Logits (l, 0) with Gumbel noise (g, g') give the same bit as logit l with logistic noise g - g'."""
     estimator = ESTIMATORS[name]
     fields = {p: 0.6 for p in ("temperature", "temperature_backward", "gap") if p in type(estimator).model_fields}
     estimator = estimator.model_copy(update=fields)
@@ -310,13 +310,13 @@ class PlainReinforce(type(ESTIMATORS["reinforce"])):
 
 @pytest.mark.parametrize("family", ["gaussian", *DISCRETE])
 def test_leave_one_out_lowers_the_variance_beyond_averaging(family):
-    # The loss is a square, and so never near zero on average, like a reconstruction loss.
+    # The loss is a square, so its mean is far from zero, like that of a reconstruction loss.
     assert variance(RLOO(k=4), family, degree=2) < variance(PlainReinforce(), family, degree=2) / 4
 
 
 @pytest.mark.parametrize("name", ["disarm", "indecater"])
 def test_rao_blackwellized_bits_have_lower_variance(name):
-    # Half: what averaging the two losses of an antithetic pair would do if they were independent.
+    # Averaging two independent losses, instead of an antithetic pair, would give half.
     assert variance(ESTIMATORS[name], "bernoulli") < variance(PlainReinforce(), "bernoulli") / 2
 
 
@@ -343,7 +343,7 @@ def test_rebar_is_the_equation_of_the_paper():
     u, v = torch.sigmoid(noise)
     p = q.probs
     b = (u > 1 - p).double()
-    given = torch.where(b > 0, 1 - p + p * v, (1 - p) * (1 - v))  # uniform where it leads to b
+    given = torch.where(b > 0, 1 - p + p * v, (1 - p) * (1 - v))  # uniform on the part that gives b
     free, conditional = (cubic(torch.sigmoid((q.logits + torch.logit(w)) / temperature)) for w in (u, given))
     score = (cubic(b) - eta * conditional).detach() * q.log_prob(b)
     torch.testing.assert_close(found, gradients(score + eta * (free - conditional), q)[0])

@@ -39,7 +39,7 @@ KNOBS = [
 
 @dataclass
 class LinearLoss:
-    """-log N(x; W z + b, 1), whose expectation is analytic; remembers the codes it was asked about."""
+    """The loss -log N(x; W z + b, 1), which has an analytic expectation; records the codes of its calls."""
 
     x: Tensor
     weight: Tensor
@@ -61,7 +61,7 @@ class LinearLoss:
 
 @dataclass
 class Problem:
-    """One estimator's arguments."""
+    """An estimator with its arguments."""
 
     estimator: Estimator
     loss: LinearLoss
@@ -124,7 +124,7 @@ def test_same_noise_same_result_and_arguments_are_left_alone(name, family):
     p = problem(name, family)
     before = [t.detach().clone() for t in (p.noise, *p.q.parameters)]
     value, gradient = p.surrogate(), p.gradients()
-    torch.manual_seed(1)  # an estimator that drew from the global generator would now differ
+    torch.manual_seed(1)  # would change an estimator that uses the global generator
     assert torch.equal(p.surrogate(), value)
     assert all(map(torch.equal, p.gradients(), gradient))
     assert all(map(torch.equal, (p.noise, *p.q.parameters), before))
@@ -311,7 +311,7 @@ def test_exact_refuses_large_spaces_when_called():
 
 @pytest.mark.parametrize("name", ["rloo", "reinforce"])
 def test_codes_of_score_functions_are_constants(name):
-    """The loss is not differentiated through a Gaussian code."""
+    """The gradient of the loss does not flow through a Gaussian code."""
     p, seen = problem(name, "gaussian"), []
 
     class Watched(LinearLoss):

@@ -1,4 +1,4 @@
-"""A guide in training: annealing over epochs, freezing member by member, and optimizers of its own."""
+"""A guide in training: annealing over epochs, freezing of single members, and its own optimizers."""
 
 import re
 
@@ -67,7 +67,7 @@ def part(cohort, prefix):
 
 
 def moved(before, after, member=...):
-    """Names of the tensors that are not bit for bit what they were: a member's, or anybody's."""
+    """Names of the tensors that changed in any bit, of one member or of any."""
     return {name for name in before if not torch.equal(before[name][member], after[name][member])}
 
 
@@ -143,7 +143,7 @@ def test_members_of_one_cohort_anneal_at_their_own_rates():
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam"])
 @pytest.mark.parametrize("packed", [True, False])
 def test_frozen_encoders_and_their_guides_stop_bit_for_bit_and_decoders_go_on(optimizer, packed):
-    # Momentum from the epochs before and weight decay would both move parameters whose gradient is merely zero.
+    # A zero gradient is not enough: momentum and weight decay would still move the parameters.
     optim = {"name": optimizer, "lr": 1e-5, "weight_decay": 0.3}
     freezes = (1, 2, 3, None)
     cohort = Cohort(
@@ -197,7 +197,7 @@ ENDS = {
 
 
 def never_over(monkeypatch):
-    """Guides train on to the end, as if they still mattered."""
+    """Makes guides train to the end although they are over."""
     honest, still = objective.epoch_knobs, Cohort._still
     monkeypatch.setattr(
         objective, "epoch_knobs", lambda *args: (k := honest(*args)) | {"guide.over": torch.zeros_like(k["guide.over"])}

@@ -42,7 +42,7 @@ def cohort(halving=None):
 
 @pytest.fixture(scope="module")
 def whole():
-    """The results of all members, none stopped."""
+    """The results of all members without early stopping."""
     training = cohort()
     list(training)
     return training.results()

@@ -1,4 +1,4 @@
-"""The importance-weighted bound, against exact log-likelihoods: by enumeration, and of a linear Gaussian model."""
+"""The importance-weighted bound, compared with exact log-likelihoods: enumerated, and of a linear Gaussian model."""
 
 import math
 
@@ -21,13 +21,13 @@ LATENTS = {
     "categorical": {"family": "categorical", "size": 3, "categories": 4},
 }
 ESTIMATOR = {"gaussian": {"name": "reparameterization"}, "bernoulli": {"name": "rloo"}, "categorical": {"name": "rloo"}}
-# Wide enough that the weights of a briefly trained posterior are not all but one negligible.
+# Large enough that more than one importance weight matters after a short training.
 VARIANCE = 0.2
 
 
 @pytest.fixture
 def cohort(request, tmp_path) -> Cohort:
-    """A briefly trained member with latents of the family, or with the (family, estimator), of the parameter."""
+    """A briefly trained member. The parameter is a latent family or (family, estimator)."""
     family, estimator = request.param if isinstance(request.param, tuple) else (request.param, ESTIMATOR[request.param])
     config = TrainingConfig.model_validate(
         {
@@ -55,7 +55,7 @@ def bound(cohort: Cohort, draws: int) -> float:
 
 
 class Exact:
-    """Log-likelihoods of a member computed the slow way, from its networks as plain modules."""
+    """Log-likelihoods of a member in nats, computed slowly from its networks as plain modules."""
 
     def __init__(self, cohort: Cohort):
         self.config, (members,) = cohort.config, list(cohort.snapshots())
@@ -72,7 +72,7 @@ class Exact:
 
     @torch.no_grad()
     def states(self, q: Latent) -> tuple[Tensor, Tensor]:
-        """Log p(x, z) and q(z|x) of every state, each [S, B]."""
+        """log p(x, z) and log q(z|x) of every state, each [S, B]."""
         z, weights = codes_and_weights(q)
         mean = z.flatten(2) @ self.model.decoder.mu.weight.T + self.model.decoder.mu.bias
         squared = (self.x.flatten(1) - mean).square() / VARIANCE + math.log(2 * math.pi * VARIANCE)
@@ -83,7 +83,7 @@ class Exact:
         return self.states(self.posterior())[0].logsumexp(0).mean().item()
 
     def elbo(self, temperature: float = 1.0) -> tuple[float, float]:
-        """The mean over images of the ELBO, and the standard error of its estimate with one code an image."""
+        """The mean ELBO over images, and the standard error of its estimate with one code for each image."""
         log_joint, q = self.states(self.posterior(temperature))
         log_weight = log_joint - q.log()
         mean = (q * log_weight).sum(0)
@@ -98,7 +98,7 @@ discrete = pytest.mark.parametrize("cohort", ["bernoulli", "categorical"], indir
 def test_one_sample_estimates_the_elbo(cohort):
     elbo, error = Exact(cohort).elbo()
     assert abs(bound(cohort, 1) - elbo) < 4 * error
-    assert bound(cohort, 20) - elbo > 5 * error  # a tighter bound is told from it
+    assert bound(cohort, 20) - elbo > 5 * error  # the test distinguishes a tighter bound
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_rises_to_the_log_likelihood(cohort):
     gaps = [(log_likelihood - one) / (log_likelihood - elbo) for one in bounds]
     assert gaps[0] > 0.8
     assert gaps[1] > 0.1
-    # The gap falls as 1/k once k covers the posterior; what is below zero is the estimate's own error.
+    # The gap falls as 1/k once k covers the posterior; it is below zero by the error of the estimate only.
     assert -0.02 < gaps[2] < 0.1
 
 
@@ -140,7 +140,7 @@ def test_rises_to_the_log_likelihood_of_a_linear_gaussian_model(cohort):
 
 @pytest.mark.parametrize("cohort", ["bernoulli"], indirect=True)
 def test_images_are_averaged_whatever_the_batches(cohort, monkeypatch):
-    """Batches of other sizes draw other codes; the limit is the same."""
+    """Other batch sizes draw other codes, but have the same limit."""
     whole = bound(cohort, 1000)
     monkeypatch.setattr("trainables.diagnostics.iw_bound._IMAGES_AT_ONCE", 64)
     parts = bound(cohort, 1000)

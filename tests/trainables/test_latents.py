@@ -1,4 +1,4 @@
-"""Latent families against `torch.distributions` and enumeration."""
+"""Latent families compared with `torch.distributions` and enumeration."""
 
 import itertools
 import math
@@ -101,7 +101,7 @@ def test_divergence_and_its_gradient_are_finite_where_probabilities_saturate(siz
 
 
 def draws(q, n: int = 40_000) -> torch.Tensor:
-    """[n, B, *z_shape]."""
+    """Samples [n, B, *z_shape] from q."""
     streams = Streams([11], dtype=torch.float64)
     shape = (n, *q.parameters[0].shape)
     return q.sample(getattr(streams, LATENTS[q.family].noise)(shape, Purpose.LATENT, epoch=1, step=1)[0])

@@ -1,4 +1,4 @@
-"""Likelihoods against `torch.distributions`."""
+"""Likelihoods compared with `torch.distributions`."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ S, B, P = 3, 4, 6
 
 
 def output(outputs: int) -> torch.Tensor:
-    """[S, B, outputs, P] of a decoder."""
+    """A random decoder output [S, B, outputs, P]."""
     return torch.randn(S, B, outputs, P, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 

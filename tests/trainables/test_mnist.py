@@ -1,4 +1,4 @@
-"""MNIST from idx files: what is read, and what is refused."""
+"""MNIST from idx files: correct files are read, others are refused."""
 
 import gzip
 
@@ -12,7 +12,7 @@ TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 
 
 def idx(*, magic=0x803, count=60_000, height=28, width=28, missing_bytes=0) -> bytes:
-    """An idx file whose image i is filled with i mod 251."""
+    """An idx file; image i is filled with i mod 251."""
     header = np.array([magic, count, height, width], dtype=">u4").tobytes()
     rows = np.repeat(np.arange(count, dtype=np.int64) % 251, height * width).astype(np.uint8)
     return header + rows.tobytes()[: rows.size - missing_bytes]
@@ -20,7 +20,7 @@ def idx(*, magic=0x803, count=60_000, height=28, width=28, missing_bytes=0) -> b
 
 @pytest.fixture
 def raw(tmp_path):
-    """The folder of the files, with right test images."""
+    """The folder of the files, with correct test images."""
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     (folder / TEST).write_bytes(idx(count=10_000))
@@ -80,10 +80,10 @@ def test_the_original_files(real_data):
     images = DATASETS["mnist"](real_data)
     everything = np.concatenate([images.train, images.validation])
     assert everything.shape == (60_000, 1, 28, 28)
-    # The mean of the published training set, 0.1307 of 255; that of the test set is 0.1325.
+    # The published mean of the training set is 0.1307 of 255; the test set's is 0.1325.
     np.testing.assert_allclose(everything.mean(), 33.3184, atol=1e-4)
     np.testing.assert_allclose(images.test.mean() / 255, 0.1325, atol=5e-5)
-    # The first digit, a 5: its first inked pixel.
+    # The first inked pixel of the first digit, a 5.
     row, column = np.argwhere(images.train[0, 0])[0]
     assert (row, column, images.train[0, 0, row, column]) == (5, 12, 3)
 

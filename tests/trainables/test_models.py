@@ -19,14 +19,14 @@ from trainables.models.normalization import BatchNorm
 from trainables.models.residual import ResidualDecoder, ResidualEncoder
 from trainables.packing.cohort import Cohort
 
-# Widths that make the networks quick; what is not listed here is small enough by default.
+# Widths that make the networks fast; networks that are not listed are small by default.
 SMALL = {
     "conv3": {"channels": 3},
     "conv5": {"channels": 3},
     "strided": {"channels": (3, 4, 5, 6)},
     "residual": {"channels": 4, "blocks": 2},
 }
-CODE = 16  # fills the residual networks' grid of 2 x 2 on 8 x 8 images, 8 x 8 x 32 being the paper's
+CODE = 16  # fills the residual networks' 2 x 2 grid for 8 x 8 images; the paper's code is 8 x 8 x 32
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def decoder(name, outputs=2):
 
 # --- the papers' tables ----------------------------------------------------------------------------------------------
 
-# SG Tables 5 to 8: layer, kernel, stride, padding. Activations stand in rows of their own here.
+# SG Tables 5 to 8: layer, kernel, stride, padding. Activations have separate rows here.
 TABLE_5 = [("Conv2d", 3, 1, 1), "ReLU", ("Conv2d", 3, 1, 1), "ReLU", ("Conv2d", 3, 1, 1), "Flatten", "Linear"]
 TABLE_6 = ["Linear", "Unflatten", *[("Conv2d", 3, 1, 1), "ReLU"] * 4, ("Conv2d", 1, 1, 0)]
 TABLE_7 = [
@@ -83,7 +83,7 @@ def row(layer):
 def test_layers_are_those_of_silent_gradients(network, table):
     layers = [row(layer) for layer in network]
     assert layers[: len(table)] == table
-    # What is left only arranges the output as [N, outputs, D].
+    # The other layers only reshape the output to [N, outputs, D].
     assert layers[len(table) :] in ([], ["Flatten", "Unflatten"])
 
 
@@ -110,7 +110,7 @@ def test_residual_codes_are_8_by_8_by_32(shape):
 
 
 def convolutions(network):
-    """Weight and bias of each convolution, in the order in which they are applied."""
+    """Weight and bias of each convolution, in the order of application."""
     return [(m.weight, m.bias) for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
 
 
@@ -224,7 +224,7 @@ def test_outputs_of_a_convolutional_decoder_are_whole_images(name):
 def test_state_dict_restores_a_trained_network(name, build):
     network, other = build(name), build(name)
     x = torch.rand(3, *image_shape(name)) if build is encoder else torch.randn(3, CODE)
-    network(x)  # moves the statistics of batch normalization, which must travel too
+    network(x)  # changes the batch normalization's statistics, which must be copied too
     assert not torch.equal(network.eval()(x), other.eval()(x))
     other.load_state_dict(network.state_dict())
     assert torch.equal(network(x), other(x))
@@ -262,7 +262,7 @@ def random_images(shape, train=15, validation=6):
 
 
 def batches(steps=4, seed=0):
-    # Away from mean 0 and variance 1, so that wrong statistics show.
+    # Far from mean 0 and variance 1, so that wrong statistics are seen.
     generator = torch.Generator().manual_seed(seed)
     return 3 + 2 * torch.randn(steps, 7, 5, 4, 3, dtype=torch.float64, generator=generator)
 
@@ -297,7 +297,7 @@ def test_batch_norm_equals_torchs():
         close(y, expected)
         close(ours.running_mean, theirs.running_mean)
         close(ours.running_var, theirs.running_var)
-        assert not ours.running_mean.requires_grad  # or every step would keep the graphs of all before it
+        assert not ours.running_mean.requires_grad  # else each step would keep the graphs of all earlier steps
         assert not ours.running_var.requires_grad
         loss, expected_loss = y.square().sum() + y.sin().sum(), expected.square().sum() + expected.sin().sum()
         gradients = torch.autograd.grad(loss, [x, ours.weight, ours.bias])
@@ -305,7 +305,7 @@ def test_batch_norm_equals_torchs():
     ours.eval(), theirs.eval()
     x = batches(1, seed=9)[0]
     close(ours(x), theirs(x))
-    # The batches were told apart from their own standardization: evaluation is not training.
+    # Evaluation differs from training, which normalizes with the batch.
     assert not torch.allclose(ours(x), ours.train()(x), rtol=1e-2)
 
 
@@ -371,7 +371,7 @@ def test_statistics_move_in_training_and_not_in_evaluation(packed):
     start = statistics(cohort)
     cohort.train_epoch()
     trained = statistics(cohort)
-    assert all((trained[name] != start[name]).any(-1).all() for name in start)  # of every member
+    assert all((trained[name] != start[name]).any(-1).all() for name in start)  # for every member
     knobs = {path: value.clone() for path, value in cohort._knobs.items()}
     cohort._evaluate(knobs)
     assert all(torch.equal(value, trained[name]) for name, value in statistics(cohort).items())

@@ -1,7 +1,7 @@
-"""The objective of one step: reconstruction, KL, and how a guide's silent gradient is mixed in.
+"""The objective of one step: reconstruction, KL, and the mixture with a guide's silent gradient.
 
-Every expected value here is computed apart from the objective: expectations by enumerating codes, divergences and
-densities by `torch.distributions`, gradients part by part.
+Every expected value here is computed independently of the objective: expectations by enumerating codes, divergences
+and densities by `torch.distributions`, gradients part by part.
 """
 
 import itertools
@@ -46,7 +46,7 @@ def config(estimator, family, guide=None, **changes):
 
 
 class Step:
-    """One training step in float64, with its parameters as leaves and everything that the loss is a function of."""
+    """One training step in float64: all arguments of the loss, with the parameters as leaves."""
 
     def __init__(self, config, guide_weight=None, **knobs):
         generator = torch.Generator().manual_seed(0)
@@ -74,7 +74,7 @@ class Step:
         return sums.loss / B
 
     def gradient(self, value):
-        """The gradient of a scalar by parameter, zero where there is none."""
+        """The gradient of a scalar by parameter; zero for parameters that it does not depend on."""
         gradients = torch.autograd.grad(value, list(self.tensors.values()), allow_unused=True)
         return {
             name: torch.zeros_like(parameter) if gradient is None else gradient
@@ -91,7 +91,7 @@ class Step:
         return self.config.estimator(loss, self.q(), self.noise, knobs).mean()
 
     def silent(self):
-        """E_q of the guide's loss: by enumeration of all codes, or for Gaussians from the moments of their images."""
+        """E_q of the guide's loss: enumerated over all codes, or for Gaussians from the moments of the output."""
         weight, bias = self.tensors["guide.mu.weight"], self.tensors["guide.mu.bias"]
         x, q = self.x.flatten(1), self.q()
         variance = self.knobs["guide.likelihood.variance"]
@@ -130,7 +130,7 @@ class Step:
 
 
 def combined(parts, names):
-    """sum of weight * gradient over (weight, gradient by name), for some parameters."""
+    """The sum of weight * gradient over parts (weight, gradient by name), for some parameters."""
     return {name: sum(weight * gradient[name] for weight, gradient in parts) for name in names}
 
 
@@ -145,11 +145,11 @@ def close(actual, expected):
 
 
 def far(actual, expected):
-    """Told apart by more than any rounding."""
+    """Whether the gradients differ by more than rounding."""
     return max(((actual[name] - expected[name]).abs().max()).item() for name in expected) > 1e-4
 
 
-# --- alone -----------------------------------------------------------------------------------------------------------
+# --- without a guide -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("estimator", "family"), EVERY)
@@ -164,7 +164,7 @@ def test_without_a_guide_the_loss_is_reconstruction_and_kl(estimator, family):
 @pytest.mark.parametrize("family", ["bernoulli", "categorical", "gaussian"])
 def test_silent_alone_is_the_gradient_of_the_expectation(family):
     step = Step(config("silent", family, guide={"likelihood": {"name": "gaussian_fixed", "variance": 0.2}}), 1.0)
-    # The guide is the reference here: given the decoder's weights, its enumerated expectation is the decoder's.
+    # With the decoder's weights, the guide's enumerated expectation is the decoder's, and serves as the reference.
     for name in ("mu.weight", "mu.bias"):
         step.tensors[f"guide.{name}"] = step.tensors[f"decoder.{name}"]
     close(step.gradient(step.noisy()), step.gradient(step.silent()))
@@ -222,7 +222,7 @@ def test_the_encoder_follows_the_weighted_average_and_both_decoders_train_in_ful
     close(of("encoder", gradient), encoder)
     close(of("decoder", gradient), of("decoder", noisy))
     close(of("guide", gradient), of("guide", silent))
-    # The average is told apart from either gradient alone.
+    # The two averaged gradients differ.
     assert far(silent, of("encoder", noisy))
 
 
@@ -291,5 +291,5 @@ def test_the_discrete_vae_trains_on_binarized_pixels():
     cohort = Cohort([own], load("digits", Path()))
     elbo = [cohort.train_epoch()["elbo"][0] for _ in range(4)]
     assert elbo[-1] > elbo[0] + 0.5
-    # With a code that says nothing, 27.1 nats an image is the best there is: the entropy of the average image's pixels.
+    # Without information in the code, the best is 27.1 nats per image: the entropy of the average image's pixels.
     assert elbo[-1] > -27.5

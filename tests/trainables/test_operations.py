@@ -1,4 +1,4 @@
-"""The count of operations, against PyTorch's own, which runs a step forward and backward."""
+"""The count of operations, compared with PyTorch's count of a forward and backward pass."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def of_estimator(name: str) -> dict:
 
 
 def by_pytorch(config: TrainingConfig, image_shape: tuple[int, int, int]) -> int:
-    """Of a whole step, counted while it runs."""
+    """The floating-point operations of one step, counted while it runs."""
     model = VAE(config, image_shape)
     x = torch.rand(config.batch_size, *image_shape)
     noise = torch.rand(config.estimator.noise_shape((config.batch_size, *config.latent.z_shape)))
@@ -83,7 +83,7 @@ def test_a_step_counts_what_pytorch_counts(settings, image_shape):
     config = TrainingConfig.model_validate(settings)
     found = operations(config, image_shape)
     assert found.step == by_pytorch(config.model_copy(update={"precision": "float32"}), image_shape)
-    assert 2 * found.evaluation < found.step < 3 * found.evaluation  # less the gradient of the pixels
+    assert 2 * found.evaluation < found.step < 3 * found.evaluation  # the gradient of the pixels is not needed
 
 
 @pytest.mark.parametrize(("name", "excess"), [("reinforce", 1.05), ("rloo", 1.05), ("rebar", 1.3)])

@@ -1,4 +1,4 @@
-"""The stacked optimizers against `torch.optim`, one member at a time."""
+"""The stacked optimizers compared with `torch.optim`, one member at a time."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def knobs(**changes: list[float]) -> dict[str, torch.Tensor]:
 
 
 def stacked(name: str, dtype: torch.dtype = torch.float64, *, shift: int = 0, **changes: list[float]) -> torch.Tensor:
-    """The trajectory [STEPS, M, P] of the stacked optimizer; `shift` miscounts its steps."""
+    """The trajectory [STEPS, M, P] of the stacked optimizer; `shift` gives it wrong step numbers."""
     group = Group({"p": start(dtype)})
     plan = OPTIMIZERS[name].coefficients(knobs(**changes), range(1 + shift, STEPS + 1 + shift), dtype=dtype)
     path = []
@@ -60,7 +60,7 @@ def reference(name: str, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 def error(got: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
-    """Largest difference of each member [M], relative to how far it has moved."""
+    """The largest difference of each member [M], relative to its movement."""
     return (got - want).abs().amax((0, 2)) / (want - start()).abs().amax((0, 2))
 
 
@@ -77,7 +77,7 @@ def test_float32_is_as_exact_as_torch(name):
 
 
 def rate_error(knob_dtype: torch.dtype) -> float:
-    """Largest relative error of RAdam's rates in float32, from knobs in some dtype."""
+    """The largest relative error of RAdam's rates in float32, computed from knobs of a given dtype."""
     exact = OPTIMIZERS["radam"].coefficients(knobs(), range(1, STEPS + 1), dtype=torch.float64)
     own = {knob: value.to(knob_dtype) for knob, value in knobs().items()}
     rounded = OPTIMIZERS["radam"].coefficients(own, range(1, STEPS + 1), dtype=torch.float32)
@@ -86,7 +86,7 @@ def rate_error(knob_dtype: torch.dtype) -> float:
 
 def test_rates_lose_nothing_but_the_last_rounding():
     assert rate_error(torch.float64) < 1e-7
-    assert rate_error(torch.float32) > 1e-3  # the length of RAdam's moving average cancels
+    assert rate_error(torch.float32) > 1e-3  # cancellation in the length of RAdam's moving average
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_three_kinds_differ():
 
 
 def test_weight_decay_of_adamw_is_decoupled():
-    # With a zero gradient AdamW shrinks by lr * decay a step; Adam would normalize the decay to a step of lr.
+    # With a zero gradient, a step of AdamW shrinks by lr * decay; Adam would normalize the decay to a step of lr.
     group = Group({"p": start()})
     step = OPTIMIZERS["adamw"].coefficients(knobs(), range(1, 2), dtype=torch.float64).at(FIRST)
     group.of(slice(None)).update(torch.zeros(M, P, dtype=torch.float64), step)
@@ -120,7 +120,7 @@ def test_weight_decay_of_adamw_is_decoupled():
 
 def test_radam_covers_both_phases():
     adapts = OPTIMIZERS["radam"].coefficients(knobs(), range(1, 101), dtype=torch.float64).root[..., 0]
-    # Liu et al. 2020: beta2 = 0.999 becomes tractable at step 6, as in torch; beta2 = 0.5 never (its limit is 3).
+    # Liu et al. 2020: the variance is tractable from step 6 on for beta2 = 0.999, as in torch, never for beta2 = 0.5.
     assert adapts[:5, 0].eq(0).all()
     assert adapts[5:, 0].eq(1).all()
     assert adapts[:, 3].eq(0).all()

@@ -1,7 +1,7 @@
-"""A member's numbers do not depend on who is trained with it: every estimator, every model, cohorts drawn at random.
+"""A member's numbers do not depend on its cohort: tested for every estimator and model, with random cohorts.
 
-Parts come from the registries, and what is open in them is drawn: choices, and each member's knobs. So a new estimator,
-model, likelihood or optimizer is among the cases as soon as it is registered. Draws are seeded by the case's name.
+Parts come from the registries; choices and each member's knobs are drawn at random, seeded by the case's name. So a new
+estimator, model, likelihood or optimizer is tested as soon as it is registered.
 """
 
 import random
@@ -26,28 +26,28 @@ from trainables.packing.step import Step
 from trainables.streams import Streams
 
 WIDTH = 4
-"""Of whatever has a width, a depth or a number of draws."""
+"""The largest width, depth or number of draws."""
 SMALLEST = (((1, 8, 8), 4), ((3, 32, 32), 4), ((3, 32, 32), 64))
-"""Shapes of images, and numbers of latents: the first that a model accepts are taken."""
+"""Shapes of images with numbers of latents; a case uses the first that its model accepts."""
 PIXELS = np.random.default_rng(0).integers(0, 256, (33, 3, 32, 32), dtype=np.uint8)
 EPOCHS = 2
 BATCH = 10
-"""Of 25 images, so that the last batch is smaller."""
+"""The batch size; 25 images leave a smaller last batch."""
 MEMBERS = 4
 CALM = 1e-5
-"""A learning rate at which no draw explodes: rounding would be amplified with everything else."""
+"""A learning rate at which no training explodes, which would amplify rounding errors."""
 DIVERGES = 1e308
-"""A learning rate of which no member's first step is finite."""
+"""A learning rate at which no member's first step is finite."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
-"""Of perceptrons only the first: where a gradient is all but zero, as before batch normalization, Adam makes a step of
-float32's roundings, which are other ones in another program."""
+"""float32 is tested for perceptrons only. If a gradient is almost zero, as before batch normalization, Adam steps along
+float32's rounding errors, which differ between programs."""
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
 def drawn(rng: random.Random, part: Frozen) -> dict[str, Any]:
-    """A part's fields: small where they are sizes, at random where there is a choice, knobs as they are."""
+    """A part's fields: small sizes, random choices, unchanged knobs."""
     fields: dict[str, Any] = {}
     for name, info in type(part).model_fields.items():
         value, choices = getattr(part, name), get_args(info.annotation)
@@ -65,10 +65,10 @@ def drawn(rng: random.Random, part: Frozen) -> dict[str, Any]:
 
 
 def configuration(rng: random.Random, **names: str) -> tuple[TrainingConfig, tuple[int, int, int]]:
-    """A configuration with the parts of these names, the others at random, and the shape of images that it is for.
+    """A configuration with the named parts and random other parts, and the shape of its images.
 
     Raises:
-        LookupError: these parts do not go together.
+        LookupError: the parts do not fit together.
     """
     for _ in range(200):
         parts: dict[str, Any] = {
@@ -103,7 +103,7 @@ def configuration(rng: random.Random, **names: str) -> tuple[TrainingConfig, tup
 
 
 def knob(rng: random.Random, value: float | None) -> float | None:
-    """Another value of the same kind: a share stays one, and what may be absent sometimes is."""
+    """A random value of the same kind: a share stays in [0, 1], an optional value is sometimes None."""
     if value is None:
         return rng.choice([None, 1, 2, 3])
     if value == 0:
@@ -112,7 +112,7 @@ def knob(rng: random.Random, value: float | None) -> float | None:
 
 
 def members(rng: random.Random, config: TrainingConfig) -> list[TrainingConfig]:
-    """Members of one shape that differ in every knob; of two draws out of three, the last one diverges."""
+    """Members of one shape that differ in every knob; in two of three draws the last one diverges."""
     found = []
     for seed in rng.sample(range(100), MEMBERS):
         settings = config.model_dump() | {"seed": seed}
@@ -129,7 +129,7 @@ def members(rng: random.Random, config: TrainingConfig) -> list[TrainingConfig]:
 
 
 def check(case: str, dtype: torch.dtype = torch.float64, **names: str) -> None:
-    """Trains members alone, and packed in random company in a random order; raises AssertionError if they differ."""
+    """Trains members alone and packed, in random groups and orders; raises AssertionError if they differ."""
     rng = random.Random(case)
     config, (colours, *size) = configuration(rng, **names)
     pixels = np.ascontiguousarray(PIXELS[:, :colours, : size[0], : size[1]])
@@ -147,7 +147,7 @@ def check(case: str, dtype: torch.dtype = torch.float64, **names: str) -> None:
 
 
 def told(member: Trained) -> Trained:
-    """What a member's numbers are to agree in: once it has diverged its tensors mean nothing."""
+    """The numbers of a member to compare: the tensors of a diverged member are left out."""
     metrics, state = member
     return metrics, state if np.isfinite(metrics["elbo"]) else {}
 
@@ -171,7 +171,7 @@ def test_every_model(encoder, decoder):
 def test_draws_have_all_that_members_can_differ_in():
     cohorts = []
     for encoder, decoder in MODELS:
-        rng = random.Random(f"{encoder} {decoder}")  # as `check` begins
+        rng = random.Random(f"{encoder} {decoder}")  # as in `check`
         cohorts.append(members(rng, configuration(rng, encoder=encoder, decoder=decoder)[0]))
     seen = [config for cohort in cohorts for config in cohort]
     assert {config.optim.name for config in seen} == OPTIMIZERS.keys()
@@ -196,7 +196,7 @@ def test_every_estimator_on_every_model(encoder, decoder, estimator):
 
 
 class OfPositions(Streams):
-    """Random streams that are those of a member's place in the cohort, not of its seed."""
+    """Random streams that depend on a member's place in the cohort instead of its seed."""
 
     def __init__(self, seeds, **options):
         super().__init__(list(range(len(seeds))) if isinstance(seeds, list) else seeds, **options)

@@ -1,4 +1,4 @@
-"""Precision bf16: where it acts, where it does not, and that it cannot be mistaken for float32."""
+"""Precision bf16: where it is used, where it is not, and how its results differ from float32."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_numbers_differ_by_roundings_of_bf16(pixels, changes):
     (_, full), (cohort, lower) = trained("float32", pixels, **changes), trained("bf16", pixels, **changes)
     error = np.abs(lower["elbo"] / full["elbo"] - 1)
     assert error.max() < 2e-2
-    assert error.min() > 1e-7  # it is not the same computation
+    assert error.min() > 1e-7  # the computations differ
     state = cohort.members.state()
     assert {value.dtype for name, value in state.items() if not name.endswith((".frozen", "diverged_epoch"))} == {
         torch.float32
@@ -58,7 +58,7 @@ def test_only_float32_is_lowered():
 
 
 class Probe(nn.Module):
-    """A network whose one part is a linear layer, and tells the dtype that it computed in."""
+    """A network with one linear layer; records the dtype of its computation."""
 
     def __init__(self, precision: str):
         super().__init__()
@@ -93,7 +93,7 @@ def test_batch_normalization_keeps_its_statistics_in_float32():
 
 
 def lowered() -> tuple[bool, str]:
-    """Whether cuDNN may compute float32 in tf32, and what matrix products of float32 are computed in."""
+    """Whether cuDNN may compute float32 in tf32, and the precision of float32 matrix products."""
     return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
 
 

@@ -1,4 +1,4 @@
-"""Data-parallel training against one process: two and three real processes, over gloo."""
+"""Data-parallel training in two and three real processes over gloo, compared with one process."""
 
 import os
 import pickle
@@ -23,7 +23,7 @@ SMALL = {"name": "strided", "channels": (4, 4, 4, 4)}
 FIXED = {"name": "gaussian_fixed", "variance": 0.05}
 COLOURS = np.random.default_rng(0).integers(0, 256, (28, 3, 32, 32), dtype=np.uint8)
 IMAGES = Images(train=COLOURS[:22], validation=COLOURS[22:])
-"""Batches of 10 leave one of two images, of which one of three processes has none."""
+"""With batches of 10 the last one has two images, so one of three processes has none."""
 
 
 def estimators() -> list[TrainingConfig]:
@@ -59,14 +59,14 @@ CASES: dict[str, list[TrainingConfig]] = {
 
 
 def trained(configs: list[TrainingConfig], shards: Shards) -> list:
-    """Metrics of every epoch and on the test images, then the state: float64, so that only summation differs."""
+    """Metrics of every epoch, then the state, in float64, so that only the order of sums differs."""
     cohort = Cohort(configs, IMAGES, dtype=torch.float64, packed=False, compiled=False, shards=shards)
     metrics = [cohort.train_epoch() for _ in range(configs[0].epochs)]
     return [metrics, cohort.members.state()]
 
 
 def in_group(rank: int, count: int, folder: str, normalize_apart: bool) -> None:
-    """What each process does: joins the group, trains every case and leaves the results."""
+    """Joins the group, trains every case and writes the results; runs in each process."""
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     if normalize_apart:
@@ -130,7 +130,7 @@ def test_what_the_first_process_raises_is_raised_in_all(tmp_path):
 
 
 def refused(rank: int, folder: str) -> None:
-    """A process whose group is told of an error of the first."""
+    """Joins a group, and asserts that an error of the first process reaches this one."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 

@@ -11,7 +11,7 @@ from trainables.streams import Purpose, Streams, philox
 
 ONES = 0xFFFFFFFF
 ALPHA = 1e-4
-"""Level of every test of a distribution here; the seeds are fixed, so a pass stays one."""
+"""The significance level of the tests of distributions; the seeds are fixed, so results do not vary."""
 
 
 # --- the cipher ------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_a_wrong_distribution_is_rejected(kind, wrong):
 
 
 def uniformity(words: np.ndarray) -> float:
-    """p-value of the hypothesis that all 256 values of a byte are equally likely."""
+    """The p value of the hypothesis that all 256 values of a byte are equally likely."""
     return stats.chisquare(np.bincount(words, minlength=256)).pvalue
 
 
@@ -96,7 +96,7 @@ def test_every_byte_of_the_bits_is_uniform(shift):
 
 
 def dependence(a: np.ndarray, b: np.ndarray) -> float:
-    """p-value of the hypothesis that a and b, uniform in (0, 1), are independent: chi-square on a 16 x 16 grid."""
+    """The p value of the independence of a and b, uniform in (0, 1): chi-square test on a 16 x 16 grid."""
     cells = (a * 16).astype(int) * 16 + (b * 16).astype(int)
     return stats.chisquare(np.bincount(cells, minlength=256)).pvalue
 
@@ -212,5 +212,5 @@ def test_all_orders_of_four_are_equally_likely():
     counts = torch.unique(orders, dim=0, return_counts=True)[1].numpy()
     assert len(counts) == 24
     assert stats.chisquare(counts).pvalue > ALPHA
-    counts[0] += 250  # a quarter more of one order
+    counts[0] += 250  # one order is a quarter more frequent
     assert stats.chisquare(counts).pvalue < ALPHA

@@ -40,7 +40,7 @@ def trained(configs: list[TrainingConfig]) -> CohortTraining:
 
 @pytest.mark.parametrize("configs", CASES.values(), ids=CASES)
 def test_out_of_a_checkpoint_a_member_has_the_reported_kl_and_squared_error(configs, tmp_path):
-    """After it was saved and loaded. Members differ in what is asked for, so another's weights would be noticed."""
+    """The member is saved and loaded in between. Members differ in squared error, so wrong weights would be noticed."""
     training = trained(configs)
     reported = [result.metrics for result in training.results()]
     assert len({metrics["mse"] for metrics in reported}) == len(configs)
@@ -50,7 +50,7 @@ def test_out_of_a_checkpoint_a_member_has_the_reported_kl_and_squared_error(conf
         TrainedVAE.from_checkpoint(training.checkpoint(), config, SHAPE).save(folder)
         vae = TrainedVAE.load(folder)
         assert vae.encode(VALIDATION).kl().mean().item() == pytest.approx(metrics["kl"], rel=1e-5)
-        if config.data.pixels == "unit":  # the others' noise is not to be had from outside
+        if config.data.pixels == "unit":  # else the noise of dequantization is needed, which is not accessible
             squared = (vae.reconstruct(VALIDATION) - torch.from_numpy(VALIDATION) / 255).square()
             assert squared.sum((1, 2, 3)).mean().item() == pytest.approx(metrics["mse"], rel=1e-5)
 

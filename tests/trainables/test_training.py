@@ -1,4 +1,4 @@
-"""The epoch loop, its results, and checkpoints: resumption bit for bit, and bytes that nobody should trust."""
+"""The epoch loop, its results and checkpoints: exact resumption, and damaged or forged files."""
 
 import dataclasses
 import io
@@ -60,7 +60,7 @@ def advance(training: CohortTraining, epochs: int) -> CohortTraining:
 
 
 def fingerprint(training: CohortTraining) -> dict:
-    """Everything that a checkpoint could change, comparable bit for bit."""
+    """All state that a checkpoint restores, for exact comparison."""
     tensors = training.cohort.members.state()
     return {
         "epoch": training.cohort.epoch,
@@ -194,7 +194,7 @@ def test_training_on_does_not_change_a_checkpoint_already_taken():
 
 
 def of_before(training: CohortTraining) -> bytes:
-    """The checkpoint of an ended training as it was written before moments were left out."""
+    """The checkpoint of an ended training in the older form, with the optimizers' moments."""
     header, tensors = read_checkpoint(training.checkpoint())
     text = header.model_dump(exclude={"removed", "moments"})
     state = {name: value for name, value in training.cohort.members.state().items() if name.startswith(MOMENTS)}
@@ -310,7 +310,7 @@ def test_the_header_is_read_without_the_tensors(saved):
             read_header(lambda count, content=content: content[:count])
 
 
-# --- bytes that nobody should trust ----------------------------------------------------------------------------------
+# --- damaged and forged checkpoints ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +323,7 @@ def saved() -> bytes:
 
 @pytest.fixture(scope="module")
 def target() -> CohortTraining:
-    """What every bad checkpoint here is offered to; it must stay as it is."""
+    """The training that must refuse every bad checkpoint and stay unchanged."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS, "digits", lambda data_dir: FEW)
         load.cache_clear()
@@ -331,7 +331,7 @@ def target() -> CohortTraining:
 
 
 def refused(target: CohortTraining, checkpoint: bytes) -> str:
-    """The line in which a checkpoint is refused; nothing else may happen."""
+    """The line that refuses a checkpoint; asserts that the target stays unchanged."""
     before = fingerprint(target)
     with pytest.raises(ValueError, match=r"checkpoint|state") as info:
         target.restore(checkpoint)
@@ -361,7 +361,7 @@ def test_a_lengthened_checkpoint_is_refused(target, saved):
 
 
 def content(checkpoint: bytes) -> tuple[bytes, bytes, bytes]:
-    """A checkpoint without the white space that pads its header."""
+    """A checkpoint in three parts, without the white space that pads its header."""
     end = 8 + int.from_bytes(checkpoint[:8], "little")
     return checkpoint[:8], checkpoint[8:end].rstrip(), checkpoint[end:]
 
@@ -398,7 +398,7 @@ def test_other_safetensors_files_are_refused(target, metadata):
 
 
 def forged(saved: bytes, *, drop: str | None = None, put: dict | None = None, **changes) -> bytes:
-    """A checkpoint with other content and the right checksum."""
+    """A checkpoint with changed content and a correct checksum."""
     header, tensors = read_checkpoint(saved)
     tensors = {name: value for name, value in tensors.items() if name != drop} | (put or {})
     text = json.dumps(header.model_dump() | changes)
@@ -471,4 +471,4 @@ def test_no_code_of_a_checkpoint_is_executed(target, tmp_path):
     assert not witness.exists()
     buffer.seek(0)
     torch.load(buffer, weights_only=False)
-    assert witness.exists()  # it would have been, by a loader that trusts
+    assert witness.exists()  # an unsafe loader executes it
