@@ -1,6 +1,6 @@
 """Describes what is compared, one file a study family. Imports neither `trainables` nor `sweeps`.
 
-A module of this package that defines `SWEEPS`, a tuple of `Sweep`s, is found by itself.
+Modules of this package that define `SWEEPS`, a tuple of `Sweep`s, are found automatically.
 """
 
 import importlib
@@ -13,7 +13,7 @@ __all__ = ["Sweep", "UnknownSweep", "get_sweep", "list_sweeps"]
 
 
 class UnknownSweep(KeyError):
-    """A name that no sweep has; the message lists those there are."""
+    """No sweep has this name; the message lists the known ones."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -36,10 +36,10 @@ def list_sweeps() -> list[str]:
 
 
 def get_sweep(name: str) -> Sweep:
-    """The sweep of that name.
+    """The sweep with this name.
 
     Raises:
-        UnknownSweep: there is none; the message lists the known ones.
+        UnknownSweep: no sweep has this name.
     """
     try:
         return _sweeps()[name]

@@ -1,28 +1,29 @@
-"""beyond: the papers' protocols with estimators that came after them, and with combinations that no paper has.
+"""beyond: the papers' protocols with newer estimators, and with combinations that no paper has.
 
     python -m sweeps.run beyond --plan
     python -m sweeps.run beyond --only 'beyond/decoupled_reinmax*'
 
-| study, and beside it one named _rates that chooses for it | of | members |
+| study | compares | members |
 |---|---|---|
-| beyond/estimators_4x8 | ten estimators by the protocol of DST Figure 3 | 140 + 100 |
-| beyond/estimators_12x16 | the same by that of Figure 4 | 140 + 100 |
-| beyond/estimators_bits | eleven estimators, 12 bits in place of the 4x8 code | 144 + 110 |
-| beyond/decoupled_reinmax_4x8, _12x16; no _rates | ReinMax with two temperatures on DST's grids | 810 each |
-| beyond/silent_categorical | SG Table 2 with categorical latents | 20 + 25 |
+| beyond/estimators_4x8 | ten estimators in the protocol of Decoupled ST-GS (DST), Figure 3 | 140 + 100 |
+| beyond/estimators_12x16 | ten estimators in the protocol of DST, Figure 4 | 140 + 100 |
+| beyond/estimators_bits | eleven estimators with 12 bits instead of the 4x8 code | 144 + 110 |
+| beyond/decoupled_reinmax_4x8, _12x16 | ReinMax with two temperatures on DST's grids | 810 each |
+| beyond/silent_categorical | Silent Gradients (SG), Table 2, with categorical latents | 20 + 25 |
 | beyond/guided | silent gradients guide decoupled ST-GS | 30 + 30 |
 
-2,459 trainings in all; sizes are latents x categories. No numbers were published for any of this. The questions:
-whether unbiased estimators are ahead where there are few latents; whether decoupling helps ReinMax as it helps ST-GS
-(forward temperature 1 is plain ReinMax); whether exact gradients early in training help an estimator that is biased but
-quiet.
+The first of two numbers is of a study with the suffix _rates, which chooses learning rates and the like for the other.
+2,459 trainings in total; sizes are latents x categories. No numbers were published for these studies. The questions:
+- Are unbiased estimators better if there are few latents?
+- Does decoupling help ReinMax as it helps ST-GS? Forward temperature 1 is plain ReinMax.
+- Do exact gradients early in training help an estimator with bias but low variance?
 
 Choices of this project:
-- Learning rates and temperatures are chosen as in `search_spaces.discrete_vae`, with a seed of their own.
-- 12 bits have as many states as 4 latents of 8 categories, so exact gradients are there to compare with.
-- For categorical silent gradients 50 latents of 16 categories, which hold the 200 bits of SG's discrete latents; the
+- Learning rates and temperatures are chosen as in `search_spaces.discrete_vae`, with a separate seed.
+- 12 bits have as many states as 4 latents of 8 categories, so exact gradients can be computed for comparison.
+- Categorical silent gradients have 50 latents of 16 categories, which hold the 200 bits of SG's discrete latents. The
   networks, optimizers and epochs are those of SG on MNIST.
-- A guided encoder freezes at epoch 80, the second of SG's values; both parts of the guide learn at 5e-4.
+- A guided encoder freezes at epoch 80, the second of SG's values. Both parts of the guide have learning rate 5e-4.
 """
 
 from search_spaces.decoupled_st_gs import BACKWARD, FORWARD, MEASURED, TEMPERATURES, VAE_SEEDS, heatmap, vae
@@ -148,7 +149,7 @@ SILENT = Study(
 
 _GUIDED: Config = DATA_SETS[0].images | _CODE | {"likelihood": {"name": "gaussian_log_scale"}} | _ADAMW
 _PAIRS = {"1, 1": (1.0, 1.0), "1.6, 1.3": (1.6, 1.3), "0.3, 3": (0.3, 3.0)}
-"""Forward and backward: one temperature, and the best pairs that DST names for VAEs and for autoencoders."""
+"""Forward and backward temperatures: one shared, and the best pairs in DST for VAEs and for autoencoders."""
 _WITHOUT, _WITH = "w/o SG", "w/ SG"
 _GUIDE = {"annealing_rate": 1e-2, "freeze_epoch": 80, "lr_mu": 5e-4, "lr_alpha": 5e-4}
 _GUIDED_ROWS = (

@@ -2,7 +2,7 @@
 
     python -m sweeps.run paper_grid --only 'dst/*'
 
-| study | of the paper | members | trained only here |
+| study | in the paper | members | trained only in this study |
 |---|---|---|---|
 | dst/fig2_D | Figure 2: binary autoencoders, 9 x 12 pairs, 5 seeds | 540 each | 540 each |
 | dst/fig3 | Figure 3: 8x4 categorical VAE, 9 x 9 pairs, 10 seeds | 810 | 810 |
@@ -11,23 +11,23 @@
 | dst/fig6_forward, dst/fig6_backward | Figure 6: bias and variance of the 8x4 VAE | 90 each | 0, members of dst/fig3 |
 | dst/table1 | Table 1: twelve temperature schedules and two constant pairs, 5 seeds | 70 | 70 |
 
-D is mnist, cifar10 or svhn: 3,310 trainings in all. Expect the best pair off the diagonal: forward low and backward
-high for the autoencoders, forward above backward for the VAEs. What is printed: `published/decoupled_st_gs.toml`.
+D is mnist, cifar10 or svhn; 3,310 trainings in total. Expect the best pair off the diagonal: forward low and backward
+high for the autoencoders, forward above backward for the VAEs. Printed numbers: `published/decoupled_st_gs.toml`.
 
-Where the text is silent:
-- Temperatures. It gives the ends of the grids, 0.3 and 3.0 (backward 6.0 for autoencoders), and 1.6 and 1.3 as values
-  of the 8x4 grid; the heatmap of Figure 4 has nine rows and columns, and 1.6 at the fifth. Nine values evenly from 0.3
-  to 3.0, to one decimal, agree with all of that. For autoencoders the backward ones go on to 6.0 in steps of 1.
-- The batch size of the VAEs is 100, as in the published code of ReinMax, whose architecture, epochs, learning rates and
-  numbers of seeds A.2 repeats; its activation, ReLU.
-- The VAEs are trained and measured on pixels x / 255, with binary cross-entropy, as there. Figures 3 and 4 show that
-  cross-entropy alone, and it chooses here too; the ELBO has a heatmap beside it.
-- The autoencoder's code is 8 x 8 x 32 = 2,048 bits. Of the networks only convolutions and residual connections are
-  given; they are those of van den Oord et al. 2017 (`trainables.models.residual`). Its loss is the squared error of an
-  image (a Gaussian of variance 1/2, no KL), reported as the mean over pixels.
+Choices of this project, where the paper leaves something open:
+- Temperatures. The paper gives the ends of the grids, 0.3 and 3.0 (backward 6.0 for autoencoders), and 1.6 and 1.3 as
+  values of the 8x4 grid; the heatmap of Figure 4 has nine rows and columns, with 1.6 at the fifth. Nine evenly spaced
+  values from 0.3 to 3.0, to one decimal, agree with all this. Backward ones of autoencoders go on to 6.0 in steps of 1.
+- VAEs have batch size 100 and ReLU, as in the published code of ReinMax: appendix A.2 has the same architecture,
+  epochs, learning rates and numbers of seeds as that code.
+- VAEs are trained and measured on pixels x / 255 with binary cross-entropy, as in that code. Figures 3 and 4 show only
+  the cross-entropy. It is the metric here too; a second heatmap shows the ELBO.
+- The autoencoder's code is 8 x 8 x 32 = 2,048 bits. The paper names only convolutions and residual connections; the
+  networks here are those of van den Oord et al. 2017 (`trainables.models.residual`). The loss is the squared error of
+  an image (a Gaussian of variance 1/2, no KL), reported as the mean over pixels.
 - Schedules are linear in the epoch.
-- Gradients are measured after the last epoch. As appendix C says, Figure 6 has the bias relative to the exact gradient
-  and the standard deviation as it is. Figure 5 does not say of which data set it is; here it is CIFAR-10.
+- Gradients are measured after the last epoch. As in appendix C, Figure 6 shows the bias relative to the exact gradient,
+  and the standard deviation not relative to it. Figure 5 does not name its data set; here it is CIFAR-10.
 """
 
 from search_spaces.figures import Heatmap, Lines
@@ -35,18 +35,18 @@ from search_spaces.space import Axis, Claim, Config, Relation, Study, Variants
 
 FORWARD, BACKWARD = "estimator.temperature_forward", "estimator.temperature_backward"
 TEMPERATURES = (0.3, 0.6, 1.0, 1.3, 1.6, 2.0, 2.3, 2.7, 3.0)
-"""Of both passes of the VAEs, and of the forward pass of the autoencoders."""
+"""Temperatures of both passes of the VAEs, and of the forward pass of the autoencoders."""
 BACKWARD_TEMPERATURES = (*TEMPERATURES, 4.0, 5.0, 6.0)
-"""Of the autoencoders."""
+"""Temperatures of the backward pass of the autoencoders."""
 
 DIAGONAL = {FORWARD: Relation("=", BACKWARD)}
-"""The pairs of ST-GS with one temperature."""
+"""The pairs with equal temperatures, which are plain ST-GS."""
 _BELOW, _ABOVE = {FORWARD: Relation("<", BACKWARD)}, {FORWARD: Relation(">", BACKWARD)}
 _PLATEAU, _REVERSED = {FORWARD: 0.3, BACKWARD: 3.0}, {FORWARD: 3.0, BACKWARD: 0.3}
 
 
 def heatmap(metric: str | None = None, log: bool = False) -> Heatmap:
-    """A metric over both temperatures, the forward ones by row."""
+    """A heatmap of a metric over both temperatures; rows are forward temperatures."""
     return Heatmap(FORWARD, BACKWARD, metric, log=log)
 
 
@@ -66,7 +66,7 @@ AUTOENCODER: Config = {
 AUTOENCODER_SEEDS = (0, 1, 2, 3, 4)
 DATA_SETS = ("mnist", "cifar10", "svhn")
 _DECOUPLED_AUTOENCODER = AUTOENCODER | {"estimator": {"name": "decoupled_st_gs"}}
-# So that Figure 5 is of members of Figure 2; it costs a quarter of an epoch.
+# Measured in Figure 2 too, so that Figure 5 uses its members; this costs a quarter of an epoch.
 _WITH_GAP = _DECOUPLED_AUTOENCODER | {"diagnostics": {"gradient_gap": (100,)}}
 _PAIRS = (Axis(FORWARD, TEMPERATURES), Axis(BACKWARD, BACKWARD_TEMPERATURES))
 
@@ -131,7 +131,7 @@ _SCHEDULES = (
     ((0.3, 2), (1, 3)),
     ((0.3, 0.3), (3, 3)),
 )
-"""Forward and backward, each from and to: the rows of Table 1 in its order, and the fixed pair it compares."""
+"""(start, end) of the forward and of the backward temperature: the rows of Table 1, then its two constant pairs."""
 
 
 def _way(start: float, end: float) -> str:
@@ -179,7 +179,7 @@ TABLE1 = Study(
 
 
 def vae(latents: int, categories: int, lr: float) -> Config:
-    """The VAE of A.2, without an estimator."""
+    """The VAE of appendix A.2, without an estimator."""
     return {
         "data": {"name": "mnist", "pixels": "unit"},
         "latent": {"family": "categorical", "size": latents, "categories": categories},
@@ -193,10 +193,10 @@ def vae(latents: int, categories: int, lr: float) -> Config:
 
 
 VAE_8X4, VAE_16X12 = vae(4, 8, lr=5e-4), vae(12, 16, lr=7e-4)
-"""Named as in the paper: categories by latents."""
+"""Named as in the paper: categories x latents."""
 VAE_SEEDS = tuple(range(10))
 MEASURED = {"diagnostics": {"gradient_error": (160,)}}
-"""Bias and variance of the estimated gradient, which only the 8x4 model has few enough states for."""
+"""Measures bias and spread of the estimated gradient. Only the 8x4 model has few enough states for this."""
 _DECOUPLED_8X4 = VAE_8X4 | MEASURED | {"estimator": {"name": "decoupled_st_gs"}}
 
 

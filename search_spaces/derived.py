@@ -1,4 +1,4 @@
-"""Sweeps derived from others: reduced to a scale, or searched.
+"""Derives sweeps from others: reduced to a scale, or searched.
 
 A search turns each numeric axis of a grid into a range between its printed ends.
 """
@@ -11,11 +11,11 @@ from search_spaces.scale import Scale
 from search_spaces.space import Axis, Choice, Dimension, Sampler, Search, Study, Sweep, Uniform, Variants
 
 BATCH = 9
-"""How many suggestions are asked for at a time: two rungs of successive halving by three."""
+"""How many suggestions are asked for at a time: enough for two rungs of successive halving by 3."""
 
 
 def reduced(sweep: Sweep, scale: Scale) -> Sweep:
-    """A sweep at a scale, under a name of its own: its results never mix with those of the full one."""
+    """A sweep at a scale, under a new name, so that its results never mix with those of the full sweep."""
     return dataclasses.replace(
         sweep,
         name=f"{sweep.name}-{scale.name}",
@@ -25,7 +25,7 @@ def reduced(sweep: Sweep, scale: Scale) -> Sweep:
 
 
 def reduced_study(study: Study, scale: Scale) -> Study:
-    """A study at a scale."""
+    """A study at a scale: fewer values of numeric axes, fewer suggestions and fewer seeds."""
     grid = tuple(
         dataclasses.replace(axis, values=_thinned(axis.values, scale.values)) if isinstance(axis, Axis) else axis
         for axis in study.grid
@@ -38,7 +38,7 @@ def reduced_study(study: Study, scale: Scale) -> Study:
 
 
 def _thinned(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
-    """At most `count` of some values, evenly, the ends among them; all where they are not numbers."""
+    """At most `count` values, evenly chosen with both ends (the first if one); all values if some are not numbers."""
     if len(values) <= count or not all(isinstance(value, int | float) for value in values):
         return values
     if count == 1:
@@ -47,12 +47,14 @@ def _thinned(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
 
 
 def searched(sweep: Sweep, sampler: Sampler, budget: int | None, halving: int) -> Sweep:
-    """A sweep whose studies are searched, under a name of its own: its results never mix with those of the grids.
+    """A sweep whose studies are searched, under a new name, so that its results never mix with those of the grids.
 
     Args:
-        sampler: Optuna's.
-        budget: how many members each study gets; None for as many as its grid has.
-        halving: the best 1/halving of a batch train on at each rung; 1 stops nobody early.
+        sweep: the sweep to search.
+        sampler: the name of an Optuna sampler.
+        budget: members of each study (at least one suggestion a cell); None for as many as its grid has. A study that
+            is a search already gets so many suggestions a cell; None keeps its number.
+        halving: only the best 1/halving of a batch train on at each rung; 1 stops none early.
     """
     return dataclasses.replace(
         sweep,
@@ -63,9 +65,10 @@ def searched(sweep: Sweep, sampler: Sampler, budget: int | None, halving: int) -
 
 
 def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int) -> Study:
-    """A study with a search in each row of its table; one that has nothing but rows stays as it is.
+    """A study with a search in each row of its table; unchanged if it has only rows.
 
-    Rows are the variants it compares and those by which later studies find their winner: they all get the same budget.
+    Axes of rows stay a grid: compared variants, axes by which the study takes from winners, and axes with one value.
+    All rows get the same budget.
     """
     if study.search is not None:
         members = study.search.members if budget is None else budget

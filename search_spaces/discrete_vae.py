@@ -1,30 +1,30 @@
-"""dvae: the estimators that the tutorial on discrete VAEs discusses, and ReinMax's protocol, which it points to.
+"""dvae: the estimators of the tutorial on discrete VAEs, and the protocol of ReinMax, which the tutorial cites.
 
     python -m sweeps.run paper_grid --only 'dvae/*'
 
-| study | of | members |
+| study | compares | members |
 |---|---|---|
 | dvae/tutorial_4x8_rates | learning rates and temperatures, 1 seed | 104 |
 | dvae/tutorial_4x8 | the tutorial's sections 6 to 8: 4 latents of 8 categories, binarized MNIST, 10 seeds | 60 |
 | dvae/reinmax_4x8_rates, dvae/reinmax_12x16_rates | learning rates and temperatures, 1 seed | 100 each |
 | dvae/reinmax_4x8, dvae/reinmax_12x16 | the protocol of Liu et al. 2023: MNIST x / 255, 10 seeds | 50 each |
 
-464 trainings in all. Here sizes are latents x categories. Expect ReinMax at a temperature above 1 to be ahead in ELBO,
-and straight-through Gumbel-Softmax to want one below 1. The tutorial prints no numbers.
+464 trainings in total. Sizes here are latents x categories. Expect ReinMax with a temperature above 1 to have the best
+ELBO, and straight-through Gumbel-Softmax to be best below 1. The tutorial prints no numbers.
 
-Rates and temperatures are chosen by the ELBO with seed 0, and what they choose is trained with seeds 1 to 10, so that
-comparisons are made on other seeds than the one selected on.
+Learning rates and temperatures are chosen by the ELBO with seed 0. The chosen ones are trained with seeds 1 to 10, so
+that estimators are not compared on the seed of the selection.
 
-What the texts and their published code leave open:
-- The tutorial derives the model (categorical latents, uniform prior, Bernoulli pixels, binarized images), and its code
-  says 4 latents of 8 categories, perceptrons with ReLU, and Adam. Binarization is a fresh Bernoulli draw. Widths,
-  epochs and batch size are those of the protocol below; learning rates are chosen from a grid.
+Choices of this project, where the texts and their published code leave something open:
+- The tutorial derives the model (categorical latents, uniform prior, Bernoulli pixels, binarized images). Its code has
+  4 latents of 8 categories, perceptrons with ReLU, and Adam. Binarization is a fresh Bernoulli draw. Widths, epochs and
+  batch size are those of the protocol below; learning rates are chosen from a grid.
 - ReinMax's code has perceptrons 784-512-256 and back, batches of 100, 160 epochs, 10 seeds, and the learning rate,
   temperature and optimizer that were found for ReinMax: 5e-4, 1.3 and Adam for 4x8, 7e-4, 1.5 and RAdam for 12x16.
-  Optimizers are those; rates and temperatures are grids around them, for every estimator.
+  The optimizers are used here; learning rates and temperatures are grids around these values, for every estimator.
 - The tutorial's own estimator, the log-derivative trick, has no baseline; here it has the running average of Silent
-  Gradients. REBAR stands for the control variates of Grathwohl et al. 2018, which the tutorial cites.
-- Straight-through Gumbel-Softmax and Gumbel-Rao divide logits and noise by the temperature, as Jang et al. 2017 do.
+  Gradients. REBAR represents the control variates of Grathwohl et al. 2018, which the tutorial cites.
+- Straight-through Gumbel-Softmax and Gumbel-Rao divide logits plus noise by the temperature, as in Jang et al. 2017.
 """
 
 from collections.abc import Mapping
@@ -50,17 +50,17 @@ METHODS: Mapping[str, Config] = {
     "RLOO": {"name": "rloo", "k": 4},
     "IndeCateR": {"name": "indecater"},
     "DisARM": {"name": "disarm"},
-    # At the best pair that Decoupled ST-GS names for the 8x4 model.
+    # The best pair for the 8x4 model in the paper of Decoupled ST-GS.
     "Decoupled ST-GS": {"name": "decoupled_st_gs", "temperature_forward": 1.6, "temperature_backward": 1.3},
 }
-"""Estimators by the name that tables give them."""
+"""Estimators by their names in tables."""
 _WITH_TEMPERATURE = ("Gumbel-Softmax", "ST Gumbel-Softmax", "Gumbel-Rao", "GST", "ReinMax", "REBAR")
 
 
 def comparison(
     name: str, title: str, source: str, base: Config, methods: tuple[str, ...], claims: tuple[Claim, ...] = ()
 ) -> tuple[Study, Study]:
-    """Estimators side by side: the study that finds each one's learning rate and temperature, and that of the best."""
+    """A comparison of estimators: a study that chooses each one's learning rate and temperature, and one with these."""
     rows = Variants("method", {method: {"estimator": METHODS[method]} for method in methods})
     tempered = tuple(method for method in methods if method in _WITH_TEMPERATURE)
     temperature = "estimator.temperature"
@@ -104,12 +104,15 @@ def comparison(
 
 
 def with_bound(base: Config, exact: bool) -> Config:
-    """A configuration measured at its end: the importance-weighted bound and, where states are few, gradients."""
+    """A configuration that measures the importance-weighted bound at its end, and gradient errors if `exact`.
+
+    exact: whether the model has few enough states for the exact gradient.
+    """
     return base | {"diagnostics": {"iw_bound": (base["epochs"],), **(MEASURED["diagnostics"] if exact else {})}}
 
 
 def ahead(of: tuple[str, ...]) -> tuple[Claim, ...]:
-    """That ReinMax has a higher ELBO than others."""
+    """Claims that ReinMax has a higher ELBO than each of the other methods."""
     return tuple(
         Claim(f"ReinMax: a higher ELBO than {other}", {"method": "ReinMax"}, {"method": other}) for other in of
     )

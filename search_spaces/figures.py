@@ -1,7 +1,7 @@
-"""What can be drawn of a study: plain descriptions, which the report draws.
+"""Descriptions of a study's figures, which the report draws.
 
-Metrics are named as in results (`bits_per_dim`, `elbo`, …); None stands for the study's own. Labels are dotted paths of
-axes or names of variants. A figure with `panels` is drawn once for each value of that label.
+Metrics have the names of the results (`bits_per_dim`, `elbo`, …); None means the study's own metric. Labels are dotted
+paths of axes or names of variants. A figure with `panels` is drawn once for each value of that label.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Heatmap:
-    """The mean of a metric over two labels; the cells where both are equal are marked, and so is the best one.
+    """A heatmap of the mean of a metric over two labels. Marks cells with equal labels, and the best cell.
 
-    log: shown is the natural logarithm of the mean.
+    log: shows the natural logarithm of the mean.
     """
 
     rows: str
@@ -23,7 +23,7 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Lines:
-    """A metric over a label with numbers, mean and standard error over seeds; a line for each value of `series`."""
+    """A metric over a numeric label: mean and standard error over seeds, one line for each value of `series`."""
 
     x: str
     series: str | None = None
@@ -35,9 +35,9 @@ class Lines:
 
 @dataclass(frozen=True)
 class Curves:
-    """A metric over epochs, mean and standard error over seeds; a curve for the best configuration of each `series`.
+    """A metric over epochs: mean and standard error over seeds, one curve for the best configuration of each `series`.
 
-    target: where it is given, the first epoch that reaches it is told for every curve.
+    target: a value of the metric; draws it, and adds a table of the epochs and seconds until each curve reaches it.
     """
 
     series: str
@@ -49,8 +49,11 @@ class Curves:
 
 @dataclass(frozen=True)
 class Images:
-    """Reconstructions of validation images by the best member of each `series`: mean and, where the decoder learns one,
-    the standard deviation of each pixel, normalized within an image; or samples from the prior."""
+    """Images by the best member of each `series`: reconstructions of validation images, or samples from the prior.
+
+    A reconstruction shows the mean and, if the decoder learns it, the standard deviation of each pixel, normalized
+    within an image.
+    """
 
     series: str
     samples: bool = False

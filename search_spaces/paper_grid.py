@@ -3,7 +3,7 @@
     python -m sweeps.run paper_grid --plan
     python -m sweeps.run paper_grid --only 'sg/table2*'
 
-Each family of studies says in the header of its own file what it compares, how many members it has and what to expect.
+The header of each family's file tells what its studies compare, their numbers of members, and what to expect.
 """
 
 from search_spaces import decoupled_st_gs, discrete_vae, silent_gradients

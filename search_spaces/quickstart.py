@@ -2,12 +2,13 @@
 
     python -m sweeps.run quickstart
 
-64 trainings, about a minute on two cores. Expect (a) silent gradients to be no worse than reparameterization on
-Gaussian latents and than the sampling estimators on bits, which all pass through a plateau where most latents are
-saturated; (b) the best temperatures to be low, and a collapse to zero KL where both are high; (c) the search to settle
-on a high learning rate and a variance below 0.02.
+64 trainings, about a minute on two cores. Expect:
+(a) Silent gradients are no worse than reparameterization on Gaussian latents and than the sampling estimators on bits.
+    With bits, all methods pass through a plateau where most latents are saturated.
+(b) The best temperatures are low; if both are high, the KL collapses to zero.
+(c) The search ends at a high learning rate and a variance below 0.02.
 
-Smaller than the papers throughout: 8x8 images, one hidden layer in place of three convolutions, 40 to 60 epochs.
+Everything is smaller than in the papers: 8x8 images, one hidden layer instead of three convolutions, 40 to 60 epochs.
 """
 
 from search_spaces.figures import Curves, Heatmap, Images

@@ -1,4 +1,4 @@
-"""Scales: a sweep made smaller in a stated way, to try it out. What a scale gives is marked wherever it is shown."""
+"""Scales: reduce a sweep in a stated way, to try it out. Results at a scale are marked wherever they are shown."""
 
 import math
 from collections.abc import Mapping
@@ -6,20 +6,23 @@ from dataclasses import dataclass
 from typing import Any
 
 Config = dict[str, Any]
-"""A configuration as plain nested tables."""
+"""A configuration as plain nested dictionaries."""
 
 STAND_INS = {"mnist": "digits28", "cifar10": "patches", "svhn": "patches", "imagenet32": "patches"}
-"""Images that need no download and have the shape of those that do."""
+"""By name of a data set, a data set with images of the same shape that needs no download."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A reduction. What counts epochs shrinks with them, so that a schedule keeps its form.
+    """A reduction of a sweep. Numbers counted in epochs shrink with the epochs, so that schedules keep their form.
 
-    epochs: at most so many. seeds: the first so many of each study. images: at most so many a split; None for all.
-    values: at most so many of each axis with numbers, its ends and those evenly between; twice as many suggestions.
-    draws: of each diagnostic; None for its own number.
-    stand_ins: whether other images may stand in for a data set that is missing.
+    epochs: the most epochs of a training.
+    seeds: the most seeds of a study; the first ones are kept.
+    images: the most images of a split; None for all.
+    values: the most values of a numeric axis, evenly chosen with both ends; a search has at most twice as many
+        suggestions.
+    draws: the number of draws of each diagnostic; None for its own number.
+    stand_ins: whether stand-ins may replace missing data sets.
     """
 
     name: str
@@ -32,7 +35,7 @@ class Scale:
 
     @property
     def statement(self) -> str:
-        """What was reduced, in words."""
+        """The reduction in words."""
         images = "" if self.images is None else f", at most {self.images} images a split"
         seeds = "1 seed" if self.seeds == 1 else f"at most {self.seeds} seeds"
         draws = "" if self.draws is None else f", {self.draws} draws a diagnostic"
@@ -62,9 +65,9 @@ SCALES = {scale.name: scale for scale in (SMOKE, DAY)}
 
 
 def due_in_time(config: Config, epochs: int) -> Config:
-    """A configuration whose diagnostics are due within its epochs: moved as a scale moves them where one is too late.
+    """A configuration with diagnostics due within its epochs. If one is too late, all are moved as by a scale.
 
-    epochs: what it trained for before its epochs were changed.
+    epochs: its number of epochs before it was changed.
     """
     due = config.get("diagnostics", {})
     last = max((epoch for name, at in due.items() if name != "draws" for epoch in at), default=0)
@@ -81,14 +84,14 @@ def _moved(diagnostics: Mapping[str, Any], share: float) -> dict[str, Any]:
 
 
 def _epoch(epoch: int, share: float) -> int:
-    """The epoch of a shorter training that corresponds to one of a longer."""
+    """The epoch of a shorter training that corresponds to `epoch` of the longer one."""
     return max(1, math.ceil(epoch * share))
 
 
 def _guide(guide: Mapping[str, Any], share: float) -> dict[str, Any]:
     reduced = dict(guide)
     if (freeze := reduced.get("freeze_epoch")) is not None:
-        # An encoder that trains at all before it freezes does so here.
+        # An encoder that trains at least one epoch before it freezes still does so.
         reduced["freeze_epoch"] = max(min(freeze, 2), _epoch(freeze, share))
     if "annealing_rate" in reduced:
         reduced["annealing_rate"] = reduced["annealing_rate"] / share

@@ -1,7 +1,7 @@
-"""What `--set` means for a study: a field that is set varies no more, and every label stays true.
+"""Applies `--set` to a study: a field that is set has one value, and every label stays true.
 
-A setting of a field that an axis or a search varies leaves that field one value; a study takes a field that is set from
-nobody. A setting that would make the name of a variant untrue is refused.
+A setting replaces all values of the field in an axis or a search. A study does not take a field that is set from a
+winner. A setting that would make the name of a variant untrue is refused.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ Settings = Mapping[str, Any]
 
 
 KINDS = (".name", ".family")
-"""How the paths end by which a component is chosen; another component has other fields."""
+"""Endings of the paths that choose a component; another component has other fields."""
 
 
 class UntrueLabel(ValueError):
-    """A setting would make a label say something else than what is trained; the message says what to do."""
+    """A setting would make a label differ from what is trained; the message tells what to do."""
 
 
 def overlap(path: str, other: str) -> bool:
-    """Whether one of two dotted paths is the other, or lies in it."""
+    """Whether two dotted paths are equal, or one lies inside the other."""
     return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
@@ -39,10 +39,10 @@ def leaves(config: Config, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def fixed(study: Study, settings: Settings) -> Study:
-    """The study with the fields that are set at one value.
+    """The study, with one value for each field that is set.
 
     Raises:
-        UntrueLabel: a setting contradicts the names of a study's variants, or a value of an axis.
+        UntrueLabel: a setting contradicts the names of a study's variants, or sets a field inside an axis's values.
     """
     for axis in (*study.grid, *(study.search.space if study.search else ())):
         _check(study, axis, settings)
@@ -56,7 +56,7 @@ def _fixed(study: Study, path: str, value: Any) -> Study:
     search = study.search
     if search is not None:
         space = [_one_choice(dimension, path, value) for dimension in search.space]
-        # A dimension that exists with another one only stays where that one is known; it has one choice.
+        # A conditional dimension stays in the search, with one choice: its condition is known only there.
         grid += [Axis(d.path, d.values) for d in space if isinstance(d, Choice) and d.path == path and d.when is None]
         space = [d for d in space if d.key != path or d.when is not None]
         search = dataclasses.replace(search, space=tuple(space)) if space else None
@@ -81,16 +81,16 @@ def _without(winner: Winner, path: str) -> Winner:
 
 
 def _check(study: Study, axis: Axis | Dimension, settings: Settings) -> None:
-    """Refuses settings by which the values or the names of an axis would say something else than is trained."""
+    """Raises UntrueLabel if a setting would make the values or the names of an axis differ from what is trained."""
     if not isinstance(axis, Variants):
         for path in settings:
-            if path.startswith(f"{axis.path}."):  # its values are tables
+            if path.startswith(f"{axis.path}."):  # the values of the axis are tables
                 raise _untrue(study, axis.path, path)
         return
     patches = [dict(leaves(patch)) for patch in axis.patches.values()]
     for path, value in settings.items():
         touched = {where: given for patch in patches for where, given in patch.items() if overlap(where, path)}
-        # One variant may bring a value that the others lack, and is not named for it: an estimator with more epochs.
+        # Allowed if only one variant sets the field, such as epochs: the variant is not named for this value.
         several = len({repr(patch[path]) for patch in patches if path in patch}) > 1
         nested = any(where != path and given is not None for where, given in touched.items())
         other_kind = path.endswith(KINDS) and any(given != value for given in touched.values())

@@ -2,7 +2,7 @@
 
     python -m sweeps.run paper_grid --only 'sg/*'
 
-| study | of the paper | members | trained only here |
+| study | in the paper | members | trained only in this study |
 |---|---|---|---|
 | sg/table2_grid | C.3.3: learning rates x variances | 60 | 60 |
 | sg/table1 | Table 1: variance of the encoder's gradient | 25 | 25 |
@@ -12,21 +12,23 @@
 | sg/table3_D_annealing | C.3.4: annealing rates x freeze epochs | 70, ImageNet 56 | 68, 54 |
 | sg/table3_D | Tables 3 and 4, Figures 3 to 5: learned variance | 40 | 40 |
 
-D is mnist, imagenet32 or cifar10: 545 trainings in all. The printed numbers are in `published/silent_gradients.toml`.
+D is mnist, imagenet32 or cifar10; 545 trainings in total. The printed numbers are in `published/silent_gradients.toml`.
 
-Every study takes what the studies before it chose, as the paper describes. The paper gives one number a row and no
-seeds. Here the grids are trained with seed 0, and their winners with seeds 1 to 5: claims are tested on other seeds
-than the one that chose.
+Every study uses the choices of the studies before it, as in the paper. The paper gives one number a row and no seeds.
+Here the grids are trained with seed 0, and their winners with seeds 1 to 5, so that claims are not tested on the seed
+of the selection.
 
-Where the text is silent:
+Choices of this project, where the paper leaves something open:
 - Discrete latents are bits, 200 latents on MNIST (as Table 2) and 1,024 otherwise: ImageNet's 534.29 nats of KL need at
   least 771 bits.
-- 32 channels (Tables 5, 6), and 32, 64, 128, 256 of the strided encoder, mirrored in its decoder (Tables 7, 8).
+- Networks have 32 channels (Tables 5, 6); the strided encoder has 32, 64, 128, 256, and its decoder the reverse
+  (Tables 7, 8).
 - AdamW's weight decay is PyTorch's, 0.01; the temperature of Gumbel-Softmax is 1; the baseline of REINFORCE moves by a
   tenth a step; the nonlinear decoder gives the logarithm of the standard deviation.
-- The grid for the linear decoder's learning rates is that of the others, in both, by standalone Silent Gradients.
-- Standalone Silent Gradients teach the nonlinear decoder by hard codes, and freeze at epoch 80 while learning rates are
-  chosen, after that at the best of the epochs printed. Of these 150 and 200 are one on ImageNet: never, in 100 epochs.
+- The two learning rates of the linear decoder are chosen from the same grid as all others, with standalone Silent
+  Gradients.
+- Standalone Silent Gradients train the nonlinear decoder with hard codes. They freeze at epoch 80 while learning rates
+  are chosen, then at the best of the printed epochs. On ImageNet, with 100 epochs, both 150 and 200 mean never.
 """
 
 from collections.abc import Mapping
@@ -45,7 +47,7 @@ SELECTION_SEEDS, SEEDS = (0,), (1, 2, 3, 4, 5)
 SILENT_CONTINUOUS, SILENT_DISCRETE = "Silent Gradients, continuous", "Silent Gradients, discrete"
 SILENT = (SILENT_CONTINUOUS, SILENT_DISCRETE)
 BASELINES = ("Reparameterization", "Gumbel-Softmax", "REINFORCE")
-"""Labels of methods, as in the paper's tables; its "None" is Silent Gradients standing alone."""
+"""Labels of methods, as in the paper's tables; "None" there is standalone Silent Gradients."""
 
 _ESTIMATORS = {
     SILENT_CONTINUOUS: {"name": "silent"},
@@ -86,7 +88,7 @@ _AHEAD = (
 
 
 def _claims(what: str, metric: str | None = None) -> tuple[Claim, ...]:
-    """That Silent Gradients are ahead of each of the estimators that they stand in for."""
+    """Claims that Silent Gradients are better than each estimator that they replace."""
     return tuple(
         Claim(f"{silent}: {what} than {other}", {"method": silent}, {"method": other}, metric=metric)
         for silent, other in _AHEAD
@@ -109,7 +111,7 @@ TABLE2_GRID = Study(
 _BEST_RATE = (Winner(TABLE2_GRID.name, ("optim.lr",), match=("method", "likelihood.variance")),)
 _AT_BEST_RATE = (_FIXED_METHODS, Axis("likelihood.variance", (0.01,)))
 _MEASURED = _FIXED | {"diagnostics": {"gradient_variance": (10, 200, 500)}}
-"""Of Table 2 as well as of Table 1, which so have the same members."""
+"""The configuration of both Table 1 and Table 2, so that they have the same members."""
 
 TABLE1 = Study(
     name="sg/table1",
@@ -159,11 +161,12 @@ TABLE2 = Study(
 
 @dataclass(frozen=True)
 class _DataSet:
-    """What differs between the data sets of Tables 3 and 4.
+    """The differences between the data sets of Tables 3 and 4.
 
-    epochs: of all methods that `own_epochs` does not name.
-    more_kl: the baselines that have more KL with Silent Gradients in Table 4.
-    beaten: whether the text claims that standalone Silent Gradients beat REINFORCE.
+    images: the fields of data, networks, epochs and batch size.
+    own_epochs: epochs of methods that differ from those in `images`.
+    more_kl: baselines that have more KL with Silent Gradients in Table 4.
+    beaten: whether the paper claims that standalone Silent Gradients are better than REINFORCE.
     """
 
     name: str
@@ -197,7 +200,7 @@ DATA_SETS = (
         figure="Figure 4",
         images=_STRIDED | {"data": {"name": "imagenet32"}, "epochs": 100, "batch_size": 128},
         latents=1024,
-        freeze_epochs=FREEZE_EPOCHS[:-1],  # an epoch after the last is never, whichever it is
+        freeze_epochs=FREEZE_EPOCHS[:-1],  # 150 and 200 are both after the last epoch
         own_epochs={},
         more_kl=BASELINES,
         beaten=True,
@@ -215,7 +218,7 @@ DATA_SETS = (
 )
 
 _LEARNED_ESTIMATORS = _ESTIMATORS | {
-    # Of Silent Gradients alone the encoder never follows these; they give the nonlinear decoder its codes.
+    # With standalone Silent Gradients these only give codes to the nonlinear decoder; they never train the encoder.
     SILENT_CONTINUOUS: {"name": "reparameterization"},
     SILENT_DISCRETE: {"name": "straight_through"},
 }
@@ -225,13 +228,13 @@ _ALONE = Variants("sg", {_WITH: {"guide": _GUIDE | {"annealing_rate": 0.0}}}, wh
 
 
 def _beside(*labels: str) -> tuple[Variants, Variants]:
-    """The axis `sg` of the paper's columns: for a baseline those named, for Silent Gradients alone the one it has."""
+    """The axis `sg` of the paper's columns: `labels` for the baselines, "w/ SG" for standalone Silent Gradients."""
     patches = {_WITHOUT: {}, _WITH: {"guide": _GUIDE}}
     return Variants("sg", {label: patches[label] for label in labels}, when=("method", BASELINES)), _ALONE
 
 
 def _learned_variance(d: _DataSet) -> tuple[Study, ...]:
-    """The stages of one data set, the last of which is its part of Tables 3 and 4."""
+    """The studies of one data set in order; the last one is its part of Tables 3 and 4."""
 
     def method(name: str) -> Config:
         own = {"epochs": d.own_epochs[name]} if name in d.own_epochs else {}

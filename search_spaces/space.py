@@ -1,8 +1,8 @@
-"""The language of search spaces: a Study is a base configuration and what varies in it; a Sweep is a set of studies.
+"""Describes search spaces: a Study is a base configuration with fields that vary; a Sweep is a set of studies.
 
-Configurations are plain nested dictionaries here, with the field names of `trainables.config.TrainingConfig`; they are
-validated when a sweep is planned. A patch is merged into a configuration level by level, except that a table which
-names its kind (`name` or `family`) replaces the one that was there, since its other fields belong to that kind.
+Configurations are plain nested dictionaries with the field names of `trainables.config.TrainingConfig`. They are
+validated when a sweep is planned. A patch is merged into a configuration level by level. A table that names its kind
+(`name` or `family`) replaces the old table instead, because its other fields belong to that kind; `data` is merged.
 """
 
 import re
@@ -16,15 +16,15 @@ from search_spaces.scale import Config, Scale
 Labels = dict[str, Any]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*(/[a-z0-9][a-z0-9_]*)*")
 _SWEEP = re.compile(r"[a-z0-9][a-z0-9_]*(-[a-z0-9]+)*")
-"""After each hyphen stands how a sweep was derived from the one named before: `paper_grid-smoke`."""
+"""Each hyphen is followed by how the sweep was derived from the one before it: `paper_grid-smoke`."""
 
 
 def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> Config:
-    """`base` with `patch` merged in; neither is changed. A component that comes with its name replaces the old one."""
+    """`base` with `patch` merged in; changes neither. A component with a name replaces the old one, except `data`."""
     result = dict(base)
     for name, value in patch.items():
         old = result.get(name)
-        # Another component has other fields; another data set has the same ones.
+        # Another component has other fields; another data set has the same fields.
         replaces = isinstance(value, Mapping) and ("name" in value or "family" in value) and name != "data"
         result[name] = (
             merge(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) and not replaces else value
@@ -40,17 +40,17 @@ def nested(path: str, value: Any) -> Config:
 
 
 When = tuple[str, tuple[Any, ...]]
-"""A condition: the label of an axis that stands earlier, and the values of it with which a field exists."""
+"""A condition for a field to exist: the label of an earlier axis, and the values that it must have one of."""
 
 
 def holds(when: When | None, labels: Mapping[str, Any]) -> bool:
-    """Whether a condition is met, or there is none."""
+    """Whether a condition is met; true if there is none."""
     return when is None or labels.get(when[0]) in when[1]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A grid axis: the values of one field, given by its dotted path; cells that do not meet `when` are without it."""
+    """A grid axis: the values of one field, given by its dotted path. Cells that do not meet `when` lack the axis."""
 
     path: str
     values: tuple[Any, ...]
@@ -75,7 +75,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Variants:
-    """A grid axis of named patches, for fields that change together."""
+    """A grid axis of named patches, for fields that change together. Cells that do not meet `when` lack the axis."""
 
     name: str
     patches: Mapping[str, Config]
@@ -96,7 +96,7 @@ class Variants:
 
 @dataclass(frozen=True)
 class Uniform:
-    """A searched field, uniform in [low, high], or in its logarithm; whole numbers only where `whole`."""
+    """A searched field, uniform in [low, high]. `log`: uniform in its logarithm; `whole`: only whole numbers."""
 
     path: str
     low: float
@@ -114,7 +114,7 @@ class Uniform:
         return self.path
 
 
-def LogUniform(path: str, low: float, high: float) -> Uniform:  # noqa: N802  # named as a distribution
+def LogUniform(path: str, low: float, high: float) -> Uniform:  # noqa: N802  # named like a distribution
     """A searched field, uniform in its logarithm."""
     return Uniform(path, low, high, log=True)
 
@@ -133,20 +133,20 @@ class Choice:
 
 
 Dimension = Uniform | Choice | Variants
-"""Of a search: a field, or named patches."""
+"""A dimension of a search: a field, or named patches."""
 Sampler = Literal["tpe", "gp", "random"]
-"""Optuna's samplers that need to know no more than the trials so far, so that a rebuilt study goes on as it was."""
+"""Optuna's samplers that depend only on earlier trials, so that a rebuilt search makes the same suggestions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """A search over continuous or categorical fields.
 
-    space: a dimension's `when` may name a dimension before it, or a label of the study's grid.
-    members: how many suggestions to train in each cell of the grid, every one with all seeds.
-    batch: how many are asked for at a time and trained together; results of a batch inform the next.
-    sampler, seed: an Optuna sampler's short name, and its seed.
-    halving: successive halving within a batch: at each rung only the best 1/halving train on; 1 stops nobody early.
+    space: the dimensions; `when` may name an earlier dimension or a label of the study's grid.
+    members: how many suggestions to train in each cell of the grid, each with all seeds.
+    batch: how many suggestions are asked for and trained together; their results inform the next batch.
+    sampler, seed: the short name of an Optuna sampler, and its seed.
+    halving: successive halving within a batch: at each rung only the best 1/halving train on; 1 stops none early.
     """
 
     space: tuple[Dimension, ...]
@@ -165,12 +165,12 @@ class Search:
 
 @dataclass(frozen=True)
 class Winner:
-    """What a study takes from an earlier one: fields of its best configuration, by the mean over seeds.
+    """Fields that a study takes from the best configuration of an earlier study (by the mean over seeds).
 
-    study: the earlier one; its metric decides, on the validation images.
-    fields: dotted paths.
-    match: labels that both studies have; each cell takes from the best of those cells that agree with it on them.
-    when: cells that do not meet it take nothing.
+    study: the earlier study; its metric decides, on the validation images.
+    fields: dotted paths of the fields.
+    match: labels that both studies have; a cell takes from the best of the cells with the same values of these labels.
+    when: cells that do not meet this condition take nothing.
     """
 
     study: str
@@ -181,13 +181,13 @@ class Winner:
 
 @dataclass(frozen=True)
 class Relation:
-    """In a claim, in place of a label's value: how it compares with another label of the same row."""
+    """A relation of two labels of the same row, for a claim; replaces a label's value."""
 
     sign: Literal["<", "=", ">"]
     label: str
 
     def holds(self, value: Any, labels: Mapping[str, Any]) -> bool:
-        """Whether a row with these labels has it; no row without both labels does."""
+        """Whether the relation holds in a row with these labels; false if one of both labels is missing."""
         other = labels.get(self.label)
         if value is None or other is None:
             return False
@@ -196,12 +196,12 @@ class Relation:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says of two rows of its table, to be tested over paired seeds.
+    """A paper's claim that one row of a table is better than another, to be tested over paired seeds.
 
-    better, worse: labels that pick one row each, by value or by `Relation`; what is left open is chosen by the study's
-        metric.
-    metric: None for the study's own, in its direction.
-    reaches: where it is given, not the last value of the metric is compared but the first epoch that reaches this one.
+    better, worse: labels that pick one row each, by value or by `Relation`; if several rows fit, the study's metric
+        chooses.
+    metric: the metric to compare; None for the study's own metric.
+    reaches: a value of the metric; if given, the first epoch that reaches it is compared instead of the last value.
     """
 
     text: str
@@ -215,17 +215,20 @@ class Claim:
 class Study:
     """One comparison: a table or figure.
 
-    name: unique in its sweep; letters, digits, underscores, with slashes between parts.
-    source: the table or figure it stands for.
-    base: what all members share. grid: the axes, crossed with the seeds. search: searched in every cell of the grid.
-    takes: fields that come from the best of earlier studies, which are trained first.
-    metric, mode: what makes a configuration better.
-    compare: the labels of a table's rows; the remaining axes are chosen by the metric within each row.
-    columns: the metrics that its table shows, the study's own first where this is empty.
-    figures: what is drawn of it.
-    published: name of the table in `search_spaces/published/` that has the paper's numbers, by the labels of `compare`.
-    claims: what the paper says, to be tested.
-    scale: None for the study as it is printed; else how it is reduced.
+    name: unique in its sweep; lower-case letters, digits and underscores, with slashes between parts.
+    source: the table or figure that it reproduces.
+    base: the configuration that all members share.
+    grid: the axes, crossed with the seeds.
+    search: a search in every cell of the grid.
+    takes: fields taken from the best configurations of earlier studies, which are trained first.
+    metric, mode: the metric that ranks configurations, and whether less or more is better.
+    compare: the labels of a table's rows; within each row the metric chooses the values of the other axes.
+    columns: the metrics in its table; if empty, a default with the study's own metric first.
+    figures: the figures to draw.
+    published: name of the table in `search_spaces/published/` with the paper's numbers, by the labels of `compare`.
+    claims: claims of the paper, to be tested.
+    expectation: the expected result, in words.
+    scale: the reduction of the study; None for the full study.
     """
 
     name: str
@@ -253,7 +256,7 @@ class Study:
             raise ValueError(f"study {self.name!r} needs one or more seeds")
 
     def cells(self) -> Iterator[tuple[Labels, Config]]:
-        """(labels, configuration without a seed) of every cell of the grid, as printed."""
+        """(labels, configuration) of every cell of the grid, without scale and seed."""
         found: list[tuple[Labels, Config]] = [({}, dict(self.base))]
         for axis in self.grid:
             found = [
@@ -262,7 +265,7 @@ class Study:
         yield from found
 
     def suggested(self, labels: Labels, config: Config, values: Mapping[str, Any]) -> tuple[Labels, Config]:
-        """A cell of the grid with a suggestion in it: fields by path, variants by their label."""
+        """(labels, configuration) of a cell with a suggestion applied. values: fields by path, labels of variants."""
         for dimension in self.search.space if self.search else ():
             if dimension.key in values:
                 value = values[dimension.key]
@@ -272,11 +275,11 @@ class Study:
 
     @property
     def heatmap(self) -> tuple[str, str] | None:
-        """Rows and columns of its first heatmap."""
+        """The labels of rows and columns of its first heatmap; None if there is none."""
         return next(((f.rows, f.columns) for f in self.figures if isinstance(f, Heatmap)), None)
 
     def reduced(self, config: Config) -> Config:
-        """A configuration as this study trains it, at its scale."""
+        """A configuration reduced to the study's scale."""
         return config if self.scale is None else self.scale.config(config)
 
 
