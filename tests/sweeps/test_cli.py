@@ -138,7 +138,7 @@ def test_the_user_interface_needs_runs_and_a_free_port(command, tmp_path):
 
 
 class Server:
-    """Stands for MLflow's server; ends with an exit code, or answers after some questions."""
+    """A fake of MLflow's server; it ends with an exit code, or answers after some requests."""
 
     def __init__(self, events: list[str], code: int | None = None):
         self.events, self.returncode = events, code
@@ -160,7 +160,7 @@ class Server:
 
 @pytest.fixture
 def served(command, tmp_path, monkeypatch):
-    """Calls `sweeps.ui` over a server that stands for MLflow's; returns the exit code, stderr and what happened."""
+    """Runs `sweeps.ui` with a fake of MLflow's server; returns the exit code, stderr and the events."""
 
     def call(answers: list[bool], code: int | None = None):
         (tmp_path / "runs").mkdir()

@@ -1,4 +1,4 @@
-"""MLflow's tables that we use: each test names what breaks without it, should a new version of MLflow move them."""
+"""MLflow's tables that we use: if a new version of MLflow moves one, a test names what breaks."""
 
 import contextlib
 import sqlite3
@@ -14,7 +14,7 @@ from sweeps.tracking.uri import ARTIFACTS, artifacts, of_database
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A database with a run, a logged model and a registered version, all made through MLflow's client alone."""
+    """A database with a run, a logged model and a registered version, made through MLflow's client only."""
     path = tmp_path_factory.mktemp("tables") / "mlflow.db"
     client = MlflowClient(of_database(path))
     experiment = client.create_experiment("x", artifacts(of_database(path)))

@@ -1,4 +1,4 @@
-"""A cohort that is asked to stop, in this process and without Ray."""
+"""Asks cohorts to stop, in this process and without Ray."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ CONFIGS = [member(epochs=EPOCHS, seed=seed) for seed in range(2)]
 
 @pytest.fixture
 def trained(monkeypatch) -> list[int]:
-    """Notes every epoch that is trained; a request to stop is heard at once."""
+    """The epochs that were trained, in order; requests to stop take effect after each epoch."""
     epochs: list[int] = []
 
     class Noted(training.CohortTraining):
@@ -31,7 +31,7 @@ def trained(monkeypatch) -> list[int]:
 
 
 def train(folder: Path, stop: Callable[[], bool] = lambda: False) -> list[Report]:
-    """The reports of a cohort that saves by itself once a minute."""
+    """Trains a cohort with a checkpoint every minute; returns its reports."""
     task = worker.Task(
         key="k",
         configs=[],
@@ -49,7 +49,7 @@ def train(folder: Path, stop: Callable[[], bool] = lambda: False) -> list[Report
 
 
 def outcomes(reports: list[Report]) -> list[Outcome]:
-    """Those of the last report; the time that a training took is no part of the comparison."""
+    """The outcomes of the last report, without the time that the training took."""
     found = reports[-1].outcomes
     assert found is not None
     return [outcome.model_copy(update={"wall_s": 0.0}) for outcome in found]
