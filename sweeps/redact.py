@@ -6,17 +6,17 @@ from urllib.parse import unquote, urlsplit
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://\S+")
 _SECRETS = ("token", "secret", "password", "passwd", "pwd", "signature", "credential", "access_key", "accesskey")
 _SECRETS += ("api_key", "apikey", "account_key", "private_key")
-"""Parts of the names of options whose values are secret."""
+"""Parts of names of options with secret values."""
 _PLACES = {"abfs", "abfss", "gs", "gcs", "hdfs", "viewfs"}
-"""Schemes in which a name before @ is a container or a user, and never a token."""
+"""Schemes in which a name before @ is a container or a user, not a token."""
 _HIDDEN = "***"
 
 
 def redact(text: str) -> str:
     """`text` without the passwords and tokens of the addresses in it.
 
-    USER:PASSWORD@ keeps the user. TOKEN@ is hidden whole. Options such as ?token=… lose their values. A password that
-    was not quoted may have slashes, @ and question marks; it then ends at the last @.
+    USER:PASSWORD@ keeps the user. TOKEN@ is hidden completely. Options such as ?token=… lose their values. An unquoted
+    password may contain slashes, @ and question marks; it ends at the last @.
     """
     return _ADDRESS.sub(lambda address: _redacted(address[0]), text)
 
@@ -32,13 +32,13 @@ def _redacted(address: str) -> str:
 
 
 def _divided(address: str, rest: str) -> tuple[str, str]:
-    """What follows the scheme, divided before the first option."""
+    """Splits the part after the scheme into (place, options)."""
     place = re.split("[?#]", rest, maxsplit=1)[0]
     options = rest[len(place) :]
     try:
-        urlsplit(address).port  # noqa: B018  # raises unless host and port are
+        urlsplit(address).port  # noqa: B018  # raises ValueError if host or port is not valid
     except ValueError:
-        if "@" in options:  # so the question mark is part of a password
+        if "@" in options:  # then the question mark is part of a password
             place, _, host = rest.rpartition("@")
             host, options = _divided(f"x://{host}", host)
             place = f"{place}@{host}"
@@ -46,7 +46,7 @@ def _divided(address: str, rest: str) -> tuple[str, str]:
 
 
 def _kept(scheme: str, user: str) -> str:
-    """What is shown of user information."""
+    """The part before @ with its secrets hidden."""
     name, colon, _ = user.partition(":")
     if colon:
         return _HIDDEN if "@" in name else f"{name}:{_HIDDEN}"

@@ -19,7 +19,7 @@ from sweeps.tracking.uri import ARTIFACTS, DATABASE, of_database
 
 _ASK_EVERY_S = 0.3
 _PR_SET_PDEATHSIG = 1
-"""As linux/prctl.h has it."""
+"""From linux/prctl.h."""
 
 
 def ui(
@@ -57,7 +57,7 @@ def ui(
 
 
 def _end_with_parent() -> None:
-    """Lets the kernel end this process when its parent is killed, so that no server is left behind; Linux alone can."""
+    """Makes the kernel end this process when its parent is killed, so that no server is left behind; only on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -240,7 +240,7 @@ class Driver:
                     changed = changed or bool(new)
         return found
 
-    # --- what comes back ---------------------------------------------------------------------------------------------
+    # --- results -----------------------------------------------------------------------------------------------------
 
     def progressed(self, cohort: Cohort, since: int, history: History) -> None:
         for listener in self._listeners:

@@ -11,5 +11,5 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # `suggest` says when it is enough
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # enough: `suggest` limits the trials itself
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

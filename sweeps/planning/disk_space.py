@@ -25,7 +25,7 @@ def needed_bytes(members: Iterable[Member], data_dir: Path) -> int:
     (about three times as much), twice while the file is replaced; assumed for all members of the largest shape at once.
 
     Raises:
-        UserError: a network does not fit its images.
+        UserError: a network does not fit its images, or a user's own images cannot be used.
     """
     ended: dict[str, int] = defaultdict(int)
     training: dict[str, int] = defaultdict(int)
@@ -48,7 +48,7 @@ def check(storage: Storage, members: Iterable[Member], data_dir: Path) -> None:
     """Checks that the results of the members fit into the storage, if the storage is local.
 
     Raises:
-        UserError: there is not enough space, or a network does not fit its images.
+        UserError: there is not enough space, or as `needed_bytes`.
     """
     if not storage.local:
         return

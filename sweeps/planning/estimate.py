@@ -43,7 +43,19 @@ def slots_of(device: str) -> int:
 def estimate(
     plan: Plan, storage: Storage, *, rates: Rates | None, slots: int, pack: int | None, data_dir: Path
 ) -> list[Estimate]:
-    """One estimate for each study; the last one is of the whole sweep."""
+    """One estimate for each study; the last one is of the whole sweep.
+
+    Args:
+        plan: the plan.
+        storage: the storage with the ledger of members that have ended.
+        rates: measured rates; None leaves the hours unknown.
+        slots: how many cohorts are trained at the same time.
+        pack: the largest number of members in a cohort; None sets no limit.
+        data_dir: folder of the data sets.
+
+    Raises:
+        UserError: a network does not fit its images, or a user's own images cannot be used.
+    """
     ledger = Ledger(storage)
     rows = ledger.read() if storage.exists() else {}
     left: dict[str, Member] = {}

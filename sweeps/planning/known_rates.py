@@ -22,7 +22,11 @@ class Rates(BaseModel):
     rates: Mapping[str, Rate]
 
     def seconds(self, config: TrainingConfig, data_dir: Path) -> float | None:
-        """Seconds that a training takes; None if its kind was not measured."""
+        """Seconds that a training takes; None if its kind was not measured.
+
+        Raises:
+            UserError: a user's own images cannot be used.
+        """
         size = size_of(config.data.name, data_dir)
         rate = self.rates.get(program_key(config, size.image_shape))
         return None if rate is None else rate.seconds(config, size.limited(config.data.limit))

@@ -36,7 +36,7 @@ class Workload:
         measured: the cost of members by shape, in any unit; None for the floating-point operations of their training.
 
     Raises:
-        UserError: raised by its methods if a network does not fit its images.
+        UserError: raised by its methods if a network does not fit its images, or a user's own images cannot be used.
     """
 
     def __init__(self, plan: Plan, data_dir: Path, measured: Mapping[str, float] | None = None):

@@ -1,4 +1,4 @@
-"""The size of a data set, for planning: unusable files of a user are told in one line."""
+"""The size of a data set, for planning: reports a user's unusable files in one line."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from trainables.data.sizes import Size
 
 
 def size_of(name: str, data_dir: Path) -> Size:
-    """The size of a data set; a user's own images are read for it.
+    """The size of a data set. Reads the files only for a user's own images.
 
     Raises:
         UserError: the files are missing or cannot be used.
