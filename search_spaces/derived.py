@@ -12,6 +12,8 @@ from search_spaces.space import Axis, Choice, Dimension, Sampler, Search, Study,
 
 BATCH = 9
 """How many suggestions are asked for at a time: enough for two rungs of successive halving by 3."""
+FEW = 3
+"""Most seeds of a suggestion: with more seeds there would be fewer suggestions."""
 
 
 def reduced(sweep: Sweep, scale: Scale) -> Sweep:
@@ -46,45 +48,51 @@ def _thinned(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
     return tuple(values[round(index * (len(values) - 1) / (count - 1))] for index in range(count))
 
 
-def searched(sweep: Sweep, sampler: Sampler, budget: int | None, halving: int) -> Sweep:
+def searched(sweep: Sweep, sampler: Sampler, budget: int | None, halving: int, seeds: int | None = None) -> Sweep:
     """A sweep whose studies are searched, under a new name, so that its results never mix with those of the grids.
 
     Args:
         sweep: the sweep to search.
         sampler: the name of an Optuna sampler.
-        budget: members of each study (at least one suggestion a cell); None for as many as its grid has. A study that
-            is a search already gets so many suggestions a cell; None keeps its number.
+        budget: largest number of members of each searched study, with all seeds, but at least one suggestion a row;
+            None for as many as its grid has.
         halving: only the best 1/halving of a batch train on at each rung; 1 stops none early.
+        seeds: number of seeds of every suggestion; None for at most `FEW` seeds of the study.
     """
     return dataclasses.replace(
         sweep,
         name=f"{sweep.name}-{sampler}",
         title=f"{sweep.title} (searched by {sampler})",
-        studies=tuple(_searched(study, sampler, budget, halving) for study in sweep.studies),
+        studies=tuple(_searched(study, sampler, budget, halving, seeds) for study in sweep.studies),
     )
 
 
-def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int) -> Study:
+def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int, seeds: int | None) -> Study:
     """A study with a search in each row of its table; unchanged if it has only rows.
 
-    Axes of rows stay a grid: compared variants, axes by which the study takes from winners, and axes with one value.
-    All rows get the same budget.
+    Axes of rows stay a grid: compared variants, axes by which the study takes from winners, axes with one value, and
+    axes on which the condition of a row depends. All rows get the same budget.
     """
     if study.search is not None:
-        members = study.search.members if budget is None else budget
-        search = dataclasses.replace(study.search, sampler=sampler, members=members, halving=halving)
-        return dataclasses.replace(study, search=search)
-    rows = tuple(axis for axis in study.grid if _is_row(axis, study))
+        search = dataclasses.replace(study.search, sampler=sampler, halving=halving)
+        if budget is None:
+            return dataclasses.replace(study, search=search)
+        of_row = budget // len(list(study.cells()))
+        few, members = _shared(of_row, study, seeds)
+        return dataclasses.replace(study, search=dataclasses.replace(search, members=members), seeds=few)
+    rows = _rows(study)
     space = tuple(_dimension(axis) for axis in study.grid if axis not in rows)
     if not space:
         return study
     labels = {axis.key for axis in rows}
     cells = len(list(dataclasses.replace(study, grid=rows).cells()))
-    members = len(list(study.cells())) * len(study.seeds) if budget is None else budget
-    suggestions = max(1, members // (cells * len(study.seeds)))
+    if budget is None:
+        budget = len(list(study.cells())) * (seeds or len(study.seeds))
+    few, suggestions = _shared(budget // cells, study, seeds)
     return dataclasses.replace(
         study,
         grid=rows,
+        seeds=few,
         search=Search(
             space=space, members=suggestions, batch=min(BATCH, suggestions), sampler=sampler, halving=halving
         ),
@@ -93,6 +101,26 @@ def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int) 
         claims=tuple(claim for claim in study.claims if {*claim.better, *claim.worse} <= labels),
         published=study.published if set(study.compare) <= labels else None,
     )
+
+
+def _shared(members: int, study: Study, seeds: int | None) -> tuple[tuple[int, ...], int]:
+    """The seeds of a searched study, and how many suggestions `members` of a row are then enough for.
+
+    Fewer seeds where there would be less than a batch of suggestions.
+    """
+    few = study.seeds[: max(1, min(FEW, members // BATCH))]
+    return few, max(1, members // (len(few) if seeds is None else seeds))
+
+
+def _rows(study: Study) -> tuple[Axis | Variants, ...]:
+    """The axes that stay in the grid."""
+    rows: list[Axis | Variants] = []
+    conditions: set[str] = set()
+    for axis in reversed(study.grid):  # a condition names an axis that stands earlier
+        if _is_row(axis, study) or axis.key in conditions:
+            rows.append(axis)
+            conditions |= {axis.when[0]} if axis.when else set()
+    return tuple(reversed(rows))
 
 
 def _is_row(axis: Axis | Variants, study: Study) -> bool:

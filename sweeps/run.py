@@ -45,7 +45,8 @@ def run(
         str | None, typer.Option(metavar="SAMPLER", help="Search the grids' ranges instead: tpe, gp or random.")
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Members a study may use in a search; by default as many as its grid has.")
+        int | None,
+        typer.Option(min=1, help="Members each searched study may have, all seeds counted; by default as in its grid."),
     ] = None,
     halving: Annotated[
         int | None, typer.Option(min=1, help="In a search, the best 1/N of a batch train on at each rung; 1 for all.")

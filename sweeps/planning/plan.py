@@ -91,7 +91,7 @@ class SearchOptions:
     """Options of a search that replaces the grids of numbers.
 
     sampler: the name of an Optuna sampler.
-    budget: number of members of each study; None for as many as its grid has.
+    budget: largest number of members of each searched study, with all seeds; None for as many as its grid has.
     halving: successive halving keeps the best 1/halving of a batch at each rung; 1 keeps all.
     """
 
@@ -130,7 +130,7 @@ class Overrides:
                 raise UserError(f"--scale is one of full, {', '.join(SCALES)}, got {self.scale!r}")
             sweep = reduced(sweep, SCALES[self.scale])
         if self.search is not None:
-            sweep = searched(sweep, self.search.sampler, self.search.budget, self.search.halving)
+            sweep = searched(sweep, self.search.sampler, self.search.budget, self.search.halving, self.seeds)
         return sweep
 
 
@@ -164,16 +164,30 @@ class Plan:
         studies: the studies that match `--only`, and the studies from which they take fields.
 
     Raises:
-        UserError: no study matches, a setting names an unknown field, or a configuration is not valid.
+        UserError: no study matches, a setting names an unknown field, a configuration is not valid, or the budget of a
+            search is too small.
     """
 
     original: Sweep
     overrides: Overrides = Overrides()
 
     def __post_init__(self) -> None:
+        self._check_budget()
         configs = (cell.config for study in self.studies for cell in self.cells(study))
         check_known(self._settings, configs, (d.key for s in self.studies if s.search for d in s.search.space))
         assert self._by_cell is not None  # validates every configuration now
+
+    def _check_budget(self) -> None:
+        budget = self.overrides.search.budget if self.overrides.search else None
+        smallest = {
+            study.name: len(self.cells(study)) * len(self.seeds(study)) for study in self.studies if study.search
+        }
+        most = max(smallest, key=lambda name: smallest[name], default=None)
+        if budget is not None and most is not None and smallest[most] > budget:
+            raise UserError(
+                f"--budget {budget} is too small for study {most!r}: one suggestion in each row of its table, with all "
+                f"seeds, takes {smallest[most]} members; the smallest budget here is --budget {smallest[most]}"
+            )
 
     @cached_property
     def _settings(self) -> Settings:

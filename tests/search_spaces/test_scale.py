@@ -92,11 +92,28 @@ def test_axes_of_numbers_become_ranges_and_rows_stay():
     assert study.search.halving == 3
 
 
-@pytest.mark.parametrize(("budget", "suggestions"), [(None, 6), (40, 10), (1, 1)])
-def test_the_budget_is_shared_by_rows_and_seeds(budget, suggestions):
-    """There are 2 * 2 cells without freeze epochs and 2 * 2 * 2 with them, and two seeds."""
+@pytest.mark.parametrize(
+    ("budget", "seeds", "suggestions"), [(None, 1, 12), (40, 2, 10), (35, 1, 17), (1000, 2, 250), (2, 1, 1), (1, 1, 1)]
+)
+def test_the_budget_is_shared_by_rows_and_seeds(budget, seeds, suggestions):
+    """There are 2 * 2 cells without freeze epochs and 2 * 2 * 2 with them, two rows, and two seeds."""
     study = only(searched(Sweep("s", "", (GRID,)), "random", budget, 1))
+    assert len(study.seeds) == seeds
     assert study.search.members == suggestions
+
+
+def test_a_suggestion_gets_the_seeds_that_are_asked_for():
+    study = only(searched(Sweep("s", "", (GRID,)), "random", 40, 1, seeds=5))
+    assert study.search.members == 40 // (2 * 5)
+
+
+def test_an_axis_that_rows_depend_on_stays_a_row():
+    """Without the first, the rows of the second would all be left out, and the base would lack the latents."""
+    grid = (Variants("latents", {"x": {}, "y": {}}), Variants("method", {"b": {}}, when=("latents", ("x",))))
+    study = dataclasses.replace(GRID, grid=(*grid, Axis("optim.lr", (1e-4, 1e-2))))
+    study = only(searched(Sweep("s", "", (study,)), "tpe", None, 3))
+    assert study.grid == grid
+    assert [dimension.key for dimension in study.search.space] == ["optim.lr"]
 
 
 def test_by_what_others_find_their_winner_stays_a_row():

@@ -6,7 +6,7 @@ from scripted import BASE, GRID, SEARCH, SMALL
 from search_spaces import get_sweep
 from search_spaces.space import Sweep
 from sweeps.errors import UserError
-from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.plan import Overrides, Plan, SearchOptions
 from sweeps.planning.settings import parse_setting
 
 
@@ -121,3 +121,50 @@ def test_what_cannot_be_set_is_one_line(setting):
     with pytest.raises(UserError) as error:
         of_table_1(setting)
     assert "\n" not in str(error.value)
+
+
+BUDGETS = (1, 8, 30, 200, None)
+
+
+@pytest.mark.parametrize("study", [study.name for study in get_sweep("paper_grid").studies])
+def test_a_searched_study_keeps_its_budget_or_names_the_smallest(study):
+    grid = Plan(get_sweep("paper_grid"), Overrides(only=study))
+    outcomes = []
+    for budget in BUDGETS:
+        search = SearchOptions("random", budget)
+        try:
+            plan = Plan(get_sweep("paper_grid"), Overrides(only=study, search=search))
+        except UserError as error:
+            smallest = int(str(error).rpartition("--budget ")[2])
+            assert budget is not None
+            assert smallest > budget
+            plan = Plan(
+                get_sweep("paper_grid"), Overrides(only=study, search=dataclasses.replace(search, budget=smallest))
+            )
+            budget = smallest
+        assert [each.name for each in plan.studies] == [each.name for each in grid.studies]
+        for own, printed in zip(plan.studies, grid.studies, strict=True):
+            most = grid.size(printed) if budget is None or own.search is None else budget
+            assert 0 < plan.size(own) <= most
+        outcomes.append(budget)
+    assert outcomes[-2:] == [200, None]
+
+
+@pytest.mark.parametrize("budget", [8, 30, 100])
+@pytest.mark.parametrize("seeds", [None, 1, 2])
+def test_a_search_plans_no_more_than_its_budget(budget, seeds):
+    plan = Plan(get_sweep("paper_grid"), Overrides(only="dst/fig3", seeds=seeds, search=SearchOptions("tpe", budget)))
+    (study,) = plan.studies
+    assert study.search is not None
+    assert budget - 3 < plan.size(study) <= budget
+    assert study.search.members >= min(budget // (seeds or 1), 9) - 1
+
+
+def test_rows_of_nested_variants_are_searched_row_by_row():
+    overrides = Overrides(only="sg/table3_mnist_lr", search=SearchOptions("tpe", 40))
+    plan, grid = Plan(get_sweep("paper_grid"), overrides), Plan(get_sweep("paper_grid"), Overrides(only=overrides.only))
+    (searched,), (printed,) = plan.studies, grid.studies
+    rows = {tuple((k, v) for k, v in cell.labels.items() if k != "optim.lr") for cell in grid.cells(printed)}
+    assert {tuple(cell.labels.items()) for cell in plan.cells(searched)} == rows
+    assert searched.search is not None
+    assert [dimension.key for dimension in searched.search.space] == ["optim.lr"]
