@@ -4,7 +4,7 @@
     measure(cohort, ["gradient_variance"])   # {"gradient_variance": [M] float64}
 
 `TrainingConfig.diagnostics` says after which epochs to measure; `trainables.diagnose` measures saved members. A file
-added here is found by itself.
+added here is registered automatically.
 """
 
 from trainables.diagnostics.base import DIAGNOSTICS, Diagnostic, measure, measure_due

@@ -1,9 +1,9 @@
-"""What a diagnostic is, and how a cohort is measured.
+"""Measures the diagnostics of a cohort, and has the functions that diagnostics share.
 
-Shapes. M members of a cohort, m of one stack, B images of the batch, F numbers that the encoder gives for an image.
+Shapes. M members of a cohort, m of one stack, B images of the batch, F encoder outputs per image.
 
 A diagnostic maps a snapshot of m members to metrics [m]. Gradients are measured on a fixed batch, the first
-`batch_size` validation images, with networks as in evaluation and draws that are the same in every epoch.
+`batch_size` validation images, with networks in evaluation mode and the same draws in every epoch.
 """
 
 import math
@@ -26,15 +26,15 @@ from trainables.streams import Purpose
 
 @ieee_float32()
 def measure(cohort: Cohort, names: Iterable[str], *, draws: int | None = None) -> dict[str, np.ndarray]:
-    """Metrics of some diagnostics of a cohort's members as they stand, each [M] float64; NaN for diverged members.
+    """Measures diagnostics of a cohort's members; metrics by name, each [M] float64, NaN for diverged members.
 
     Args:
-        cohort: whose members are measured; nothing in them changes.
+        cohort: the members, which do not change.
         names: of the diagnostics.
-        draws: two or more, in place of each diagnostic's own number of draws.
+        draws: the number of draws, two or more; None for each diagnostic's default.
 
     Raises:
-        UnknownName: no such diagnostic.
+        UnknownName: there is no such diagnostic.
         ValueError: a diagnostic does not apply to these members.
     """
     options = {} if draws is None else {"draws": draws}
@@ -52,7 +52,7 @@ def measure(cohort: Cohort, names: Iterable[str], *, draws: int | None = None) -
 
 
 def measure_due(cohort: Cohort) -> dict[str, np.ndarray]:
-    """What `TrainingConfig.diagnostics` asks for, each [M]: measured where due after this epoch, NaN elsewhere."""
+    """The metrics of `TrainingConfig.diagnostics`, each [M] float64; NaN for diagnostics not due after this epoch."""
     metrics: dict[str, np.ndarray] = {}
     diagnostics = cohort.config.diagnostics
     for name, epochs in diagnostics.due():
@@ -69,12 +69,12 @@ def encode(config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor) -> T
 
 
 def fixed_batch(members: Snapshot) -> Tensor:
-    """The images that gradients are measured on, [m, B, C, H, W]."""
+    """The images for measuring gradients, [m, B, C, H, W]."""
     return next(members.batches(members.config.batch_size))
 
 
 def distinct_draws(members: Snapshot, draws: int) -> int:
-    """`draws`, or two for an estimator that draws nothing, all of whose gradients are equal."""
+    """`draws`; but two for an estimator without noise, since all its gradients are equal."""
     drawn = math.prod(members.config.estimator.noise_shape((1, *members.config.latent.z_shape)))
     return draws if drawn else 2
 
@@ -100,7 +100,8 @@ def output_gradient(
     """The gradient [m, B, F] of each image's loss with respect to the encoder's output for it.
 
     Args:
-        loss: one member's (config, model, tensors, x, features, *noise, knobs) -> [B] nats.
+        members: the stack.
+        loss: a function of one member, (config, model, tensors, x, features, *noise, knobs) -> [B] nats.
         x: [m, B, C, H, W].
         features: [m, B, F].
         noise: each [m, ...].

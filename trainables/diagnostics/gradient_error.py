@@ -21,7 +21,7 @@ from trainables.packing.snapshot import Snapshot
 
 DRAWS = 1024
 _PIXELS_AT_ONCE = 2**24
-"""Pixels of a member's states decoded at once: 64 MiB in float32."""
+"""The most pixels decoded at once in the enumeration of states: 64 MiB in float32."""
 
 
 def _check(config: TrainingConfig) -> None:
@@ -42,8 +42,8 @@ def _check(config: TrainingConfig) -> None:
 def gradient_error(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
     """Compares `draws` estimates g of the gradient in the encoder's output with the exact gradient e; each metric [m].
 
-    e is the gradient of the expected loss under the distribution sampled from, by enumeration. Euclidean norms over a
-    fixed batch and the F numbers of each image, in nats per unit of the encoder's output:
+    e is the gradient of the expected loss under the distribution sampled from, by enumeration. Norms are Euclidean,
+    over a fixed batch and the F encoder outputs of each image, in nats per unit of the encoder's output:
 
         exact_gradient_norm         |e|
         gradient_spread             |standard deviation of g|
@@ -51,9 +51,9 @@ def gradient_error(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
         gradient_spread_over_exact  |standard deviation of g| / |e|
         gradient_cosine             <mean g, e> / (|mean g| |e|)
 
-    DST appendix C divides the bias by the exact gradient and the standard deviation by nothing: Figure 6 shows
-    gradient_bias_over_exact and gradient_spread. |e| falls as the forward temperature rises, so the ratio of the spread
-    says less about the estimator than the spread itself. What the ratio is good for: an unbiased estimator has a
+    DST appendix C divides the bias by |e|, but not the standard deviation: Figure 6 shows gradient_bias_over_exact and
+    gradient_spread. |e| falls as the forward temperature rises, so gradient_spread says more about the estimator than
+    its ratio to |e|. The ratio shows how small a bias can be measured: an unbiased estimator has a
     gradient_bias_over_exact of about gradient_spread_over_exact / sqrt(draws), not 0.
 
     Raises:

@@ -31,11 +31,11 @@ def _check(config: TrainingConfig) -> None:
 
 @diagnostic("gradient_gap", check=_check)
 def gradient_gap(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
-    """The distance between the gradients through the relaxed code and through the discrete one, [m], in nats.
+    """The distance [m] between the gradients through the relaxed code and through the discrete code.
 
-    For each image and draw: d loss / d logits through the relaxation that the hard code is the argmax of
-    (`Estimator.relax`), minus the estimator's own gradient with the same noise. The Euclidean norm, averaged over
-    images and `draws`. Figure 5 of DST shows its logarithm; DST says the squared norm and prints the norm.
+    For each image and draw, it subtracts the estimator's gradient from d loss / d logits through the relaxation
+    (`Estimator.relax`), with the same noise. The metric is the Euclidean norm, averaged over images and draws, in nats
+    per unit of the logits. DST Figure 5 shows its logarithm; DST's text says squared norm, its formula has the norm.
     """
     x = fixed_batch(members)
     features = members.lift(encode)(members.tensors, x)

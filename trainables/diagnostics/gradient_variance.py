@@ -1,4 +1,4 @@
-"""The variance of the encoder's gradient that comes from drawing latents (SG C.3.3, Table 1)."""
+"""The variance of the encoder's gradient that is due to drawing latents (SG C.3.3, Table 1)."""
 
 import torch
 from torch import Tensor
@@ -20,11 +20,11 @@ DRAWS = 100
 
 @diagnostic("gradient_variance")
 def gradient_variance(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
-    """The variance of the gradient of the reconstruction loss in each encoder parameter, summed over parameters, [m].
+    """The variance [m] of the reconstruction loss's gradient, summed over the encoder's parameters.
 
-    One forward pass of the encoder on a fixed batch, whose latent parameters are held; `draws` codes, each with the
-    gradient of the batch's mean loss (guide included, weighted as the encoder is trained on it). In nats^2 per unit of
-    the parameters squared; unbiased in `draws`. Exactly 0 where the gradient needs no draw.
+    The encoder runs once on a fixed batch. Then `draws` codes are drawn; each gives the gradient of the batch's mean
+    loss, including the guide, weighted as in training. The unit is nats^2 per unit of the parameters squared. The
+    estimate is unbiased for any number of draws. It is exactly 0 if the gradient needs no draw.
     """
     draws = distinct_draws(members, draws)
     x = fixed_batch(members)
@@ -40,8 +40,8 @@ def gradient_variance(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
             for draw in range(draws)
         ]
     )
-    # The pull-back through the encoder is linear, so deviations are pulled back, and only their squares are summed.
-    # They are taken from the first draw before the mean, so that equal draws deviate by exactly 0.
+    # The backward pass through the encoder is linear, so it can be applied to deviations from the mean. Subtracting the
+    # first draw before the mean makes the deviations of equal draws exactly 0.
     deviations = gradients - gradients[0]
     deviations = (deviations - deviations.mean(0)) / x.shape[1]
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)

@@ -1,4 +1,4 @@
-"""The importance-weighted bound on the log-likelihood (Burda et al. 2016), on which all estimators can be compared."""
+"""The importance-weighted bound on the log-likelihood (Burda et al. 2016), which allows comparing all estimators."""
 
 import math
 
@@ -18,11 +18,11 @@ _IMAGES_AT_ONCE = 1000
 @diagnostic("iw_bound")
 @torch.no_grad()
 def iw_bound(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
-    """A lower bound on log p(x) in nats an image, the mean over the validation images, [m].
+    """A lower bound [m] on log p(x), in nats per image, averaged over the validation images.
 
-    log (1/k) sum_k p(x|z_k) p(z_k) / q(z_k|x) with k = `draws` hard codes of the distribution that the estimator
-    samples from. With k = 1 its expectation is the ELBO; it rises to log p(x) with k. Codes are drawn one at a
-    time and their weights added up, so memory does not grow with k.
+    It is log (1/k) sum_i p(x|z_i) p(z_i) / q(z_i|x), with k = `draws` hard codes from the distribution that the
+    estimator samples from. For k = 1 its expectation is the ELBO; it approaches log p(x) as k grows. Codes are drawn
+    one at a time and their weights are summed, so memory does not grow with k.
     """
     total = torch.zeros(len(members.knobs["running_loss"]), dtype=torch.float64, device=members.images.device)
     for step, x in enumerate(members.batches(_IMAGES_AT_ONCE)):

@@ -1,21 +1,21 @@
-"""The contract of every estimator.
+"""The contract of gradient estimators.
 
     surrogate = estimator(loss, q, noise, knobs)
 
-Shapes. B images, z_shape = [L] or [L, K], S samples (an estimator's own).
+Shapes. B images, z_shape = [L] or [L, K]; leading axes are samples.
 
-- `loss` maps codes z [..., B, *z_shape] to the reconstruction loss [..., B] in nats, leading axes being samples;
-  `loss.expected(q)` is its exact expectation [B], where the decoder is linear.
+- `loss` maps codes z [..., B, *z_shape] to the reconstruction loss [..., B] in nats; `loss.expected(q)` is its exact
+  expectation [B], if the decoder is linear.
 - `q` is the posterior; the estimator differentiates with respect to its parameters.
-- `noise` is standard noise of the family (normal, logistic or Gumbel) of shape `estimator.noise_shape((B, *z_shape))`:
-  all the randomness there is. An estimator that draws more than one code asks for a leading axis.
-- `knobs` are the member's own values of the estimator's fields, each a scalar tensor; what is absent is taken from the
-  estimator itself. `running_loss`, where `uses_running_loss` is set, is the average loss of the steps before this one.
-- The result is `surrogate` [B] nats. Its value is the loss at the sample (or the mean over samples, the expectation).
-  Its gradient with respect to q's parameters is the estimate; with respect to everything else (the decoder, for one) it
-  is the ordinary gradient of that value.
+- `noise` is standard noise of the family (normal, logistic or Gumbel) of shape `estimator.noise_shape((B, *z_shape))`.
+  There is no other randomness. An estimator that draws several codes asks for a leading axis.
+- `knobs` are the member's values of the estimator's fields, each a scalar tensor; an absent one has the value of the
+  estimator's field. With `uses_running_loss`, `running_loss` is the average loss of the previous steps.
+- The result is `surrogate` [B] in nats. Its value is the loss at the sample, the mean over samples, or the expectation.
+  Its gradient with respect to q's parameters is the estimate. Its gradient with respect to all else, such as the
+  decoder, is the ordinary gradient of that value.
 
-Estimators are pure and work under `torch.func.vmap`; adding one is adding a file to this folder.
+Estimators are pure functions and work under `torch.func.vmap`. A new estimator is a new file in this folder.
 """
 
 from collections.abc import Mapping
@@ -41,52 +41,52 @@ class Loss(Protocol):
 
 
 class Estimator(Component):
-    """A way to differentiate E_q[loss(z)] with respect to the parameters of q."""
+    """An estimator of the gradient of E_q[loss(z)] with respect to the parameters of q."""
 
     families: ClassVar[frozenset[str]] = DISCRETE
     bias: ClassVar[Literal["unbiased", "biased", "exact"]]
-    """Against the gradient of E[loss] under `sampled(q)`."""
+    """The bias against the gradient of E[loss] under `sampled(q)`."""
     bias_except: ClassVar[str] = ""
-    """Where that label does not hold, in words."""
+    """The cases with another bias, in words."""
     samples: ClassVar[str] = "1"
-    """How many codes are drawn for an image."""
+    """The number of codes drawn per image."""
     cost: ClassVar[str] = "1 decoder pass"
     source: ClassVar[str]
     analytic: ClassVar[bool] = False
     """Whether it needs `loss.expected`, that is, a linear decoder."""
     uses_running_loss: ClassVar[bool] = False
     relaxes: ClassVar[bool] = False
-    """Whether its forward pass has relaxed codes in place of discrete ones."""
+    """Whether its forward pass uses relaxed codes instead of discrete ones."""
     transforms_loss: ClassVar[bool] = False
-    """Whether it applies a `torch.func` transform to `loss`, which must then change nothing in place."""
+    """Whether it applies a `torch.func` transform to `loss`, which then must not change anything in place."""
 
     def check(self, latent: Latents) -> None:
-        """Whether it can work on these latents.
+        """Checks that the estimator works on these latents.
 
         Raises:
-            ValueError: it cannot; the message says why.
+            ValueError: it does not; the message says why.
         """
         if latent.family not in self.families:
             families = " or ".join(sorted(self.families))
             raise ValueError(f"estimator {self.name!r} works on {families} latents, got {latent.family!r}")
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the noise it wants for codes of shape [B, *z_shape]."""
+        """The shape of the noise that it needs for codes of shape [B, *z_shape]."""
         return shape
 
     def sampled(self, q: Q, knobs: Knobs) -> Q:
-        """The distribution that its forward pass draws codes from: reported KL and ELBO are of this one."""
+        """The distribution that its forward pass draws codes from; the reported KL and ELBO are of this one."""
         return q
 
     def relax(self, q: Latent, noise: Tensor, knobs: Knobs) -> Tensor:
-        """The relaxed code, shaped as the noise: its argmax is the code that the forward pass draws (discrete latents).
+        """The relaxed code of discrete latents, with the shape of the noise; its argmax is the code that is drawn.
 
-        `relaxed` at the distribution sampled from, unless an estimator has a relaxation of its own.
+        It is `relaxed` of the distribution sampled from, unless the estimator has its own relaxation.
         """
         return relaxed(self.sampled(q, knobs), noise)
 
     def scheduled(self, knobs: Knobs, progress: float) -> dict[str, Tensor]:
-        """What its knobs become at this share of the training, 0 in the first epoch and 1 in the last."""
+        """The scheduled knobs at this progress of the training, 0 in the first epoch and 1 in the last."""
         return {}
 
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
@@ -99,16 +99,16 @@ def tempered(q: Q, temperature: Tensor) -> Q:
 
 
 def relaxed(q: Latent, noise: Tensor) -> Tensor:
-    """softmax(logits + Gumbel noise), or for bits sigmoid(logits + logistic noise)."""
+    """The relaxed code: softmax(logits + Gumbel noise), or for bits sigmoid(logits + logistic noise)."""
     (logits,) = q.parameters
     return (logits + noise).softmax(-1) if q.family == "categorical" else (logits + noise).sigmoid()
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    """Exactly `hard` forward, the gradient of `soft` backward."""
+    """A tensor with the value of `hard` and the gradient of `soft`."""
     return hard + (soft - soft.detach())
 
 
 def gradient_only(weight: Tensor, of: Tensor) -> Tensor:
-    """Zero forward; backward weight * d `of`."""
+    """A tensor with the value 0 and the gradient weight * d `of`."""
     return weight.detach() * (of - of.detach())

@@ -15,11 +15,11 @@ OptionalPositiveKnob = Annotated[float | None, Field(gt=0), KNOB]
 
 
 class Decoupled(Estimator):
-    """What decoupled estimators share: two temperatures, each constant or linear in the epoch (DST appendix B).
+    """The base of decoupled estimators: two temperatures, each constant or linear in the epoch (DST appendix B).
 
-    temperature_forward: the hard code is a draw of softmax(l / temperature_forward).
-    temperature_backward: what the gradient is taken at.
-    temperature_forward_end, temperature_backward_end: reached in the last epoch; absent, the temperature is constant.
+    temperature_forward: the hard code is drawn from softmax(l / temperature_forward).
+    temperature_backward: the temperature of the relaxation that the gradient is computed with.
+    temperature_forward_end, temperature_backward_end: the values in the last epoch; None for a constant temperature.
     """
 
     temperature_forward: PositiveKnob = 1.0
@@ -39,16 +39,16 @@ class Decoupled(Estimator):
 
 
 def _linear(start: Tensor, end: Tensor, progress: float) -> Tensor:
-    """From start to end; constant where the end is infinite, that is, absent."""
+    """Interpolates from start to end; an infinite end stands for an absent one, and gives start."""
     return torch.lerp(start, torch.where(end.isinf(), start, end).to(start.dtype), progress)
 
 
 @registered(ESTIMATORS)
 class DecoupledSTGS(Decoupled):
-    """Hard codes at one temperature, gradients of the relaxation at another, with the same noise.
+    """Draws hard codes at one temperature, and differentiates the relaxation at another, with the same noise.
 
-    Forward one_hot(argmax(l / temperature_forward + g)); backward the gradient of
-    softmax(l / temperature_backward + g).
+    Forward: one_hot(argmax(l / temperature_forward + g)).
+    Backward: the gradient of softmax(l / temperature_backward + g).
     """
 
     name: Annotated[Literal["decoupled_st_gs"], SHAPE] = "decoupled_st_gs"

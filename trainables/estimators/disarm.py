@@ -1,7 +1,7 @@
 """DisARM: antithetic pairs of bits, Rao-Blackwellized.
 
-Dong, Mnih & Tucker, "DisARM: an antithetic gradient estimator for binary latent variables" (2020), eq. 7; found at the
-same time by Yin et al. 2020 (U2G).
+Dong, Mnih & Tucker, "DisARM: an antithetic gradient estimator for binary latent variables" (2020), eq. 7; published at
+the same time by Yin et al. 2020 (U2G).
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -15,9 +15,9 @@ from trainables.latents import Bernoulli, Latent
 
 @registered(ESTIMATORS)
 class DisARM(Estimator):
-    """Half the difference of the losses at z and its antithetic twin z', times (z - z') sigmoid(|l|) for every bit.
+    """The gradient for each bit is (loss(z) - loss(z')) / 2 * (z - z') sigmoid(|l|), with an antithetic pair z and z'.
 
-    z uses the logistic noise and z' its negative, so each alone is a draw of q, and bits on which they agree receive no
+    z uses the logistic noise and z' its negative, so each is a draw of q. Bits that are equal in z and z' get no
     gradient.
     """
 

@@ -1,4 +1,4 @@
-"""Estimators that enumerate: the values of one latent at a time (IndeCateR), or every state of all of them."""
+"""Estimators that enumerate the values of one latent at a time (IndeCateR), or all states of all latents (exact)."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -15,7 +15,7 @@ LOG2_STATES = 14
 
 @registered(ESTIMATORS)
 class Exact(Estimator):
-    """The expectation as a sum over every state (DST appendix C): the oracle for small latent spaces.
+    """The exact expectation, as a sum over all states (DST appendix C); a reference for small latent spaces.
 
     Raises:
         ValueError: there are more than 2**14 states.
@@ -47,7 +47,11 @@ def _check_states(family: str, z_shape: tuple[int, ...]) -> None:
 
 
 def states(q: Bernoulli | Categorical) -> Tensor:
-    """Every code of one image [S, *z_shape], S = 2^L or K^L, in lexicographic order."""
+    """All codes of one image [S, *z_shape], S = 2^L or K^L, in lexicographic order.
+
+    Raises:
+        ValueError: there are more than 2**14 states.
+    """
     z_shape = q.logits.shape[1:]
     _check_states(q.family, z_shape)
     values = 2 if q.family == "bernoulli" else z_shape[1]
@@ -59,10 +63,11 @@ def states(q: Bernoulli | Categorical) -> Tensor:
 
 @registered(ESTIMATORS)
 class IndeCateR(Estimator):
-    """For each latent, the exact expectation over its own values, the others held at one joint draw.
+    """The exact expectation over each latent's values, with the other latents fixed at one joint draw.
 
-    The sum over latents l and values v of loss(z with z_l = v) d q(z_l = v). Since the probabilities of a latent sum to
-    one, the loss at the draw itself may be subtracted: every other value is one decoder pass, without a backward one.
+    The gradient is the sum over latents l and values v of loss(z with z_l = v) d q(z_l = v). The probabilities of a
+    latent sum to one, so loss(z) can be subtracted. Then each value other than the drawn one costs a forward decoder
+    pass.
     """
 
     name: Annotated[Literal["indecater"], SHAPE] = "indecater"
@@ -75,7 +80,7 @@ class IndeCateR(Estimator):
         z = q.sample(noise)
         value = loss(z)
         others, probs = _other_values(q, z)
-        # changed [R, L, B, *z_shape]: the draw with latent l, and only that, at its r-th other value.
+        # changed [R, L, B, *z_shape]: the draw, but with latent l at its r-th other value.
         latent = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)[:, None]
         changed = torch.where(latent if z.dim() == 2 else latent[..., None], others[:, None], z)
         with torch.no_grad():
@@ -84,7 +89,7 @@ class IndeCateR(Estimator):
 
 
 def _other_values(q: Bernoulli | Categorical, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The R = K - 1 values of each latent other than z's [R, B, *z_shape] and their probabilities [R, B, L]."""
+    """The R = K - 1 values of each latent that differ from z [R, B, *z_shape], and their probabilities [R, B, L]."""
     if isinstance(q, Bernoulli):
         others = (1 - z)[None]
         return others, others * q.probs + (1 - others) * (1 - q.probs)

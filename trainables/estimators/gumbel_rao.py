@@ -1,4 +1,4 @@
-"""Gumbel-Rao: straight-through Gumbel-Softmax, averaged over the noise that leads to the same hard code.
+"""Gumbel-Rao: straight-through Gumbel-Softmax, averaged over noise that gives the same hard code.
 
 Paulus, Maddison & Krause, "Rao-Blackwellizing the straight-through Gumbel-Softmax gradient estimator" (2021).
 """
@@ -17,11 +17,11 @@ from trainables.latents import Bernoulli, Categorical, Latent
 
 @registered(ESTIMATORS)
 class GumbelRao(Relaxation):
-    """The hard code z forward; backward the mean of k relaxed codes, with noise drawn given z.
+    """Uses the hard code z forward, and backward the mean of k relaxed codes with noise drawn given z.
 
-    Its mean is that of `st_gumbel_softmax` at the same scaling and its variance is lower; the k draws cost no decoder
-    pass. As that equality demands, no gradient flows through the dependence of the conditional noise on the logits,
-    although the paper's text has it flow (docs/errata.md).
+    Its expectation is that of `st_gumbel_softmax` with the same scaling, and its variance is lower; the k draws cost no
+    decoder pass. For equal expectations, no gradient may flow through the dependence of the conditional noise on the
+    logits, although the paper's text says that it does (docs/errata.md).
     """
 
     name: Annotated[Literal["gumbel_rao"], SHAPE] = "gumbel_rao"
@@ -39,20 +39,23 @@ class GumbelRao(Relaxation):
 
 
 def conditional_noise(q: Latent, z: Tensor, noise: Tensor) -> Tensor:
-    """Noise of q's family [S, B, *z_shape] given that `q.sample` of it is z, from standard noise of that shape.
+    """Noise of q's family [S, B, *z_shape], conditional on `q.sample(noise)` = z, from standard noise of that shape.
 
-    Where z is a draw of q, the result is standard noise again.
+    If z is a draw of q, the result has the distribution of standard noise.
+
+    Raises:
+        TypeError: q is Gaussian.
     """
     match q:
         case Categorical():
-            # exp(-Gumbel) is exponential: category j rings after e_j / p_j, and the first to ring wins. The winner's
-            # time is exponential with rate 1; the others have that time to wait, and from then on their own.
+            # exp(-Gumbel) is exponential: category j has the waiting time e_j / p_j, and the shortest time wins. The
+            # winner's time is exponential with rate 1. The time of each other category is that plus its own e_j / p_j.
             waiting = (-noise).exp()
             first = (waiting * z).sum(-1, keepdim=True)
             return -(q.probs * first + (1 - z) * waiting).log()
         case Bernoulli():
-            # Of x = logit + logistic noise given x > 0, the distribution function inverts to
-            # log(1 + exp(logit) u) - log(1 - u), u = sigmoid(noise); the case x < 0 is its mirror image.
+            # Inverting the distribution function of x = logit + logistic noise given x > 0 gives
+            # x = log(1 + exp(logit) u) - log(1 - u), u = sigmoid(noise); x < 0 is the mirror image.
             sign = 2 * z - 1
             return sign * (F.softplus(sign * q.logits + F.logsigmoid(noise)) + F.softplus(noise)) - q.logits
         case _:

@@ -1,6 +1,7 @@
-"""Relaxations by Gumbel noise: Gumbel-Softmax and its straight-through form.
+"""Relaxations with Gumbel noise: Gumbel-Softmax and its straight-through form.
 
-Logits l [B, L, K] with Gumbel noise g; for bits l [B, L] with logistic noise, sigmoid in place of softmax.
+Categorical latents have logits l [B, L, K] and Gumbel noise g. Bits have logits l [B, L], logistic noise g, and sigmoid
+instead of softmax.
 """
 
 from typing import Annotated, ClassVar, Literal, TypeVar
@@ -16,10 +17,10 @@ Scaling = Annotated[Literal["logits_and_noise", "logits"], SHAPE]
 
 
 class Relaxation(Estimator):
-    """What the relaxations share: a temperature t, and what it divides.
+    """The base of relaxations: a temperature t, and its place in the formula.
 
-    scaling: "logits_and_noise", softmax((l + g) / t) as Jang et al. 2017, whose hard sample is of softmax(l) at any
-        temperature; or "logits", softmax(l / t + g) as in DST, whose hard sample is of softmax(l / t).
+    scaling: "logits_and_noise", softmax((l + g) / t) as in Jang et al. 2017, with hard samples from softmax(l) at every
+        temperature; or "logits", softmax(l / t + g) as in DST, with hard samples from softmax(l / t).
     """
 
     temperature: PositiveKnob = 1.0
@@ -36,7 +37,7 @@ class Relaxation(Estimator):
 
 @registered(ESTIMATORS)
 class GumbelSoftmax(Relaxation):
-    """Relaxed codes, forward and backward: the exact gradient of another objective, that of a relaxed model."""
+    """Uses relaxed codes forward and backward: an unbiased gradient, but of another objective, the relaxed model's."""
 
     name: Annotated[Literal["gumbel_softmax"], SHAPE] = "gumbel_softmax"
     relaxes: ClassVar[bool] = True
@@ -50,7 +51,7 @@ class GumbelSoftmax(Relaxation):
 class STGumbelSoftmax(Relaxation):
     """Straight-through Gumbel-Softmax: the hard code forward, the relaxed code of the same noise backward.
 
-    With scaling "logits" (DST) it is `decoupled_st_gs` with one temperature.
+    With scaling "logits" (DST), it equals `decoupled_st_gs` with two equal temperatures.
     """
 
     name: Annotated[Literal["st_gumbel_softmax"], SHAPE] = "st_gumbel_softmax"

@@ -1,4 +1,4 @@
-"""REBAR: the score function with a Gumbel-Softmax relaxation as control variate.
+"""REBAR: the score-function estimator with a Gumbel-Softmax relaxation as control variate.
 
 Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, "REBAR: low-variance, unbiased gradient estimates for discrete latent
 variable models" (2017).
@@ -19,9 +19,9 @@ from trainables.latents import Latent
 class Rebar(Estimator):
     """(loss(z) - eta loss(s')) d log q(z) + eta (d loss(s) - d loss(s')), with relaxed codes s and s'.
 
-    s = softmax((l + g) / temperature) has the noise g that led to z; s' has noise drawn given z, and is differentiated
-    through it too. Unbiased at any temperature and eta. The paper adapts both to lower the variance; here they are
-    constants.
+    s = softmax((l + g) / temperature) has the same noise g as z; s' has noise drawn given z, and its gradient also
+    flows through that noise. The estimator is unbiased at every temperature and eta. The paper adapts both to lower the
+    variance; here they are constants.
     """
 
     name: Annotated[Literal["rebar"], SHAPE] = "rebar"
@@ -41,7 +41,7 @@ class Rebar(Estimator):
         value = loss(z)
         pair = torch.stack((noise[0], conditional_noise(q, z, noise[1])))
         s = relaxed(tempered(q, temperature), pair / temperature)
-        # The slope of the loss is taken here, so that the relaxed codes give the decoder no gradient.
+        # The loss is differentiated here, so that the relaxed codes give the decoder no gradient.
         relaxed_value, pull = torch.func.vjp(loss, s.detach())[:2]
         (slope,) = pull(torch.ones_like(relaxed_value))
         pathwise = gradient_only(slope, s).flatten(2).sum(-1)

@@ -1,8 +1,8 @@
 """ReinMax: a second-order straight-through estimator, and its decoupled form.
 
 Liu, Dong, Liu, Yu & Gao, "Bridging discrete and backpropagation: straight-through and beyond" (2023), Algorithm 2.
-Straight-through integrates the derivative of the loss between two codes by Euler's rule; ReinMax by Heun's, which is
-exact for quadratic losses.
+Straight-through integrates the derivative of the loss between two codes with Euler's rule; ReinMax uses Heun's rule,
+which is exact for quadratic losses.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -17,10 +17,10 @@ from trainables.latents import Bernoulli, Categorical, Latent
 
 @registered(ESTIMATORS)
 class ReinMax(Estimator):
-    """A hard draw z of p = softmax(l) forward; backward 2 d softmax at (z + softmax(l / temperature)) / 2 - d p / 2.
+    """Draws a hard code z of p = softmax(l) forward.
 
-    Unbiased for quadratic losses at temperature 1. Larger temperatures, which the paper prefers, trade bias for
-    variance.
+    The backward pass uses 2 d softmax at (z + softmax(l / temperature)) / 2 - d p / 2. It is unbiased for quadratic
+    losses at temperature 1. Larger temperatures, which the paper prefers, lower the variance and raise the bias.
     """
 
     name: Annotated[Literal["reinmax"], SHAPE] = "reinmax"
@@ -34,11 +34,11 @@ class ReinMax(Estimator):
 
 @registered(ESTIMATORS)
 class DecoupledReinMax(Decoupled):
-    """ReinMax of the distribution softmax(l / temperature_forward), its middle point at temperature_backward.
+    """ReinMax for the distribution softmax(l / temperature_forward), with the midpoint at temperature_backward.
 
-    Forward a hard draw z of p = softmax(l / temperature_forward); backward, with respect to l / temperature_forward,
-    2 d softmax at (z + softmax(l / temperature_backward)) / 2 - d p / 2. So temperature_forward = 1 gives `reinmax` at
-    temperature_backward, and equal temperatures are unbiased for quadratic losses.
+    Forward: a hard draw z of p = softmax(l / temperature_forward). Backward, with respect to l / temperature_forward:
+    2 d softmax at (z + softmax(l / temperature_backward)) / 2 - d p / 2. With temperature_forward = 1 it is `reinmax`
+    at temperature_backward; with equal temperatures it is unbiased for quadratic losses.
     """
 
     name: Annotated[Literal["decoupled_reinmax"], SHAPE] = "decoupled_reinmax"
@@ -57,7 +57,7 @@ def _heun(loss: Loss, q: Latent, softened: Latent, noise: Tensor) -> Tensor:
 
 
 def _as_probabilities(q: Bernoulli | Categorical, probs: Tensor) -> Tensor:
-    """A tensor whose gradient in q's logits is that of `q.probs` where these are `probs`; its value means nothing."""
+    """A tensor with the gradient, in q's logits, that `q.probs` would have at the value `probs`; only for gradients."""
     probs = probs.detach()
     if isinstance(q, Bernoulli):
         return probs * (1 - probs) * q.logits

@@ -11,7 +11,7 @@ from trainables.latents import Gaussian, Latent
 
 @registered(ESTIMATORS)
 class Reparameterization(Estimator):
-    """Pathwise: z = mean + standard deviation * noise."""
+    """The pathwise gradient through z = mean + standard deviation * noise."""
 
     name: Annotated[Literal["reparameterization"], SHAPE] = "reparameterization"
     families: ClassVar[frozenset[str]] = frozenset({"gaussian"})

@@ -1,7 +1,7 @@
 """Score-function estimators: REINFORCE with two baselines (Williams 1992; SG C.3.2; DVAE eq. 72-81).
 
-Any constant may be subtracted from the loss, since the score d log q(z) has mean zero; a baseline is such a constant,
-independent of z, that lowers the variance.
+The score d log q(z) has mean zero, so a value that does not depend on z can be subtracted from the loss. Such a
+baseline lowers the variance and adds no bias.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -16,7 +16,7 @@ from trainables.latents import FAMILIES, Latent
 
 @registered(ESTIMATORS)
 class Reinforce(Estimator):
-    """(loss - baseline) * d log q(z), the baseline a running average of the loss over the steps before (SG C.3.2)."""
+    """(loss - baseline) * d log q(z); the baseline is a running average of the loss in previous steps (SG C.3.2)."""
 
     name: Annotated[Literal["reinforce"], SHAPE] = "reinforce"
     baseline_momentum: FractionKnob = 0.9
@@ -34,7 +34,7 @@ class Reinforce(Estimator):
 
 @registered(ESTIMATORS)
 class RLOO(Estimator):
-    """The mean over k draws of (loss - baseline) * d log q(z), the baseline the mean loss of the k - 1 other draws."""
+    """The mean over k draws of (loss - baseline) * d log q(z); the baseline is the mean loss of the other draws."""
 
     name: Annotated[Literal["rloo"], SHAPE] = "rloo"
     k: Annotated[int, Field(ge=2), SHAPE] = 4

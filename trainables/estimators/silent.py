@@ -13,11 +13,11 @@ from trainables.latents import FAMILIES, Latent
 class Silent(Estimator):
     """The analytic expectation of the loss of a linear Gaussian decoder.
 
-    Exact with a fixed variance, and with a learned precision where `log_term` is "exact" (Gaussian latents only).
+    It is exact with a fixed variance, and with a learned precision if `log_term` is "exact" (Gaussian latents only).
 
-    Warning: with a learned precision and `log_term` "taylor", E[log v^2] is a second-order expansion: the gradient has
-    no variance, but a bias. The bias is small where the mean of the precision v is several of its standard deviations,
-    and large elsewhere (docs/errata.md).
+    Warning: with a learned precision and `log_term` "taylor", E[log v^2] is a second-order expansion, so the gradient
+    has a bias, but no variance. The bias is small if the mean of the precision v is several times its standard
+    deviation, else it is large (docs/errata.md).
     """
 
     name: Annotated[Literal["silent"], SHAPE] = "silent"

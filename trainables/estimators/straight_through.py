@@ -1,4 +1,4 @@
-"""Straight-through estimators without noise in the backward pass: the plain one, and the gapped one."""
+"""Straight-through estimators without noise in the backward pass: the plain and the gapped estimator."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from trainables.latents import Bernoulli, Categorical, Latent
 
 @registered(ESTIMATORS)
 class StraightThrough(Estimator):
-    """A hard draw of q forward; backward as if it were the probabilities. Unbiased for linear losses only."""
+    """Uses a hard draw of q forward, the gradient of the probabilities backward. Unbiased only for linear losses."""
 
     name: Annotated[Literal["straight_through"], SHAPE] = "straight_through"
     bias: ClassVar[Literal["biased"]] = "biased"
@@ -25,10 +25,10 @@ class StraightThrough(Estimator):
 
 @registered(ESTIMATORS)
 class GappedStraightThrough(Estimator):
-    """A hard draw z of q forward; backward softmax at logits that were moved to agree with z.
+    """Uses a hard draw z of q forward, and backward softmax at logits that are shifted to agree with z.
 
-    The logits are shifted, by constants, so that the drawn category is the largest and leads the others by at least
-    `gap`; then divided by the temperature. This replaces the noise of Gumbel-Softmax by its effect.
+    Constants are added to the logits so that the drawn category is at least `gap` above all others. The result is
+    divided by the temperature. These shifts replace the noise of Gumbel-Softmax.
     """
 
     name: Annotated[Literal["gst"], SHAPE] = "gst"
@@ -46,7 +46,7 @@ class GappedStraightThrough(Estimator):
 
 
 def _gapped(q: Bernoulli | Categorical, z: Tensor, gap: Tensor) -> Tensor:
-    """Logits at which z leads by at least `gap`; otherwise nearest to q's."""
+    """Logits close to q's, at which z is at least `gap` above all other values."""
     if isinstance(q, Bernoulli):
         sign = 2 * z - 1
         return sign * (sign * q.logits).clamp(min=gap)
