@@ -1,16 +1,19 @@
 """`python -m sweeps.run` with a given checkpoint interval, which notes every epoch that it trains in a file.
 
-EPOCHS=file CHECKPOINT_EVERY_S=0 python instrumented.py NAME …
+EPOCHS=file CHECKPOINT_EVERY_S=0 EPOCH_S=0 python instrumented.py NAME …
+
+Each epoch takes EPOCH_S seconds longer than usual.
 """
 
 import functools
 import os
+import time
 
 from sweeps.cli import run_app, single
 from sweeps.on_ray import execute
 from sweeps.run import run
 
-NOTES = os.environ["EPOCHS"]
+NOTES, EPOCH_S = os.environ["EPOCHS"], float(os.environ.get("EPOCH_S", "0"))
 
 
 def trial(config: dict[str, str]) -> None:
@@ -26,6 +29,7 @@ def trial(config: dict[str, str]) -> None:
             for epoch in super().__iter__():
                 with open(NOTES, "a") as file:
                     file.write(f"{task.key} {epoch}\n")
+                time.sleep(EPOCH_S)
                 yield epoch
 
     worker.CohortTraining = Noted

@@ -1,5 +1,6 @@
 """Kills runs with SIGKILL, Ctrl-C and SIGTERM at random moments, and runs the same command again."""
 
+import os
 import random
 import signal
 import time
@@ -12,6 +13,7 @@ import pytest
 from commands import INSTRUMENTED, Command, gone, keys, ledger
 from outcome import Metrics, check, database, mlflow_runs, recorded, results, undisturbed
 
+from sweeps.on_ray.execute import SAVING_S, Places
 from trainables.checkpoint import CheckpointFile, read_checkpoint
 
 pytestmark = pytest.mark.timeout(1200)
@@ -34,20 +36,30 @@ def saved(storage: Path) -> dict[str, int]:
 class Noted:
     """Runs of the instrumented command, and the epochs they trained."""
 
-    def __init__(self, storage: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch):
+    def __init__(
+        self,
+        storage: Path,
+        *arguments: str,
+        monkeypatch: pytest.MonkeyPatch,
+        epochs: int = EPOCHS,
+        save_every_s: float = 0,
+        epoch_s: float = 0,
+    ):
         self.storage = storage
         self._notes = storage.with_name("epochs")
         self._notes.touch()
         monkeypatch.setenv("EPOCHS", str(self._notes))
-        monkeypatch.setenv("CHECKPOINT_EVERY_S", "0")
-        self._arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", *arguments)
+        monkeypatch.setenv("CHECKPOINT_EVERY_S", str(save_every_s))
+        monkeypatch.setenv("EPOCH_S", str(epoch_s))
+        self._epochs = epochs
+        self._arguments = ("--storage", storage, "--set", f"epochs={epochs}", *arguments)
         self._started: list[psutil.Process] = []
         self.kills = 0
 
     def start(self) -> Command:
         return Command(*self._arguments, cwd=self.storage.parent, program=INSTRUMENTED)
 
-    def _trained(self) -> dict[str, list[int]]:
+    def trained(self) -> dict[str, list[int]]:
         """The epochs that were trained, in order, by cohort."""
         epochs = defaultdict(list)
         for line in self._notes.read_text().splitlines():
@@ -68,7 +80,7 @@ class Noted:
 
     def resume(self, until: Callable[[Command], None] | None = None) -> str:
         """Runs to the end or until it is killed again; asserts that no saved epoch is trained again."""
-        before, after_kill = saved(self.storage), self._trained()
+        before, after_kill = saved(self.storage), self.trained()
         command = self.start()
         if until is None:
             code, output = command.end()
@@ -78,9 +90,9 @@ class Noted:
             self.kill(command)
             output = ""
         for cohort, epoch in before.items():
-            now = self._trained()[cohort][len(after_kill[cohort]) :]
+            now = self.trained()[cohort][len(after_kill[cohort]) :]
             # A run that is killed again may have trained nothing.
-            last = EPOCHS if until is None else max(now, default=epoch)
+            last = self._epochs if until is None else max(now, default=epoch)
             assert now == list(range(epoch + 1, last + 1))
         return output
 
@@ -189,3 +201,57 @@ def test_other_ends_in_mid_training(tmp_path, numbers):
     code, output = Command(*arguments, cwd=tmp_path).end()
     assert code == 0, output
     check(storage, undisturbed(20))
+
+
+INTERRUPTED_EPOCHS = 80
+
+
+def last(epochs: dict[str, list[int]]) -> int:
+    """The last epoch of the cohort that has come furthest."""
+    return max((max(own) for own in epochs.values()), default=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_run_saves_what_is_in_training_and_trains_no_epoch_twice(tmp_path, monkeypatch, number):
+    every_s = Places.checkpoint_every_s
+    runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch, epochs=INTERRUPTED_EPOCHS, save_every_s=every_s)
+    command = runs.start().until(lambda: last(runs.trained()) >= 3)
+    assert saved(runs.storage) == {}
+    at = time.time()
+    if number == signal.SIGINT:
+        command.signal(number)  # a terminal sends Ctrl-C to all processes
+    else:
+        os.kill(command.pid, number)
+    code, output = command.end()
+    assert code == 130, output
+    assert "Traceback" not in output
+    assert "Interrupted: saving what is in training" in output
+
+    trained = runs.trained()
+    assert 0 < last(trained) < INTERRUPTED_EPOCHS
+    assert saved(runs.storage) == {key: max(trained[key]) for key in begun(runs.storage) if key in trained}
+    written = [path.stat().st_mtime for path in (runs.storage / "quickstart" / "checkpoints").rglob("*.safetensors")]
+    assert written
+    assert max(written) - at < SAVING_S
+    runs.resume()
+    assert runs.trained() == {key: list(range(1, INTERRUPTED_EPOCHS + 1)) for key in runs.trained()}
+    runs.check(undisturbed(INTERRUPTED_EPOCHS))
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_does_not_wait_for_what_is_in_training(tmp_path, monkeypatch):
+    runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch, save_every_s=60, epoch_s=600)
+    command = runs.start().until(lambda: last(runs.trained()) == 1)
+    started = command.descendants()
+    command.signal(signal.SIGINT)
+    time.sleep(2)
+    assert command.running  # it waits for the epoch, which takes minutes
+    at = time.monotonic()
+    command.signal(signal.SIGINT)
+    code, output = command.end()
+    assert code == 130, output
+    assert "Traceback" not in output
+    assert time.monotonic() - at < SAVING_S / 2
+    assert saved(runs.storage) == {}
+    assert gone(started, 90)
