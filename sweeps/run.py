@@ -75,6 +75,14 @@ def run(
     per_gpu: Annotated[int, typer.Option(min=1, help="Cohorts, or workers of one, that share a GPU.")] = 1,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most cohorts trained at the same time.")] = None,
     address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="A Ray cluster to join.")] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            metavar="best|last|none",
+            help="Weights of ended members that stay at the end of the run: all (last), those that the report and "
+            "the registered models show (best), or none.",
+        ),
+    ] = "last",
     log_format: Annotated[
         str,
         typer.Option(
@@ -103,6 +111,7 @@ def run(
     largest = _pack(pack)
 
     # Imported late, since these take seconds to import.
+    from sweeps.driver.keep import KEEPS, Keep
     from sweeps.planning import saved, stand_ins
     from sweeps.planning.command import called_here
     from sweeps.planning.plan import Overrides, Plan
@@ -111,6 +120,8 @@ def run(
     from sweeps.records.storage import Storage
     from sweeps.tracking.uri import tracking_uri_of
 
+    if keep not in KEEPS:
+        raise UserError(f"--keep is one of {', '.join(KEEPS)}, got {keep!r}")
     settings = tuple(parse_setting(text) for text in set_ or ())
     settings += _precision(precision, settings)
     wanted = Overrides(
@@ -154,6 +165,7 @@ def run(
         per_gpu=per_gpu,
         max_concurrent=max_concurrent,
         address=address,
+        keep=cast(Keep, keep),
         log_json=log_format != "text",
         log_metrics=log_format == "json-metrics",
     )

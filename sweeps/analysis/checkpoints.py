@@ -27,7 +27,9 @@ def trained_model(storage: Storage, member: Member, row: Row, image_shape: Image
                 return TrainedVAE.from_checkpoint(storage.read(path), member.config, image_shape)
             except (ValueError, FileNotFoundError) as error:
                 raise NoModelError(f"{path}: {error}") from None
-    raise NoModelError(f"no checkpoint holds member {member.key} after epoch {row.epochs}")
+    raise NoModelError(
+        f"no checkpoint holds member {member.key} after epoch {row.epochs}; runs with --keep best or none delete weights"
+    )
 
 
 def _header(storage: Storage, path: str) -> CheckpointHeader | None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from sweeps.analysis import summary
 from sweeps.driver.driver import Driver
 from sweeps.driver.json_log import JsonLog
+from sweeps.driver.keep import Keep, remove_weights, wanted
 from sweeps.driver.progress import Progress
 from sweeps.errors import INTERRUPTED, OK, SOME_FAILED, UserError, first_line
 from sweeps.planning import disk_space, saved, sessions
@@ -53,6 +54,8 @@ class Options:
     per_gpu: int
     max_concurrent: int | None
     address: str | None
+    keep: Keep = "last"
+    """Whose weights stay at the end of the run."""
     log_json: bool = False
     """Whether standard output has one JSON object a line, for programs; text for people then goes to standard error."""
     log_metrics: bool = False
@@ -89,6 +92,8 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
         console.print("Interrupted; what is done is recorded.", highlight=False)
     report = _write_outputs(driver, tracker, storage, options, console)
     _summarize(driver, tracker, storage, report, console)
+    if finished:
+        _keep(driver, tracker, storage, report, options, console)
     code = _conclude(driver, storage, options.command, console, interrupted=not finished)
     if options.log_json:
         found = summary.summary(driver.unfoldings, driver.members(), driver.current(), driver.trained)
@@ -205,6 +210,30 @@ def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str |
         lines.append(f"MLflow: python -m sweeps.ui --storage {shlex.quote(storage.uri)}")
     for line in lines:
         console.print(redact(line), highlight=False, soft_wrap=True)
+
+
+def _keep(
+    driver: Driver, tracker: Tracker, storage: Storage, report: str | None, options: Options, console: Console
+) -> None:
+    """Deletes the weights that --keep does not ask for, once all that is made of them has been made."""
+    keys = wanted(options.keep, driver.unfoldings, driver.current())
+    if keys is None:
+        return
+    why = "the report could not be written" if report is None else "MLflow is behind" if tracker.problem else ""
+    if not why:
+        try:
+            remove_weights(storage, driver.current(), keys)
+        except LockLostError:
+            raise
+        except (UserError, OSError) as error:
+            why = redact(first_line(error))
+    if why:
+        console.print(
+            f"--keep {options.keep}: not all weights were deleted ({why}); the next run of this command tries again.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _conclude(driver: Driver, storage: Storage, command: Command, console: Console, *, interrupted: bool) -> int:

@@ -57,9 +57,8 @@ def _rows(
     """Images [n, C, H, W] by the title of their row, and a reason for each missing row."""
     rows: dict[str, np.ndarray] = {}
     missing = []
-    for same in groups((figure.series,), found):
-        who = label(same[0].labels.get(figure.series)) or readable(figure.series)
-        cell = ranked(study, same)[0]
+    for cell in _best_cells(study, figure, found):
+        who = label(cell.labels.get(figure.series)) or readable(figure.series)
         member = _best_member(study, cell)
         try:
             data = member.config.data
@@ -79,6 +78,22 @@ def _rows(
         if deviation is not None:
             rows[f"{who}, standard deviation"] = normalized(deviation.numpy())
     return rows, missing
+
+
+def shown(study: Study, found: Sequence[Cell]) -> set[str]:
+    """The keys of the members that the image figures of a study show."""
+    return {
+        _best_member(study, cell).key
+        for number, figure in enumerate(study.figures, start=1)
+        if isinstance(figure, Images)
+        for panel in panels(study, number, found, "")
+        for cell in _best_cells(study, figure, panel.cells)
+    }
+
+
+def _best_cells(study: Study, figure: Images, found: Sequence[Cell]) -> list[Cell]:
+    """The best cell of each row of a figure."""
+    return [ranked(study, same)[0] for same in groups((figure.series,), found)]
 
 
 def _best_member(study: Study, cell: Cell) -> Member:
