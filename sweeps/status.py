@@ -41,6 +41,8 @@ def lines_of(now: Status) -> list[str]:
             lines.append(f"About {duration(now.left_s)} left.")
     if now.checkpoint_age_s is not None and now.state != "complete":
         lines.append(f"Members in training were last saved {duration(now.checkpoint_age_s)} ago.")
+    if now.checkpoint_bytes:
+        lines.append(f"Checkpoints take {now.checkpoint_bytes / 1e6:,.1f} MB; run with --keep best or none for less.")
     if now.continue_command:
         lines.append("Nothing is running: the last run ended before it had trained all members.")
         lines.append(f"To go on: {now.continue_command}")

@@ -28,7 +28,7 @@ def trained_model(storage: Storage, member: Member, row: Row, image_shape: Image
             except (ValueError, FileNotFoundError) as error:
                 raise NoModelError(f"{path}: {error}") from None
     raise NoModelError(
-        f"no checkpoint holds member {member.key} after epoch {row.epochs}; runs with --keep best or none delete weights"
+        f"no checkpoint holds member {member.key} after epoch {row.epochs}; --keep best and none delete weights"
     )
 
 

@@ -1,5 +1,6 @@
 """The status of a sweep: from its ledger and, during a run, from its driver's snapshot of members in training."""
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Set
@@ -51,6 +52,8 @@ class Status:
     """The driver's estimate of the seconds left; None if it has none yet."""
     checkpoint_age_s: float | None
     """Seconds since the last checkpoint was written; None without checkpoints or if the storage is no local folder."""
+    checkpoint_bytes: int | None
+    """The space that all checkpoints take; None if the storage is no local folder."""
     damaged: list[str]
     """Files of the ledger that cannot be read; the next run sets them aside."""
     studies: list[StudyStatus]
@@ -97,6 +100,7 @@ def status_of(storage: Storage) -> Status:
         driver=str(driver) if driver else None,
         left_s=snapshot.left_s,
         checkpoint_age_s=_checkpoint_age_s(storage),
+        checkpoint_bytes=_checkpoint_bytes(storage),
         damaged=ledger.damaged,
         studies=studies,
         continue_command=command.text(storage) if left and not driver else None,
@@ -128,3 +132,13 @@ def _checkpoint_age_s(storage: Storage) -> float | None:
         return None
     saved = [path.stat().st_mtime for path in storage.local_path.glob("checkpoints/*/*.safetensors")]
     return max(0.0, time.time() - max(saved)) if saved else None
+
+
+def _checkpoint_bytes(storage: Storage) -> int | None:
+    if not storage.local:
+        return None
+    sizes = 0
+    for path in storage.local_path.glob("checkpoints/*/*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            sizes += path.stat().st_size
+    return sizes
