@@ -8,9 +8,11 @@ Each epoch takes EPOCH_S seconds longer than usual.
 import functools
 import os
 import time
+from types import SimpleNamespace
 
 from sweeps.cli import run_app, single
 from sweeps.on_ray import execute
+from sweeps.records import lock
 from sweeps.run import run
 
 NOTES, EPOCH_S = os.environ["EPOCHS"], float(os.environ.get("EPOCH_S", "0"))
@@ -38,6 +40,11 @@ def trial(config: dict[str, str]) -> None:
 
 execute.trial = trial
 execute.Places = functools.partial(execute.Places, checkpoint_every_s=float(os.environ["CHECKPOINT_EVERY_S"]))
+
+if "HOST" in os.environ:  # a driver with this host name, whose lock is stale after STALE_AFTER_S without a heartbeat
+    stale_after_s = float(os.environ["STALE_AFTER_S"])
+    lock.socket = SimpleNamespace(gethostname=lambda: os.environ["HOST"])
+    lock.Lock = functools.partial(lock.Lock, beat_every_s=stale_after_s / 5, stale_after_s=stale_after_s)
 
 if __name__ == "__main__":
     run_app(single(run), "instrumented")

@@ -1,5 +1,6 @@
 """What `--keep` leaves of the checkpoints of real, tiny trainings."""
 
+import dataclasses
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -114,7 +115,7 @@ def test_best_keeps_the_members_that_the_report_shows_and_their_weights(storage,
 
 
 def test_the_best_of_a_study_without_figures_is_kept(storage, rows):
-    plan = Plan(Sweep("small", "Small", (SHOWN.model_copy(update={"figures": ()}),)))
+    plan = Plan(Sweep("small", "Small", (dataclasses.replace(SHOWN, figures=()),)))
     best = next(member.key for member in of("learned") if member.config.seed == BEST_SEED)
     rows[best] = row(next(m for m in MEMBERS if m.key == best), metrics={"bits_per_dim": 0.1})
     assert wanted("best", unfold(plan, Ledger(storage)), rows) == {best}

@@ -1,0 +1,56 @@
+"""Stops a driver while another one, on another host by its name, takes over; then lets it go on."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from commands import INSTRUMENTED, Command, keys, ledger
+from outcome import check, undisturbed
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+STALE_AFTER_S = 3.0
+EPOCHS = 30
+
+
+def files(storage: Path) -> dict[str, int]:
+    """All files of a sweep, and when each was written, in nanoseconds."""
+    return {str(path): path.stat().st_mtime_ns for path in (storage / "quickstart").rglob("*") if path.is_file()}
+
+
+def test_a_driver_that_lost_its_lock_while_it_was_stopped_writes_nothing_more(tmp_path, monkeypatch):
+    storage = tmp_path / "runs"
+    (tmp_path / "epochs").touch()
+    monkeypatch.setenv("EPOCHS", str(tmp_path / "epochs"))
+    monkeypatch.setenv("CHECKPOINT_EVERY_S", "60")
+    monkeypatch.setenv("STALE_AFTER_S", str(STALE_AFTER_S))
+
+    def start(host: str) -> Command:
+        monkeypatch.setenv("HOST", host)
+        arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}")
+        return Command(*arguments, cwd=tmp_path, program=INSTRUMENTED)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job in the background
+    try:
+        first = start("first")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    first.until(lambda: ledger(storage))
+    os.kill(first.pid, signal.SIGSTOP)
+    assert 0 < len(keys(ledger(storage))) < len(undisturbed(EPOCHS))
+    time.sleep(STALE_AFTER_S + 1)
+
+    code, output = start("second").end()
+    assert code == 0, output
+    assert "Taking over from a run that is gone (host first" in output
+    check(storage, undisturbed(EPOCHS))
+    left = files(storage)
+
+    os.kill(first.pid, signal.SIGCONT)
+    code, output = first.end()
+    assert code == 2, output
+    assert "writes nothing more" in output
+    assert "Traceback" not in output
+    assert files(storage) == left
+    check(storage, undisturbed(EPOCHS))
