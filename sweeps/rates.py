@@ -14,7 +14,7 @@ import typer
 
 from sweeps.cli import check_device, run_app, single
 from sweeps.planning import saved
-from sweeps.planning.known_rates import Rates, file_of, known
+from sweeps.planning.known_rates import Rates, file_of, measured_here
 from sweeps.planning.plan import Member, Overrides, Plan
 from sweeps.planning.sizes import size_of
 from trainables.config import TrainingConfig
@@ -74,8 +74,7 @@ def rates(
     plan = Plan(saved.find_sweep(name), Overrides(only=only))
     kind = resolve_device(device).type
     found = measured((member for study in plan.studies for member in plan.expected(study)), kind, data_dir.absolute())
-    path = file_of(kind, storage)
-    before = known(kind, storage) if path.is_file() else None
+    path, before = file_of(kind, storage), measured_here(kind, storage)
     kept = dict(before.rates) if before is not None and before.machine == found.machine else {}
     storage.mkdir(parents=True, exist_ok=True)
     path.write_text(Rates(machine=found.machine, rates=kept | dict(found.rates)).model_dump_json(indent=1))

@@ -14,6 +14,7 @@ from sweeps.cli import check_device, fitting, given, run_app, show, single
 from sweeps.errors import OK, UserError
 
 if TYPE_CHECKING:
+    from sweeps.planning.known_rates import Rates
     from sweeps.planning.plan import Plan, SearchOptions
     from sweeps.records.storage import Storage
 
@@ -21,6 +22,10 @@ LOG_FORMATS = ("text", "json", "json-metrics")
 _COLUMNS: dict[str, JustifyMethod] = {
     **dict.fromkeys(("study", "source", "data"), "left"),
     **dict.fromkeys(("members", "done", "cohorts", "epochs left", "hours", "MB"), "right"),
+}
+_LISTED: dict[str, JustifyMethod] = {
+    **dict.fromkeys(("sweep", "title"), "left"),
+    **dict.fromkeys(("studies", "members", "hours"), "right"),
 }
 NOT_REPEATED = ("list_", "plan", "fresh", "storage")
 """Parameters that the command to go on does not repeat: some hold for one call only; the storage may have moved."""
@@ -97,8 +102,9 @@ def run(
     arguments, data or storage, 3 some members failed, 130 interrupted.
     """
     if list_:
-        for known in list_sweeps():
-            print(f"{known:20} {get_sweep(known).title}")
+        from sweeps.records.storage import Storage
+
+        print_list(Console(), Storage(storage, "all"), device, data_dir.absolute())
         return OK
     if name is None:
         raise UserError(f"which sweep? known: {', '.join(list_sweeps())}")
@@ -232,19 +238,62 @@ def print_plan(
     found = estimate(plan, storage, rates=known, slots=slots, pack=pack, data_dir=data_dir)
     rows = []
     for one in found:
-        numbers = (one.members, one.done, one.cohorts, one.epochs)
-        hours = "?" if one.hours is None else f"{one.hours:,.2f}" if one.hours < 10 else f"{one.hours:,.0f}"
-        rows.append((one.name, one.source, one.data, *(f"{n:,}" for n in numbers), hours, f"{one.bytes / 1e6:,.0f}"))
+        counts = (f"{number:,}" for number in (one.members, one.done, one.cohorts, one.epochs))
+        hours = _hours(one.hours, one.unmeasured)
+        rows.append((one.name, one.source, one.data, *counts, hours, f"{one.bytes / 1e6:,.0f}"))
     show(console, fitting(console, _COLUMNS, rows, total=True))
-    measured = (
-        f"at rates measured on {known.machine}" if known else "unknown: no rates for this device are measured yet"
-    )
-    console.print(
-        f"Hours on {slots} {kind} {'device' if slots == 1 else 'devices'} at a time, {measured}; "
-        f"to measure here: python -m sweeps.rates {plan.asked}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    *studies, total = found
+    parts = [f"Hours on {_devices(slots, kind)} at a time, {_measured(known)}"]
+    if missing := [one.name for one in studies if one.unmeasured]:
+        parts.append(f"+ ?: of {total.unmeasured:,} members nothing is known, in {_some(missing)}")
+    if kind == "cuda" and total.hours is not None:
+        parts.append(f"{_hours(total.hours * slots, total.unmeasured)} GPU-hours in all")
+    parts.append(f"to measure here: python -m sweeps.rates {plan.asked}")
+    console.print("; ".join(parts), highlight=False, soft_wrap=True)
+
+
+def print_list(console: Console, storage: "Storage", device: str, data_dir: Path) -> None:
+    """Prints all sweeps: studies, members, and the hours that they take here."""
+    from sweeps.planning import known_rates
+    from sweeps.planning.estimate import size_of_sweep, slots_of
+    from sweeps.planning.plan import Plan
+    from trainables.training import resolve_device
+
+    kind = resolve_device(device).type
+    known = known_rates.known(kind, storage.local_path.parent if storage.local else None)
+    slots = slots_of(kind)
+    rows: list[tuple[str, ...]] = []
+    for name in list_sweeps():
+        sweep = get_sweep(name)
+        try:
+            size = size_of_sweep(Plan(sweep), rates=known, slots=slots, data_dir=data_dir)
+        except UserError:  # a study that is not valid, or that needs images that are not there; --plan says which
+            rows.append((name, sweep.title, str(len(sweep.studies)), "?", "?"))
+        else:
+            hours = _hours(size.hours, size.unmeasured)
+            rows.append((name, sweep.title, f"{size.studies:,}", f"{size.members:,}", hours))
+    show(console, fitting(console, _LISTED, rows))
+    text = f"Hours on {_devices(slots, kind)} at a time, {_measured(known)}."
+    console.print(text, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def _hours(hours: float | None, unmeasured: int) -> str:
+    if hours is None:
+        return "?"
+    return (f"{hours:,.2f}" if hours < 10 else f"{hours:,.0f}") + (" + ?" if unmeasured else "")
+
+
+def _devices(slots: int, kind: str) -> str:
+    return f"{slots} {kind} {'device' if slots == 1 else 'devices'}"
+
+
+def _measured(known: "Rates | None") -> str:
+    return f"at rates measured on {known.machine}" if known else "unknown: no rates for this device are measured yet"
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more studies" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Estimates the work left of a plan: cohorts, epochs, hours by measured rates, bytes. Starts and writes nothing."""
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +28,47 @@ class Estimate:
     members: int
     done: int
     cohorts: int
+    """A cohort with members of several studies counts for one of them, so that the cohorts of all studies add up."""
     epochs: int
     """Epochs left to train, summed over members."""
     hours: float | None
-    """Hours with all slots of the device busy; None if the kind of some member was never measured."""
+    """Hours with all slots of the device busy, without unmeasured members; None if no member was measured."""
+    unmeasured: int
+    """Members left to train of a kind that was never measured."""
     bytes: int
     """Upper estimate of the storage that the members left to train take."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a sweep takes that was never run. Hours and unmeasured as in `Estimate`."""
+
+    studies: int
+    members: int
+    hours: float | None
+    unmeasured: int
+
+
+def size_of_sweep(plan: Plan, *, rates: Rates | None, slots: int, data_dir: Path) -> Size:
+    """What the whole sweep takes, computed faster than by `estimate`."""
+    grids = {m.key: m for study in plan.studies if not study.search for m in plan.expected(study)}
+    searched = [m for study in plan.studies if study.search for m in plan.expected(study)]
+    members = [*grids.values(), *searched]
+    measured = _measured(members, rates, data_dir)
+    return Size(len(plan.studies), len(members), *_hours(members, measured, slots))
+
+
+def _measured(members: Iterable[Member], rates: Rates | None, data_dir: Path) -> dict[str, float]:
+    """The seconds of a training by shape, for measured shapes. Members of one shape take equally long."""
+    shapes = {member.shape: member.config for member in members}
+    seconds = {shape: rates.seconds(config, data_dir) if rates else None for shape, config in shapes.items()}
+    return {shape: value for shape, value in seconds.items() if value is not None}
+
+
+def _hours(members: Sequence[Member], measured: Mapping[str, float], slots: int) -> tuple[float | None, int]:
+    """The hours of all measured members, and how many others there are."""
+    took = [measured[member.shape] for member in members if member.shape in measured]
+    return (sum(took) / 3600 / slots if took or not members else None), len(members) - len(took)
 
 
 def slots_of(device: str) -> int:
@@ -73,25 +109,25 @@ def estimate(
             left |= {member.key: member for member in expected}
         studies.append((unfolding.study, [*own, *expected]))
     everything = [*left.values(), *unknown]
-    # Members of one shape take equally long.
     planned = (member for study in plan.studies for member in plan.expected(study))
-    shapes = {member.shape: member.config for member in (*planned, *everything)}
-    seconds = {shape: rates.seconds(config, data_dir) if rates else None for shape, config in shapes.items()}
-    measured = {shape: value for shape, value in seconds.items() if value is not None}
-    # Operations are counted only if some shape was not measured, since this takes a while.
-    workload = Workload(plan, data_dir, measured if len(measured) == len(seconds) else None)
+    shapes = {member.shape: member for member in (*planned, *everything)}
+    measured = _measured(shapes.values(), rates, data_dir)
+    # To count operations takes a while, and is needed only where something was not measured.
+    workload = Workload(plan, data_dir, measured if len(measured) == len(shapes) else None)
+    cohorts = Counter(each.members[0].study for each in group(everything, slots=slots, pack=pack, workload=workload))
 
     def of(name: str, study: Study | None, members: int, left: Sequence[Member]) -> Estimate:
-        took = [measured[member.shape] for member in left if member.shape in measured]
+        hours, unmeasured = _hours(left, measured, slots)
         return Estimate(
             name=name,
             source=study.source if study else "",
             data=", ".join(sorted({member.config.data.name for member in left})) if study else "",
             members=members,
             done=members - len(left),
-            cohorts=len(group(left, slots=slots, pack=pack, workload=workload)),
+            cohorts=cohorts[name] if study else cohorts.total(),
             epochs=sum(member.config.epochs for member in left),
-            hours=sum(took) / 3600 / slots if len(took) == len(left) else None,
+            hours=hours,
+            unmeasured=unmeasured,
             bytes=disk_space.needed_bytes(left, data_dir) if left else 0,
         )
 

@@ -1,4 +1,4 @@
-"""Measured training rates: of this machine, or of the reference machines that come with the program."""
+"""Measured training rates: of this machine, and of the reference machines that come with the program."""
 
 import contextlib
 from collections.abc import Mapping
@@ -37,23 +37,35 @@ def file_of(device: str, folder: Path) -> Path:
     return folder / f"rates-{device}.json"
 
 
-def known(device: str, folder: Path | None) -> Rates | None:
-    """The rates of a kind of device: measured on this machine, else of the reference machine; None if neither exists.
+def measured_here(device: str, folder: Path) -> Rates | None:
+    """The rates that `sweeps.rates` kept in a folder; None if it has none.
 
-    Args:
-        device: cpu or cuda.
-        folder: folder of the rates of this machine; None skips them.
+    Raises:
+        UserError: the file is damaged.
+    """
+    own = file_of(device, folder)
+    with contextlib.suppress(OSError):  # there is none
+        content = own.read_bytes()
+        try:
+            return Rates.model_validate_json(content)
+        except ValidationError:
+            raise UserError(f"{own} is damaged; delete it and run python -m sweeps.rates again") from None
+    return None
+
+
+def known(device: str, folder: Path | None) -> Rates | None:
+    """The rates measured on this machine, and for other kinds of training those that come with the program.
+
+    Returns:
+        None if there are neither.
 
     Raises:
         UserError: a file with rates is damaged.
     """
-    if folder is not None:
-        own = file_of(device, folder)
-        with contextlib.suppress(OSError):  # no such file
-            content = own.read_bytes()
-            try:
-                return Rates.model_validate_json(content)
-            except ValidationError:
-                raise UserError(f"{own} is damaged; delete it and run python -m sweeps.rates again") from None
-    along = resources.files("sweeps").joinpath("measured", f"{device}.json")
-    return Rates.model_validate_json(along.read_bytes()) if along.is_file() else None
+    own = None if folder is None else measured_here(device, folder)
+    file = resources.files("sweeps").joinpath("measured", f"{device}.json")
+    along = Rates.model_validate_json(file.read_bytes()) if file.is_file() else None
+    if own is None or along is None:
+        return own or along
+    machine = f"{own.machine} (kinds not measured there: on {along.machine})"
+    return Rates(machine=machine, rates=dict(along.rates) | dict(own.rates))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import fnmatch
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,9 @@ from trainables.config import TrainingConfig, explain
 from trainables.data import DATASETS
 from trainables.halving import Halving
 from trainables.registry import UnknownName
+
+_NEAR = 5
+"""How many studies a message names."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +220,7 @@ class Plan:
         pattern = self.overrides.only or "*"
         chosen = {study.name for study in self.sweep.studies if fnmatch.fnmatchcase(study.name, pattern)}
         if not chosen:
-            names = ", ".join(study.name for study in self.sweep.studies)
-            raise UserError(f"no study of {self.sweep.name!r} matches --only {pattern!r}; there are: {names}")
+            raise UserError(f"no study of {self.sweep.name!r} matches --only {pattern!r}; {self._near(pattern)}")
         found: list[Study] = []
         for study in reversed(self.sweep.studies):  # a study takes only from studies before it
             if study.name in chosen:
@@ -227,6 +230,16 @@ class Plan:
                     raise UserError(str(error)) from None
                 chosen |= {winner.study for winner in found[-1].takes}
         return tuple(reversed(found))
+
+    def _near(self, pattern: str) -> str:
+        """The names of the studies, or if they are many, those that are most like a pattern."""
+        names = [study.name for study in self.sweep.studies]
+        if len(names) <= _NEAR:
+            return f"there are: {', '.join(names)}"
+        near = difflib.get_close_matches(pattern.strip("*"), names, n=_NEAR, cutoff=0)
+        return (
+            f"near names: {', '.join(near)}; all {len(names)} are listed by: python -m sweeps.run {self.asked} --plan"
+        )
 
     @cached_property
     def _cells(self) -> Mapping[str, tuple[Cell, ...]]:

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from search_spaces import get_sweep
+from search_spaces import get_sweep, list_sweeps
 from sweeps.planning.plan import Plan
 from sweeps.records.storage import Storage
 from sweeps.report.__main__ import report
-from sweeps.run import print_plan, run
+from sweeps.run import print_list, print_plan, run
 from sweeps.ui import ui
 
 MISTAKES = [
@@ -112,6 +112,27 @@ def test_the_plan_at_60_columns_is_whole(tmp_path, name):
         values = zip(headings, (members, done, cohorts, epochs, hours, megabytes), strict=True)
         assert f"{study}: " in text
         assert ", ".join(f"{heading} {value}" for heading, value in values) in text
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_the_list_says_what_sweeps_take_and_is_whole(tmp_path, width):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    print_list(console, Storage(str(tmp_path), "all"), "cpu", tmp_path)
+    lines = console.file.getvalue().splitlines()  # pyright: ignore
+    assert max(map(len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    assert "…" not in text
+    for name in list_sweeps():
+        plan = Plan(get_sweep(name))
+        values = {"studies": f"{len(plan.studies):,}", "members": f"{plan.total():,}"}
+        separator = ", ".join(f"{heading} {value}" for heading, value in values.items())
+        row = (
+            f"{name}: title {plan.sweep.title}, {separator}, hours "
+            if width == 60
+            else (f"{name} {plan.sweep.title} {' '.join(values.values())} ")
+        )
+        assert row in text
+    assert re.search(r"Hours on \d+ cpu devices? at a time", text)
 
 
 def test_a_report_of_what_was_never_run_says_how_to_run_it(command):

@@ -1,16 +1,24 @@
 """Sizes, rates and the estimated cost of a plan."""
 
+import io
+import re
+
 import pytest
 import torch
+from rich.console import Console
 from scripted import BASE, GRID, SMALL, row
 
+from search_spaces import get_sweep
 from search_spaces.space import Study, Sweep
 from sweeps.errors import UserError
-from sweeps.planning.estimate import estimate
-from sweeps.planning.known_rates import Rates, file_of, known
+from sweeps.planning import known_rates
+from sweeps.planning.estimate import estimate, size_of_sweep
+from sweeps.planning.known_rates import Rates, file_of, known, measured_here
 from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.schedule import Workload, group
 from sweeps.rates import rates
-from sweeps.run import run
+from sweeps.run import print_plan, run
+from trainables import training
 from trainables.config import TrainingConfig
 from trainables.cost.timing import Rate, measure, program_key
 from trainables.data import DataError, load
@@ -141,3 +149,64 @@ def test_those_that_come_along_are_of_paper_grid():
     assert along is not None
     assert len(along.rates) > 20
     assert "thread" in along.machine
+
+
+def test_rates_measured_here_come_before_those_that_come_along(tmp_path):
+    along = known("cpu", None)
+    assert along is not None
+    replaced = next(iter(along.rates))
+    file_of("cpu", tmp_path).write_text(Rates(machine="here", rates={replaced: RATE, "new": RATE}).model_dump_json())
+    merged = known("cpu", tmp_path)
+    assert merged is not None
+    assert merged.rates == dict(along.rates) | {replaced: RATE, "new": RATE}
+    assert merged.rates[replaced] != along.rates[replaced]
+    assert merged.machine.startswith("here ")
+    assert along.machine in merged.machine
+    own = measured_here("cpu", tmp_path)
+    assert own is not None
+    assert set(own.rates) == {replaced, "new"}
+
+
+OTHER = Study(name="other", title="", source="", base=BASE | {"encoder": {"name": "mlp", "hidden": (9,)}}, seeds=(0, 1))
+THREE = Sweep("small", "", (*SMALL.studies, OTHER))
+
+
+def test_hours_are_of_the_members_whose_kind_was_measured(storage):
+    *studies, total = estimated(storage, THREE, Rates(machine="here", rates=everything(Plan(SMALL))))
+    assert [(one.name, one.unmeasured) for one in studies] == [("grid", 0), ("searched", 0), ("other", 2)]
+    assert [one.hours is None for one in studies] == [False, False, True]
+    assert (total.unmeasured, total.hours) == (2, pytest.approx(sum(one.hours or 0 for one in studies)))
+
+
+@pytest.mark.parametrize(("device", "gpu_hours"), [("cpu", False), ("cuda", True)])
+def test_a_plan_names_what_was_not_measured(storage, monkeypatch, device, gpu_hours):
+    rates = Rates(machine="here", rates=everything(Plan(SMALL)))
+    monkeypatch.setattr(known_rates, "known", lambda kind, folder: rates)
+    monkeypatch.setattr(training, "resolve_device", torch.device)
+    monkeypatch.setattr("sweeps.planning.estimate.slots_of", lambda kind: 2)
+    console = Console(file=io.StringIO(), width=300)
+    print_plan(console, Plan(THREE), storage, device, None, storage.local_path)
+    *rows, note = console.file.getvalue().splitlines()  # pyright: ignore
+    hours = {line.split()[0]: re.search(r"(\S+( \+ \?)?) +\S+ *$", line).group(1) for line in rows[1:]}  # pyright: ignore
+    assert hours["other"] == "?"
+    assert hours["in"] == "0.01 + ?"  # 15 members of 3.5 s on two devices
+    assert "of 2 members nothing is known, in other;" in note
+    assert ("GPU-hours in all" in note) == gpu_hours
+
+
+def test_cohorts_add_up(storage):
+    twin = Study(name="twin", title="", source="", base=BASE, grid=GRID.grid, seeds=(2, 3))
+    *studies, total = estimated(storage, Sweep("twins", "", (GRID, twin, OTHER)))
+    assert sum(one.cohorts for one in studies) == total.cohorts > 1
+    plan = Plan(Sweep("twins", "", (GRID, twin, OTHER)))
+    members = [m for members in plan.members.values() for m in members]
+    assert total.cohorts == len(group(members, slots=2, workload=Workload(plan, storage.local_path)))
+
+
+@pytest.mark.parametrize("sweep", [SMALL, THREE, get_sweep("quickstart")], ids=["small", "three", "quickstart"])
+def test_the_size_of_a_sweep_is_that_of_its_plan(storage, sweep):
+    rates = Rates(machine="here", rates=everything(Plan(SMALL)))
+    size = size_of_sweep(Plan(sweep), rates=rates, slots=2, data_dir=storage.local_path)
+    *studies, total = estimated(storage, sweep, rates)
+    assert (size.studies, size.members, size.unmeasured) == (len(studies), total.members, total.unmeasured)
+    assert size.hours == (None if total.hours is None else pytest.approx(total.hours))

@@ -168,3 +168,14 @@ def test_rows_of_nested_variants_are_searched_row_by_row():
     assert {tuple(cell.labels.items()) for cell in plan.cells(searched)} == rows
     assert searched.search is not None
     assert [dimension.key for dimension in searched.search.space] == ["optim.lr"]
+
+
+def test_a_pattern_that_matches_nothing_is_told_near_names_alone():
+    with pytest.raises(UserError, match=r"near names: .*dst/fig3\b.*paper_grid --plan") as error:
+        Plan(get_sweep("paper_grid"), Overrides(only="dst/fig33*"))
+    named = [
+        study.name
+        for study in get_sweep("paper_grid").studies
+        if f"{study.name}," in f"{error.value};".replace(";", ",")
+    ]
+    assert len(named) == 5
