@@ -1,13 +1,13 @@
-"""Analytic expected log-likelihood of linear decoders: the Silent Gradient.
+"""The analytic expected log-likelihood of linear decoders: the Silent Gradient.
 
-Shapes. B images, D pixels, L latents, K categories. Everything is in nats.
+Shapes. B images, D pixels, L latents, K categories. Log-likelihoods are in nats.
 
-A linear decoder gives each pixel a mean u = w_mu z + b_mu and, where the scale is learned, a precision
-v = w_alpha z + b_alpha with v = 1 / standard deviation. Joint cumulants add over independent latents, so a family only
-supplies the means of u and v and sums of the central moments of its latents' contributions. A Gaussian pays for five
-matrix products with a learned scale (two with a fixed variance), a Bernoulli or Categorical for ten; none forms an
-L x L array. Source: Silent Gradients, sections 3.1, 4.1 and appendix B, corrected (eq. 3, 5, 7 and 60 are misprinted
-there; see docs/errata.md).
+A linear decoder gives each pixel a mean u = w_mu z + b_mu and, if the scale is learned, a precision
+v = w_alpha z + b_alpha with v = 1 / standard deviation. Joint cumulants of independent latents add up. So a family only
+gives the means of u and v, and sums of cumulants over latents. With a learned scale this takes five matrix products for
+Gaussian latents and ten for Bernoulli and Categorical latents; with a fixed variance, two for all. No L x L array is
+formed. Source: Silent Gradients, sections 3.1, 4.1 and appendix B, corrected (eq. 3, 5, 7 and 60 have misprints, see
+docs/errata.md).
 """
 
 import math
@@ -26,7 +26,7 @@ LogTerm = Literal["taylor", "exact"]
 
 @dataclass(frozen=True)
 class Cumulants:
-    """Means of u and v and the sums S, T, F of central moments over latents, each [B, D]; zeros may be 0.0."""
+    """Means of u and v, and their joint cumulants of order 2 (s), 3 (t) and 4 (f), each [B, D] or the number 0.0."""
 
     u: Tensor
     v: Tensor
@@ -51,25 +51,25 @@ def expected_log_likelihood(
     bias_alpha: Tensor | None = None,
     log_term: LogTerm = "taylor",
 ) -> Tensor:
-    """E_q[log N(x; u(z), scale)] without a sample, for a linear decoder.
+    """E_q[log N(x; u(z), scale)] of a linear decoder, in closed form.
 
     Args:
         x: images [B, D].
         q: the posterior of B images.
         weight_mu: [D, L], or [D, L, K] for a Categorical.
         bias_mu: [D].
-        variance: the fixed variance of every pixel; or else
-        weight_alpha, bias_alpha: of the precision v(z), shaped as those of the mean.
-        log_term: how E[log v^2] is computed. "taylor" is the paper's second-order expansion; for Gaussian latents its
-            log-likelihood is too high, by up to 0.18 nats a pixel where the mean of v is about its standard deviation.
+        variance: the fixed variance of every pixel; None for a learned precision.
+        weight_alpha, bias_alpha: of the precision v(z), with the shapes of the mean's; None for a fixed variance.
+        log_term: the formula for E[log v^2]. "taylor" is the paper's second-order expansion; for Gaussian latents its
+            log-likelihood is too high, by up to 0.18 nats per pixel if the mean of v is near its standard deviation.
             "exact" is the closed form for Gaussian latents.
 
     Returns:
-        [B] nats, summed over pixels; differentiable in everything.
+        [B] nats, summed over pixels; differentiable in all tensors.
 
     Raises:
-        ValueError: neither or both of variance and weight_alpha are given, shapes disagree, or the exact log term is
-            asked of discrete latents.
+        ValueError: neither or both of variance and weight_alpha are given, weight_alpha comes without bias_alpha,
+            shapes disagree, log_term is unknown, or it is "exact" for discrete latents.
     """
     _check(x, q, weight_mu, bias_mu, variance, weight_alpha, bias_alpha, log_term)
     if variance is not None:
@@ -80,10 +80,10 @@ def expected_log_likelihood(
     assert weight_alpha is not None  # by _check
     assert bias_alpha is not None
     c = _cumulants(q, weight_mu, bias_mu, weight_alpha, bias_alpha)
-    # Deviations from x make the terms small where the fit is good, instead of differences of large powers of u.
+    # With deviations from x, terms are small if the fit is good; powers of u would give differences of large numbers.
     r = c.u - x
     v2 = c.v.square() + c.s_vv
-    # E[(x-u)^2 v^2] of math section "learned scale", with r in place of u and x = 0.
+    # E[(x-u)^2 v^2] with a learned scale; r replaces u, and x = 0.
     weighted = (
         r.square() * v2
         + 4 * r * c.v * c.s_uv
@@ -173,7 +173,7 @@ def _cumulants(q: Latent, w_mu: Tensor, b_mu: Tensor, w_alpha: Tensor, b_alpha: 
 
 
 def _categorical_cumulants(p: Tensor, w_mu: Tensor, b_mu: Tensor, w_alpha: Tensor, b_alpha: Tensor) -> Cumulants:
-    """From the raw moments m_ab = sum_k p_k w_mu,k^a w_alpha,k^b of each latent, [L, B, D]."""
+    """The cumulants from the raw moments m_ab = sum_k p_k w_mu,k^a w_alpha,k^b of each latent, [L, B, D]."""
     w_mu, b_mu = _centred(w_mu, b_mu)
     w_alpha, b_alpha = _centred(w_alpha, b_alpha)
     uu, uv, vv = w_mu.square(), w_mu * w_alpha, w_alpha.square()
@@ -202,8 +202,10 @@ def _categorical_cumulants(p: Tensor, w_mu: Tensor, b_mu: Tensor, w_alpha: Tenso
 
 
 def _centred(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The same decoder of one-hot codes, each latent's weights [D, L, K] moved to mean 0: raw moments then lose
-    no digits to a common offset."""
+    """An equal decoder of one-hot codes, with mean 0 over each latent's weights [D, L, K].
+
+    Raw moments would lose digits to a common offset.
+    """
     offset = weight.mean(-1, keepdim=True)
     return weight - offset, bias + offset.sum((-2, -1))
 
@@ -298,11 +300,11 @@ def _clenshaw(coefficients: tuple[float, ...], t: Tensor) -> Tensor:
 
 
 _RESIDUAL_SLOPE = tuple(chebder(_RESIDUAL, scl=2).tolist())
-"""Coefficients of the derivative; Chebyshev polynomials are defined on [-1, 1], which is twice as long as [0, 1]."""
+"""The coefficients of the derivative; the factor 2 is due to t in [0, 1], where Chebyshev polynomials have [-1, 1]."""
 
 
 class _LogSquareResidual(torch.autograd.Function):
-    """h(t). Written out so that the backward pass keeps t alone instead of every term of the series."""
+    """h(t), with its own backward pass, which keeps only t instead of every term of the series."""
 
     generate_vmap_rule = True
 
@@ -327,7 +329,7 @@ def _terms(series: tuple[float, ...], t: Tensor) -> tuple[float, ...]:
 def expected_log_square(mean: Tensor, variance: Tensor) -> Tensor:
     """E[log v^2] in nats for v ~ N(mean, variance), elementwise.
 
-    Absolute error below 1e-12 in float64 and below 1e-5 in float32 for |mean| <= 20 and variance in [1e-4, 1e3].
+    The absolute error is below 1e-12 in float64 and 1e-5 in float32, for |mean| <= 20 and variance in [1e-4, 1e3].
     """
     squared = mean.square()
     t = squared / (squared + 4 * variance)

@@ -1,10 +1,10 @@
-"""Checkpoints of cohorts: their format, their files, and what is kept of members that have ended.
+"""Checkpoints of cohorts: their format, their files, and the removal of members that are not needed any more.
 
-Shapes. M members whose tensors a checkpoint holds.
+Shapes. M members with tensors in the checkpoint.
 
-A checkpoint is a safetensors file. Its metadata hold a header, the JSON of `CheckpointHeader`, and a checksum. Every
+A checkpoint is a safetensors file. Its metadata have a header, the JSON of `CheckpointHeader`, and a checksum. Every
 tensor has one row for each member, except the history [epochs, all members]. While a cohort trains, its checkpoint
-holds weights and the optimizers' moments; once all members have ended, it holds weights alone, a third of the size.
+has weights and the optimizers' moments; once all members have ended, it has only weights, a third of the size.
 Reading executes no code.
 """
 
@@ -24,16 +24,16 @@ from trainables.filesystem import appearing, located
 
 CHECKPOINT_FORMAT = 1
 HISTORY = "history/"
-"""Begins the names of the history's tensors."""
+"""The prefix of the history's tensors."""
 MOMENTS = ("mean/", "square/")
-"""Begin the names of the optimizers' moments."""
+"""The prefixes of the optimizers' moments."""
 _HEADER_LIMIT = 100_000_000
-"""The most bytes of JSON at the beginning of a safetensors file, by its specification."""
+"""The most bytes of JSON at the beginning of a safetensors file, according to its specification."""
 _Position = Annotated[int, Field(ge=0)]
 
 
 class Dropped(BaseModel):
-    """A member that trains no more: the last epoch it was trained, and the epoch it diverged in, if it did."""
+    """A member dropped from its cohort: the last epoch that it was trained, and the epoch it diverged in, if any."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -45,12 +45,13 @@ class CheckpointHeader(BaseModel):
     """The contents of a checkpoint, without its tensors.
 
     keys: of all members of the cohort.
-    kept: the positions in `keys` of the members whose tensors the file holds, in the order of their rows.
-    dropped: the members that were stopped or diverged before the end, by position.
-    removed: the positions of ended members whose tensors were deleted to save space (`only`).
-    epoch: the last one trained.
+    kept: the positions in `keys` of the members with tensors in the file, in the order of their rows.
+    dropped: members that were dropped from the cohort because they were stopped or diverged, by position.
+    removed: the positions of ended members; their tensors were deleted to save space (`only`).
+    epoch: the last epoch trained.
+    wall_s: seconds that the cohort has trained.
     metrics: names of the history's metrics, in their order.
-    moments: whether the file holds the optimizers' moments, which only a training that goes on needs.
+    moments: whether the file has the optimizers' moments, which are needed only to continue the training.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
@@ -88,16 +89,16 @@ class CheckpointHeader(BaseModel):
 
 
 def write_checkpoint(header: CheckpointHeader, tensors: dict[str, Tensor]) -> bytes:
-    """A checkpoint of these tensors, which are on the CPU."""
+    """The bytes of a checkpoint with these tensors, which must be on the CPU."""
     text = header.model_dump_json()
     return safetensors.torch.save(tensors, metadata={"training": text, "sha256": _sha256(text, tensors)})
 
 
 def read_checkpoint(checkpoint: bytes) -> tuple[CheckpointHeader, dict[str, Tensor]]:
-    """Header and tensors of a checkpoint.
+    """The header and the tensors of a checkpoint.
 
     Raises:
-        ValueError: not a checkpoint of this format, or a damaged one.
+        ValueError: this is not a checkpoint of this format, or it is damaged.
     """
     try:
         metadata = _metadata(lambda count: checkpoint[:count])
@@ -112,13 +113,13 @@ def read_checkpoint(checkpoint: bytes) -> tuple[CheckpointHeader, dict[str, Tens
 
 
 def read_header(first: Callable[[int], bytes]) -> CheckpointHeader:
-    """The header of a checkpoint, without reading its tensors, and so without a check of its checksum.
+    """The header of a checkpoint. Its tensors are not read and its checksum is not checked.
 
     Args:
-        first: gives the first bytes of the file, as many as it is asked for.
+        first: gives the first bytes of the file, as many as requested.
 
     Raises:
-        ValueError: not a checkpoint of this format.
+        ValueError: this is not a checkpoint of this format.
     """
     try:
         return CheckpointHeader.model_validate_json(_metadata(first)["training"])
@@ -127,22 +128,22 @@ def read_header(first: Callable[[int], bytes]) -> CheckpointHeader:
 
 
 def only(checkpoint: bytes, keys: Collection[str]) -> bytes | None:
-    """The checkpoint of an ended cohort, with the weights of some of its members and nothing of the others.
+    """A checkpoint of an ended cohort, reduced to the weights of some members.
 
-    For deleting what is not needed once the members' results are recorded: the best model of a study needs the weights
-    of one member, the checkpoint holds those of all. A file made before moments were left out loses them here too. A
-    training does not go on from what is returned, unless nothing was removed.
+    It saves space once the members' results are recorded: a checkpoint has the weights of all members, but the best
+    model of a study needs those of one. Moments are removed, too. The training cannot continue from the result if a
+    member was removed.
 
     Args:
         checkpoint: a file's content.
         keys: of the members to keep; keys of other cohorts are ignored.
 
     Returns:
-        The new content, to be written in place of the old by `CheckpointFile.write`, which is atomic; None if no
-        member is left, so that the file can be deleted.
+        The new content, which `CheckpointFile.write` can write atomically; None if no member is left, so that the file
+        can be deleted.
 
     Raises:
-        ValueError: not a checkpoint, or a damaged one.
+        ValueError: this is not a checkpoint, or it is damaged.
     """
     header, tensors = read_checkpoint(checkpoint)
     kept = [position for position in header.kept if header.keys[position] in keys]
@@ -176,7 +177,7 @@ def _sha256(header: str, tensors: dict[str, Tensor]) -> str:
 
 
 class StorageError(Exception):
-    """A checkpoint cannot be read or written; the fault of its storage, not of the training."""
+    """A checkpoint cannot be read or written, because of its storage, not of the training."""
 
 
 class CheckpointFile:
@@ -187,7 +188,7 @@ class CheckpointFile:
         name: of the file, without its suffix.
 
     Raises:
-        StorageError: by its methods, for any complaint of the file system.
+        StorageError: raised by its methods for any error of the file system.
     """
 
     def __init__(self, folder: str, name: str):
@@ -214,7 +215,7 @@ class CheckpointFile:
 
 
 def last_saved_ns(folder: str) -> int:
-    """When a cohort's latest checkpoint was written, in nanoseconds since 1970; 0 if there is no readable one."""
+    """The time of a cohort's latest checkpoint, in nanoseconds since 1970; 0 if there is none, or none is readable."""
     system, root = located(folder)
     with contextlib.suppress(OSError):
         infos = system.get_file_info(fs.FileSelector(root, allow_not_found=True))

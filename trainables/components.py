@@ -1,8 +1,8 @@
-"""The building blocks of a configuration: frozen pydantic models whose every field is a shape or a knob.
+"""The building blocks of a configuration: frozen pydantic models. Every field is a shape or a knob.
 
-A *shape* field decides the program: members that differ in one cannot be trained as one stack of tensors. A *knob* is a
-number that each member of a cohort has for itself. A *component* (an estimator, an encoder, …) is a pydantic model with
-a `name`; the model is both its configuration and its behaviour, and its registry finds it by that name.
+A *shape* field decides the program: members that differ in it cannot be trained as one stack of tensors. A *knob* is a
+number that can differ between the members of a stack. A *component* (an estimator, an encoder, …) is a pydantic model
+with a `name`. It is both configuration and behaviour, and a registry has it under that name.
 """
 
 import math
@@ -22,7 +22,7 @@ V = TypeVar("V")
 
 
 class Role(Enum):
-    """What a field of a configuration means to a cohort."""
+    """The meaning of a configuration's field for a cohort."""
 
     SHAPE = "shape"
     KNOB = "knob"
@@ -44,7 +44,7 @@ class Frozen(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_fields(cls, values: Any) -> Any:
-        """Refuses what `extra="forbid"` would refuse too, in a message that says what there is."""
+        """Refuses unknown fields, as `extra="forbid"` does, but with a message that lists the known ones."""
         for name in values if isinstance(values, Mapping) else ():
             if name not in cls.model_fields:
                 known = ", ".join(cls.model_fields)
@@ -55,7 +55,7 @@ class Frozen(BaseModel):
         """Every field as (dotted path, value, role), in declaration order.
 
         Raises:
-            TypeError: a field is marked neither as shape nor as knob.
+            TypeError: a field is marked neither as a shape nor as a knob.
         """
         for name, info in type(self).model_fields.items():
             value, path = getattr(self, name), prefix + name
@@ -74,25 +74,29 @@ class Component(Frozen):
     name: Annotated[str, SHAPE]
 
     def knob(self, name: str, knobs: Mapping[str, Tensor]) -> Tensor:
-        """The member's value of a knob, or the component's own where it is used outside a cohort."""
+        """The member's value of a knob; outside a cohort, the component's own value."""
         if name in knobs:
             return knobs[name]
-        # A float64 scalar carries the number exactly and leaves the dtype of the tensors that it meets alone.
+        # A float64 scalar is exact and does not change the dtype of tensors in an operation.
         return torch.tensor(knob_value(getattr(self, name)), dtype=torch.float64)
 
 
 def knob_value(value: float | None) -> float:
-    """A knob as a number: an absent one (an epoch that never comes, a schedule without an end) is infinity."""
+    """A knob as a number; None (an epoch that never comes, a schedule without an end) is infinity."""
     return math.inf if value is None else float(value)
 
 
 def complaint(message: str) -> PydanticCustomError:
-    """A validation error whose message is complete: `config.explain` adds only where it is."""
+    """A validation error with a complete message; `config.explain` adds only the path of the field."""
     return PydanticCustomError("complaint", "{message}", {"message": message})
 
 
 def lookup(registry: Mapping[str, V], name: str) -> V:
-    """The registry's entry, or a validation error that lists the choices."""
+    """The registry's entry.
+
+    Raises:
+        PydanticCustomError: there is no such entry; the message lists the choices.
+    """
     try:
         return registry[name]
     except UnknownName as error:
@@ -102,7 +106,7 @@ def lookup(registry: Mapping[str, V], name: str) -> V:
 def chosen_from(registry: Mapping[str, Any], key: str = "name") -> BeforeValidator:
     """Marks a field that accepts any component of a registry, chosen by its `name` or another key.
 
-    Registries hold default instances; a dictionary is validated by the class of the instance of that name.
+    A registry has a default instance for each name. A dictionary is validated by the class of that instance.
     """
 
     def parse(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Diagnostics of members that were trained before, from a checkpoint or from results.
+"""Measures diagnostics of trained members, from a checkpoint or from results.
 
 from trainables.diagnose import diagnose
 diagnose([config], results, ["gradient_variance", "iw_bound"])
@@ -25,18 +25,21 @@ def diagnose(
     data_dir: str | Path = "data",
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, np.ndarray]:
-    """Metrics of some diagnostics, each [M] float64: the same numbers as when measured in training after that epoch.
+    """Measures diagnostics of saved members; the numbers are the same as in training after the saved epoch.
 
     Args:
         configs: the members, of one shape.
-        saved: a checkpoint of these members, or their results with `state`, in the same order. Results hold no running
-            average of the loss: where the estimator uses one, the last validation loss stands for it.
-        names, draws: as of `measure`.
-        device, data_dir, dtype: as of `train`.
+        saved: a checkpoint of these members, or their results with `state`, in the same order. Results have no running
+            average of the loss; estimators that use it get the last validation loss instead.
+        names, draws: as for `measure`.
+        device, data_dir, dtype: as for `train`.
+
+    Returns:
+        Metrics by name, each [M] float64.
 
     Raises:
-        UnknownName: no such diagnostic.
-        ValueError: `saved` is not of these members, or a diagnostic does not apply to them.
+        UnknownName: there is no such diagnostic.
+        ValueError: `saved` is not of these members, lacks their state, or a diagnostic does not apply to them.
         DataError: the data set is missing.
     """
     training = CohortTraining(configs, device=resolve_device(device), data_dir=Path(data_dir), dtype=dtype)

@@ -11,10 +11,10 @@ from pyarrow import fs
 def located(place: str) -> tuple[fs.FileSystem, str]:
     """The file system of a URI or local path, and the path within it.
 
-    What follows a question mark in a URI configures the file system, as in `pyarrow.fs.FileSystem.from_uri`.
+    The query of a URI (after "?") configures the file system, see `pyarrow.fs.FileSystem.from_uri`.
 
     Raises:
-        pyarrow.ArrowInvalid: the URI is of no known file system.
+        pyarrow.ArrowInvalid: the URI has an unknown file system.
         OSError: the file system cannot be reached.
     """
     return fs.FileSystem.from_uri(place) if "://" in place else (fs.LocalFileSystem(), str(Path(place).absolute()))
@@ -22,15 +22,15 @@ def located(place: str) -> tuple[fs.FileSystem, str]:
 
 @contextlib.contextmanager
 def appearing(system: fs.FileSystem, path: str, *, keep: Callable[[], bool] = lambda: False) -> Iterator[str]:
-    """Gives a path to write to, so that the file appears whole at `path` when the context ends, or not at all.
+    """Gives a path for writing, so that the file appears at `path` complete at the end of the context, or not at all.
 
-    On a local file system a process can be killed while it writes, so it writes beside `path` and renames the file. An
-    object appears when its upload ends, so it is written in place. The folder is made if it is missing.
+    On a local file system, a process may be killed while it writes, so the file is written beside `path` and renamed.
+    An object appears when its upload is complete, so it is written in place. A missing folder is created.
 
     Args:
-        system: where `path` lies.
+        system: the file system of `path`.
         path: of the file.
-        keep: asked at the end; if true, a local file that is at `path` already stays.
+        keep: called at the end; if true, an existing local file at `path` is not replaced.
     """
     partial = f"{path}.{uuid4().hex}.partial" if isinstance(system, fs.LocalFileSystem) else path
     try:
@@ -40,5 +40,5 @@ def appearing(system: fs.FileSystem, path: str, *, keep: Callable[[], bool] = la
             system.move(partial, path)
     finally:
         if partial != path:
-            with contextlib.suppress(OSError):  # moved, usually; a remainder would take space
+            with contextlib.suppress(OSError):  # usually already moved; leftovers would take space
                 system.delete_file(partial)

@@ -1,4 +1,4 @@
-"""Successive halving: of members that train together, the better ones train on (Jamieson and Talwalkar 2016)."""
+"""Successive halving: only the better members of a cohort train on after each rung (Jamieson and Talwalkar 2016)."""
 
 import math
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Halving:
-    """After each rung only the best 1/factor of the members train on, so that the last one has the whole training.
+    """The rule of halving: after each rung, only the best 1/factor of the members train on.
 
-    metric, mode: by which they are ranked, as it is after the epoch of the rung.
+    metric, mode: rank the members, by the metric's value after the rung's epoch.
     """
 
     metric: str
@@ -19,8 +19,11 @@ class Halving:
     factor: int
 
     def rungs(self, members: int, epochs: int) -> dict[int, int]:
-        """How many members train on after an epoch, by that epoch: the last rung at a factor-th of all epochs, the one
-        before at a factor-th of that, and as many rungs as the members and the epochs allow."""
+        """The number of members that train on after each rung, by the rung's epoch.
+
+        The last rung is at epochs / factor, the one before at epochs / factor^2, and so on, rounded down. There are as
+        many rungs as the members and the epochs allow.
+        """
         rungs, kept, epoch = [], members, epochs
         while kept >= self.factor and epoch >= self.factor:
             kept, epoch = kept // self.factor, epoch // self.factor
@@ -29,8 +32,10 @@ class Halving:
         return dict(zip(ends, counts, strict=True))
 
     def best(self, values: np.ndarray, count: int) -> list[int]:
-        """The positions of the `count` best values, in their order; those that are not numbers are the worst, and of
-        equal ones the first are the best."""
+        """The positions of the `count` best values, in ascending order.
+
+        Values that are not finite are the worst. Of equal values, the first is the best.
+        """
         worst = math.inf if self.mode == "min" else -math.inf
         filled = np.where(np.isfinite(values), values, worst)
         ranked = np.argsort(filled if self.mode == "min" else -filled, kind="stable")

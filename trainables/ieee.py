@@ -1,7 +1,7 @@
-"""float32 that means float32.
+"""Full precision for float32 arithmetic.
 
-PyTorch lets cuDNN compute convolutions of float32 tensors in tf32, with mantissas of 10 bits in place of 23. Matrix
-products it does not lower by itself, but can be told to, on a CPU as far as bf16.
+By default, PyTorch lets cuDNN compute convolutions of float32 tensors in tf32, with mantissas of 10 bits instead of 23.
+Matrix products have full precision by default, but a setting can lower it, on a CPU down to bf16.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from torch.backends import cudnn
 
 @contextmanager
 def ieee_float32() -> Iterator[None]:
-    """Convolutions and matrix products of float32 tensors are computed in IEEE float32 inside; usable as a decorator.
+    """Computes convolutions and matrix products of float32 tensors in IEEE float32; also works as a decorator.
 
-    The settings are those of the process, as both are in PyTorch, and are put back at the end.
+    PyTorch has these settings per process. They are restored at the end.
     """
     convolutions, products = cudnn.allow_tf32, torch.get_float32_matmul_precision()
     cudnn.allow_tf32 = False

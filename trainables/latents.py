@@ -1,6 +1,6 @@
-"""Latent families: mean-field posteriors q(z|x) and what each must supply.
+"""Latent families: mean-field posteriors q(z|x), their samples, densities and divergences.
 
-Shapes. B images (any leading sizes are allowed before it), L latents, K categories.
+Shapes. B images (leading axes are allowed before B), L latents, K categories.
 All densities and divergences are in nats.
 
 | family      | parameters                  | z          | noise    | prior    |
@@ -58,7 +58,7 @@ class Gaussian:
         return 0.5 * (self.mean.square() + self.variance - self.log_variance - 1).sum(-1)
 
     def saturated(self) -> Tensor:
-        """Share [B] of latents that carry no randomness to speak of: variance below 1e-4 of the prior's."""
+        """The share [B] of latents that are almost certain: their variance is below 1e-4 of the prior's."""
         return (self.variance < 1e-4).to(self.mean.dtype).mean(-1)
 
 
@@ -93,11 +93,11 @@ class Bernoulli:
 
     def kl(self) -> Tensor:
         """KL(q || Bern(1/2)) [B]."""
-        # p log p + (1-p) log(1-p) = p l - softplus(l) at logits l: no logarithm of zero where p saturates.
+        # p log p + (1-p) log(1-p) = p l - softplus(l) at logits l, which has no logarithm of zero if p saturates.
         return (self.probs * self.logits - F.softplus(self.logits) + math.log(2)).sum(-1)
 
     def saturated(self) -> Tensor:
-        """Share [B] of latents within 0.01 of a certain outcome."""
+        """The share [B] of latents with the probability of 1 within 0.01 of 0 or 1."""
         return ((self.probs - 0.5).abs() > 0.49).to(self.logits.dtype).mean(-1)
 
 
@@ -136,7 +136,7 @@ class Categorical:
         return (log_probs.exp() * (log_probs + math.log(self.logits.shape[-1]))).sum((-2, -1))
 
     def saturated(self) -> Tensor:
-        """Share [B] of latents whose likeliest category has probability above 0.99."""
+        """The share [B] of latents with a category of probability above 0.99."""
         return (self.probs.amax(-1) > 0.99).to(self.logits.dtype).mean(-1)
 
 
@@ -148,12 +148,12 @@ FAMILIES = frozenset({"gaussian"}) | DISCRETE
 
 def one_hot_argmax(scores: Tensor) -> Tensor:
     """One-hot of the largest score along the last axis, in the dtype of the scores."""
-    # Not `F.one_hot`, which on a CPU looks at the values, and so could not be captured.
+    # Not `F.one_hot`, which reads the values on a CPU, so it cannot be compiled.
     return torch.zeros_like(scores).scatter(-1, scores.argmax(-1, keepdim=True), 1.0)
 
 
 def scale_gradient(q: Q, weight: Tensor | float) -> Q:
-    """The same distribution, whose parameters' gradients are multiplied by `weight`."""
+    """The same distribution, but gradients of its parameters are multiplied by `weight`."""
     return type(q)(*(p.detach() + weight * (p - p.detach()) for p in q.parameters))
 
 

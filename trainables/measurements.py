@@ -1,9 +1,9 @@
-"""The contract of every diagnostic: a function that measures trained members, and what may be known without calling it.
+"""The contract of diagnostics: a function that measures trained members, and its description.
 
 Shapes. m members of one stack.
 
-Diagnostics are the files of `trainables/diagnostics/`, each named for its diagnostic. They use what trains members, so
-they are imported when one is first asked for; their names are known before, as fields of `DiagnosticsConfig`.
+Each file of `trainables/diagnostics/` has the name of its diagnostic. These files import the training, so they are
+imported only when a diagnostic is first used. Their names are known before, as fields of `DiagnosticsConfig`.
 """
 
 import inspect
@@ -19,20 +19,20 @@ from trainables.registry import Registry, submodules
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """A measurement, its metrics, and where it applies."""
+    """A measurement, its metrics, and the check that it applies."""
 
     of: Callable[..., dict[str, Tensor]]
-    """(snapshot, *, draws: how many codes it draws for an image) -> metrics, each [m]."""
+    """A function (snapshot, *, draws: the number of codes per image) -> metrics, each [m]."""
     metrics: tuple[str, ...]
     draws: int
-    """How often it draws by default; a plan counts a measurement as so many steps of training."""
+    """The default number of draws; a plan counts a draw as a training step."""
     check: Callable[[Any], None]
-    """Takes a `TrainingConfig`; raises ValueError where the diagnostic does not apply to it."""
+    """A function of a `TrainingConfig`; it raises ValueError if the diagnostic does not apply."""
 
 
 DIAGNOSTICS: Registry[Diagnostic] = Registry("diagnostic", package="trainables.diagnostics")
 DIAGNOSTIC_NAMES = tuple(n for n in submodules([str(Path(__file__).parent / "diagnostics")]) if n != "base")
-"""The names of all diagnostics, known by their files."""
+"""The names of all diagnostics, from the names of their files."""
 
 
 def _applies(config: Any) -> None:
@@ -40,7 +40,7 @@ def _applies(config: Any) -> None:
 
 
 def diagnostic(*metrics: str, check: Callable[[Any], None] = _applies) -> Callable[[Any], Any]:
-    """Registers a function (see `Diagnostic.of`), under its own name, as the diagnostic that gives `metrics`."""
+    """Registers a function (see `Diagnostic.of`) under its own name, as the diagnostic with these metrics."""
 
     def add(function: Any) -> Any:
         draws = inspect.signature(function).parameters["draws"].default

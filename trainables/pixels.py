@@ -1,4 +1,4 @@
-"""From 8-bit images to what a model sees: fresh noise in training, a fixed one in evaluation."""
+"""Converts 8-bit images to a model's input, with new noise in each training epoch and fixed noise in evaluation."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ PixelKind = Literal["dequantize", "unit", "binarize"]
 def observed(
     kind: PixelKind, images: Tensor, streams: Streams, purpose: Purpose, *, epoch: Number, step: Number
 ) -> Tensor:
-    """What M members see of uint8 images [M, B, C, H, W], in the dtype of their streams.
+    """The input of M members for uint8 images [M, B, C, H, W], in the same shape and the dtype of their streams.
 
     "dequantize": (x + u) / 256 with u uniform in [0, 1) (SG C.1). "unit": x / 255, without noise (DST).
     "binarize": a Bernoulli draw with probability x / 255 (the discrete-VAE tutorial).

@@ -1,9 +1,9 @@
 """The adapter to Ray: a Tune trial that trains one cohort in a Ray Train TorchTrainer.
 
-With one worker the trainer runs in local mode, inside the trial's own process, which Tune reuses for the next cohort.
+With one worker, the trainer runs in local mode, inside the trial's own process, which Tune reuses for the next cohort.
 With more workers, a worker group is started. Each worker trains its share of the members. If there are fewer members
 than workers, every worker trains all members, each on its share of the images of a batch (`trainables.shards`). Tune
-hears the worker of rank 0 alone. The training itself is in `trainables.worker`.
+receives only the reports of the worker with rank 0. The training itself is in `trainables.worker`.
 """
 
 from dataclasses import replace
@@ -19,11 +19,11 @@ from trainables.shards import Shards
 from trainables.worker import Task, WorkerError, reason_of, train_cohort, try_cohort
 
 _STOP = "vae-sweeps stop"
-"""Namespace of the requests to stop in Ray's key-value store."""
+"""The namespace of stop requests in Ray's key-value store."""
 
 
 def trial(config: dict[str, str]) -> None:
-    """A Tune function trainable: one cohort, from config["task"]."""
+    """A Tune function trainable that trains one cohort; config["task"] is its `Task` as JSON."""
     from ray import train
     from ray.train.torch import TorchTrainer
 
@@ -33,7 +33,7 @@ def trial(config: dict[str, str]) -> None:
     if task.workers == 1:
         loop, scaling = _local_loop, train.ScalingConfig(num_workers=0)
     else:
-        from ray.tune.integration.ray_train import TuneReportCallback  # works inside a trial only
+        from ray.tune.integration.ray_train import TuneReportCallback  # can be imported only inside a trial
 
         loop = _worker_loop
         on_gpu = task.device == "cuda"
@@ -62,14 +62,14 @@ def _worker_loop(config: dict[str, str]) -> None:
     from ray.train.torch import get_device
 
     def tell(report: Report) -> None:
-        train.report(report.plain())  # all ranks report, as Ray Train demands; Tune hears the first
+        train.report(report.plain())  # Ray Train needs reports of all ranks; Tune receives that of rank 0
 
     task = Task.from_json(config["task"])
     context = train.get_context()
     shards = Shards(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(task.threads)
     if task.device == "cuda":
-        # A node's workers see all of its GPUs. Messages of the group go through the one that is this worker's.
+        # A node's workers see all of its GPUs; the group communicates through the current device.
         device = get_device()
         torch.cuda.set_device(device)
         task = replace(task, device=str(device))
@@ -82,7 +82,7 @@ def _worker_loop(config: dict[str, str]) -> None:
         try:
             train_cohort(task, configs, tell, name="members", stop=stop, shards=shards)
         except Exception as error:
-            raise WorkerError(*reason_of(error)) from None  # the others wait for this one, until Ray Train ends them
+            raise WorkerError(*reason_of(error)) from None  # other workers wait for this one until Ray Train ends them
         return
     own = configs[shards.rank :: shards.count]
     reports: list[Report] = []
@@ -91,7 +91,7 @@ def _worker_loop(config: dict[str, str]) -> None:
     gathered: list[Any] = [None] * shards.count
     dist.all_gather_object(gathered, reports[-1])
     if any(report.interrupted for report in gathered):
-        tell(Report(interrupted=True))  # workers that came to the end have saved it, and say so when asked again
+        tell(Report(interrupted=True))  # finished workers saved their checkpoints, and report again after a restart
         return
     outcomes = {outcome.key: outcome for report in gathered for outcome in report.outcomes}
     tell(Report(outcomes=tuple(outcomes[config.key()] for config in configs)))
@@ -101,7 +101,7 @@ def _worker_loop(config: dict[str, str]) -> None:
 
 
 def ask_to_stop(run: str) -> None:
-    """Asks all trials of a run to save their checkpoints and to end. `run` is the `scratch` of their tasks."""
+    """Asks all trials of a run to save their checkpoints and end. `run` is the `scratch` folder of their tasks."""
     from ray.experimental import internal_kv
 
     internal_kv._internal_kv_put(run, b"1", namespace=_STOP)
@@ -115,7 +115,7 @@ def asked_to_stop(run: str) -> bool:
 
 
 def forget_stop(run: str) -> None:
-    """Removes the request of a run that is over from a cluster that stays."""
+    """Removes the stop request of an ended run from the cluster."""
     from ray.experimental import internal_kv
 
     internal_kv._internal_kv_del(run, namespace=_STOP)

@@ -1,4 +1,4 @@
-"""Registries: dictionaries that refuse duplicates, list the choices on a miss, and find plug-ins by their files."""
+"""Registries: dictionaries that refuse duplicates, list the choices for unknown names, and import plug-ins' files."""
 
 import difflib
 import importlib
@@ -27,8 +27,8 @@ class Registry(dict[str, V]):
 
     Args:
         kind: of the plug-ins, for messages.
-        package: imported when a name is missed for the first time; it registers its plug-ins. For plug-ins that use
-            what is built on the registry.
+        package: imported when a name is first missing; it registers its plug-ins. Needed if the plug-ins import modules
+            that import the registry.
     """
 
     def __init__(self, kind: str, package: str | None = None):
@@ -43,18 +43,22 @@ class Registry(dict[str, V]):
         raise UnknownName(f"unknown {self.kind} {name!r}.{nearest(str(name), self)} Known: {', '.join(sorted(self))}.")
 
     def add(self, name: str, value: V) -> None:
-        """Registers a plug-in; raises ValueError where the name is taken."""
+        """Registers a plug-in.
+
+        Raises:
+            ValueError: the name is already taken.
+        """
         if name in self:
             raise ValueError(f"two {self.kind}s are named {name!r}")
         self[name] = value
 
 
 def submodules(path: Iterable[str]) -> list[str]:
-    """The names of a package's modules, without those that begin with an underscore."""
+    """The names of a package's modules, except names with a leading underscore."""
     return [module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")]
 
 
 def import_submodules(package: str, path: Iterable[str]) -> None:
-    """Imports every module of a package but those named with an underscore: one added file is one added plug-in."""
+    """Imports every module of a package, except names with a leading underscore, so that a new file is registered."""
     for name in submodules(path):
         importlib.import_module(f"{package}.{name}")

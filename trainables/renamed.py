@@ -1,4 +1,4 @@
-"""Metrics under their present names: what was recorded under a former name is read under the one it has now."""
+"""Renames metrics that were recorded under a former name."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -6,7 +6,7 @@ from typing import TypeVar
 V = TypeVar("V")
 
 RENAMED = {"gradient_bias": "gradient_bias_over_exact", "gradient_std": "gradient_spread_over_exact"}
-"""Present names by former ones; the numbers are the same."""
+"""Present names by former names; the numbers are the same."""
 
 
 def renamed(metrics: Mapping[str, V]) -> dict[str, V]:

@@ -1,7 +1,7 @@
 """Reports of a worker: the metrics of a cohort so far, and the outcome of each member at the end.
 
-Between processes a report travels as plain data, since Ray Tune pickles it and adds fields of its own. The receiver
-checks it once, with `Report.from_plain`.
+A report is sent between processes as plain data, since Ray Tune pickles it and adds its own fields. The receiver checks
+it once, with `Report.from_plain`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,18 +12,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 Status = Literal["finished", "stopped", "failed"]
-"""The end of a training; "stopped" is by early stopping."""
+"""The result of a training; "stopped" means by early stopping."""
 Reason = Literal["diverged", "out_of_memory", "lost", "error"]
-"""Why a member failed."""
+"""The reason why a member failed."""
 Fault = Literal["storage", "data"]
-"""Why a cohort could not be trained through no fault of its own; its members stay untrained."""
+"""The reason why a cohort could not be trained that is not its own fault; its members stay untrained."""
 History = dict[str, np.ndarray]
-"""Metrics by name, each [epochs, M] float64; NaN from a member's divergence on, after it was stopped, and for a
-diagnostic in epochs in which it is not due."""
+"""Metrics by name, each [epochs, M] float64; NaN after a member diverged or was stopped, and for a diagnostic in epochs
+when it is not due."""
 
 
 class Outcome(BaseModel):
-    """The end of one member, as a worker reports it."""
+    """The result of one member, as a worker reports it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,15 +31,15 @@ class Outcome(BaseModel):
     status: Status
     reason: Reason | Fault | None = None
     detail: str | None = None
-    """The traceback of an error, or what else explains the reason."""
+    """The traceback of an error, or another explanation of the reason."""
     epochs: int
-    """Epochs trained; for a diverged member, the epoch it diverged in."""
+    """The number of epochs trained; for a diverged member, the epoch in which it diverged."""
     wall_s: float
     metrics: dict[str, float]
     history: dict[str, list[float]]
-    """Metrics by name, one number an epoch from the first."""
+    """Metrics by name, one number per epoch, from the first."""
     fit: int | None = None
-    """How many members fit into memory together, where they did not fit and this is known."""
+    """The number of members that fit into memory together, if they did not fit and it is known."""
 
 
 _OUTCOMES = TypeAdapter(tuple[Outcome, ...])
@@ -47,13 +47,13 @@ _OUTCOMES = TypeAdapter(tuple[Outcome, ...])
 
 @dataclass(frozen=True)
 class Report:
-    """Metrics of the epochs after `since`; at the end of the training also the outcome of each member."""
+    """Metrics of the epochs after `since`; at the end of the training, also the outcome of each member."""
 
     since: int = 0
     history: History = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] | None = None
     interrupted: bool = False
-    """The worker was asked to stop: it has saved its checkpoint and trains no further."""
+    """Whether the worker was asked to stop; it has then saved its checkpoint and trains no further."""
 
     def plain(self) -> dict[str, Any]:
         """The report as plain data."""
@@ -62,7 +62,7 @@ class Report:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> "Report | None":
-        """Reads plain data; None where they are no report, as for what Tune itself says of a trial.
+        """Reads a report from plain data; None if the data are not a report, such as Tune's own results of a trial.
 
         Raises:
             ValueError: a field has another type.
@@ -79,7 +79,7 @@ class Report:
 
 
 def failures(keys: Iterable[str], reason: Reason | Fault, detail: str, fit: int | None = None) -> tuple[Outcome, ...]:
-    """Outcomes of members that failed and left nothing else behind."""
+    """Outcomes of members that failed, without metrics or history."""
     return tuple(
         Outcome(
             key=key,

@@ -1,4 +1,4 @@
-"""What trains a cohort: the task that a trial is given, the training loop, and what is reported. Needs no Ray.
+"""Trains a cohort in a worker: its task, the training loop and its reports. Needs no Ray.
 
 `trainables.ray_train` runs it inside a Tune trial.
 """
@@ -27,34 +27,34 @@ from trainables.training import CohortTraining, TrainingResult, resolve_device
 
 REPORT_EVERY_S = STOP_EVERY_S = 1.0
 WORTH_A_PROBE = 300
-"""Steps of all members together from which on their memory is measured first, which takes some three steps and
-evaluations. Shorter trainings are tried at once, and halved where they do not fit."""
+"""Steps, summed over all members, from which the memory is measured first. The probe takes about three steps and
+evaluations. Shorter trainings start at once; cohorts that do not fit are halved."""
 _footprints: dict[tuple[str, str], Footprint] = {}
-"""By shape and device: a process trains many cohorts of a shape."""
+"""Footprints by shape and device, since a process trains many cohorts of the same shape."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a trial is given; plain data, carried as JSON."""
+    """The task of a trial: plain data, sent as JSON."""
 
     key: str
-    """Of the cohort."""
+    """The key of the cohort."""
     configs: list[dict[str, Any]]
     device: str
     data_dir: str
     checkpoints: str
-    """URI or path of the folder for this cohort's checkpoints."""
+    """The folder for this cohort's checkpoints, as a URI or path."""
     checkpoint_every_s: float
     workers: int
     threads: int
     scratch: str
-    """Folder for Ray Train's own files."""
+    """The folder for Ray Train's own files."""
     halving: dict[str, Any] | None = None
-    """The rule by which members are stopped early, if there is one; the workers of a group each apply it to theirs."""
+    """The rule for stopping members early (`Halving`), or None; each worker of a group applies it to its members."""
     per_gpu: int = 1
-    """How many trials or workers share a GPU."""
+    """The number of trials or workers that share a GPU."""
     memory_share: float | None = None
-    """The part of the device's free memory that the members may take together; None does not ask how much they need."""
+    """The share of the device's free memory for all members together; None skips the check of their memory."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -65,7 +65,7 @@ class Task:
 
 
 class WorkerError(Exception):
-    """What went wrong in a worker whose group cannot go on without it: the reason of the failure, and its traceback."""
+    """A failure in a worker that ends its whole group, with the reason and its detail."""
 
     def __init__(self, reason: Reason | Fault, detail: str):
         super().__init__(reason, detail)
@@ -91,23 +91,23 @@ def train_cohort(
     stop: Callable[[], bool] = lambda: False,
     shards: Shards = ALONE,
 ) -> None:
-    """Trains members to their end, from their checkpoint if there is one.
+    """Trains members to the end, from their checkpoint if there is one.
 
-    Metrics are reported at most every `every_s` seconds. The last report holds the outcomes and all metrics from the
-    first epoch, so that nothing depends on a report that was lost.
+    Metrics are reported at most every `every_s` seconds. The last report has the outcomes and all metrics from the
+    first epoch, so lost reports do no harm.
 
     If several processes train these members together, all of them report at the same times. The first process reads
     and writes the checkpoint.
 
     Args:
-        task: what the trial was given.
+        task: of the trial.
         configs: the members, of one shape.
         report: receives the reports.
         name: of the checkpoint file.
         every_s: the shortest time between two reports.
-        stop: asked after each epoch, at most once a second; when true, the training saves its checkpoint, reports that
+        stop: called after each epoch, at most once a second; if true, the training saves its checkpoint, reports that
             it was interrupted and returns.
-        shards: this process's part of a group that trains the same members.
+        shards: this process's place in a group that trains the same members.
 
     Raises:
         TooManyError: the members do not fit into memory; nothing was trained.
@@ -121,7 +121,7 @@ def train_cohort(
     training = CohortTraining(configs, device=device, data_dir=data_dir, halving=halving, shards=shards)
     file = CheckpointFile(task.checkpoints, name)
     if (saved := shards.from_first(file.read)) is not None:
-        with contextlib.suppress(ValueError):  # a damaged checkpoint costs the epochs it held, not the training
+        with contextlib.suppress(ValueError):  # a damaged or foreign checkpoint: train from the beginning
             training.restore(saved)
     reported = 0
     report_due, checkpoint_due, stop_due = _Timer(every_s), _Timer(task.checkpoint_every_s), _Timer(STOP_EVERY_S)
@@ -148,7 +148,7 @@ def _check_memory(configs: list[TrainingConfig], device: torch.device, data_dir:
         return
     key = (config.shape_key(), str(device))
     if key not in _footprints:
-        # Not compiled, which would take longer than it is worth for two steps; that only ever needs less.
+        # Compiling takes too long for two steps; without it, the training needs at least as much memory.
         _footprints[key] = footprint(config, size, device, compiled=False)
     needed = _footprints[key]
     if (fit := needed.largest(round(share * free_bytes(device)))) < len(configs):
@@ -156,7 +156,7 @@ def _check_memory(configs: list[TrainingConfig], device: torch.device, data_dir:
 
 
 class _Timer:
-    """Whether so many seconds have passed since it last said that they have."""
+    """Returns true if `every_s` seconds have passed since it last returned true, or since it was created."""
 
     def __init__(self, every_s: float):
         self._every_s, self._since = every_s, time.monotonic()
@@ -178,7 +178,7 @@ def try_cohort(
     every_s: float = REPORT_EVERY_S,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Calls `train_cohort` and reports an exception as the failure of all members: Ray would try again if it rose."""
+    """Calls `train_cohort`, and reports exceptions as failures of all members, since Ray would retry after one."""
     try:
         train_cohort(task, configs, report, name=name, every_s=every_s, stop=stop)
     except Exception as error:
@@ -187,7 +187,7 @@ def try_cohort(
 
 
 def reason_of(error: Exception) -> tuple[Reason | Fault, str]:
-    """The reason of a failure, and its detail."""
+    """The reason of a failure, and its detail: a message, or the traceback if the error is unexpected."""
     if isinstance(error, StorageError):
         return "storage", str(error)
     if isinstance(error, DataError):
