@@ -1,6 +1,6 @@
 """Loads data sets as uint8 images in fixed splits, one file a data set. Knows no models and no training.
 
-The splits are described in docs/data.md. A file added here is found by itself.
+The splits are described in docs/data.md. New files are registered automatically.
 """
 
 from trainables.data.base import DATASETS, DataError, Images, load

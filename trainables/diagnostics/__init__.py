@@ -3,8 +3,8 @@
     from trainables.diagnostics import measure
     measure(cohort, ["gradient_variance"])   # {"gradient_variance": [M] float64}
 
-`TrainingConfig.diagnostics` says after which epochs to measure; `trainables.diagnose` measures saved members. A file
-added here is registered automatically.
+`TrainingConfig.diagnostics` says after which epochs to measure; `trainables.diagnose` measures saved members. New
+files are registered automatically.
 """
 
 from trainables.diagnostics.base import DIAGNOSTICS, Diagnostic, measure, measure_due

@@ -3,7 +3,7 @@
     from trainables.estimators import ESTIMATORS
     surrogate = ESTIMATORS["decoupled_st_gs"](loss, q, noise, knobs)
 
-`trainables.estimators.base` has the contract. A file added here is registered automatically.
+`trainables.estimators.base` has the contract. New files are registered automatically.
 """
 
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Likelihoods p(x|z): the meaning of a decoder's output. One file a family; a file added here is found by itself.
+"""Likelihoods p(x|z): the meaning of a decoder's output. One file a family; new files are registered automatically.
 
     from trainables.likelihoods import LIKELIHOODS
     LIKELIHOODS["bernoulli"].log_prob(x, output, {})

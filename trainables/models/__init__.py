@@ -1,7 +1,7 @@
 """Builds encoders and decoders, one file a family. Knows no latents, no losses and no data.
 
 An encoder maps images [B, C, H, W] to features [B, F]; a decoder maps codes [N, F] to [N, outputs, D], D = C*H*W.
-Both are ordinary `nn.Module`s for one member: the cohort stacks them. A file added here is found by itself.
+Both are ordinary `nn.Module`s for one member: the cohort stacks them. New files are registered automatically.
 """
 
 from typing import Annotated

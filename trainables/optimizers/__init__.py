@@ -1,4 +1,4 @@
-"""Optimizers of the Adam family. One file each; a file added here is found by itself.
+"""Optimizers of the Adam family. One file each; new files are registered automatically.
 
     from trainables.optimizers import OPTIMIZERS
     rows = OPTIMIZERS["adam"].coefficients(knobs, range(1, 101), dtype=torch.float32)
