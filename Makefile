@@ -20,8 +20,9 @@ demo: install
 ui: install
 	$(BIN)/python -m sweeps.ui --port $(PORT)
 
+# A process a core, eight at most; a file's tests stay together, since they share what is expensive to make.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

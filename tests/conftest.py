@@ -2,10 +2,7 @@
 
 import os
 import signal
-
-# A shell's background job ignores Ctrl-C, and the processes that tests start would inherit this.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+import threading
 
 # Set before torch is imported: threads make small tensors no faster, and Ray's workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +10,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command that they start.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LONGEST_FIRST = ("test_end_to_end.py", "test_documented_commands.py", "test_old_storage.py", "test_kill.py")
+"""Files whose tests start whole runs. What begins last should be short, so that all processes end at the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
 
 
 @pytest.fixture(scope="session")
