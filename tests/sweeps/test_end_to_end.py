@@ -56,9 +56,16 @@ def done(finished_quickstart, tmp_path_factory) -> Path:
 
 
 def test_the_first_run_says_where_the_report_is(finished_quickstart):
-    output = finished_quickstart.with_suffix(".txt").read_text()
+    output = finished_quickstart.with_name("printed.txt").read_text()
     assert f"Report: {finished_quickstart}/quickstart/report/index.html" in output
     assert "Traceback" not in output
+
+
+@pytest.fixture
+def storage(empty_database, tmp_path) -> Path:
+    """A storage in which nothing was run, with a database of MLflow's."""
+    empty_database(tmp_path / "runs" / "mlflow.db")
+    return tmp_path / "runs"
 
 
 def test_every_member_finishes_with_the_promised_files(done):
@@ -146,8 +153,7 @@ def test_with_one_row_removed_that_member_alone_is_trained(done):
     assert len(mlflow_runs(done)) == 68
 
 
-def test_after_ctrl_c_the_same_command_goes_on(done, tmp_path):
-    storage = tmp_path / "runs"
+def test_after_ctrl_c_the_same_command_goes_on(done, storage):
     process = start(storage)
     deadline = time.monotonic() + 200
     while not list(storage.glob("quickstart/ledger/*.parquet")):
@@ -174,8 +180,7 @@ def test_after_ctrl_c_the_same_command_goes_on(done, tmp_path):
     assert len(runs) == 68
 
 
-def test_failures_exit_with_3_say_why_and_can_be_retried(tmp_path):
-    storage = tmp_path / "runs"
+def test_failures_exit_with_3_say_why_and_can_be_retried(storage):
     only = ("--only", "estimators", "--set", "optim.lr=1e30")
     code, output = run(storage, *only)
     assert code == 3, output
@@ -195,8 +200,7 @@ def test_failures_exit_with_3_say_why_and_can_be_retried(tmp_path):
     assert f"{len(table)} trained now" in output
 
 
-def test_a_worker_group_gives_the_same_numbers(done, tmp_path):
-    storage = tmp_path / "runs"
+def test_a_worker_group_gives_the_same_numbers(done, storage):
     code, output = run(storage, "--only", "temperatures", "--workers", "2")
     assert code == 0, output
     alone = results(done).set_index("key")["metrics.elbo"]
@@ -205,10 +209,11 @@ def test_a_worker_group_gives_the_same_numbers(done, tmp_path):
     np.testing.assert_allclose(spread, alone.loc[spread.index], rtol=1e-4)
 
 
-def test_workers_that_share_the_batches_of_one_member_give_the_same_numbers(tmp_path):
+def test_workers_that_share_the_batches_of_one_member_give_the_same_numbers(empty_database, tmp_path):
     one = ["--only", "temperatures", "--seeds", "1", "--set", "epochs=4"]
     one += [f"--set=estimator.temperature_{way}=0.5" for way in ("forward", "backward")]
     for workers in ("1", "2"):
+        empty_database(tmp_path / workers / "mlflow.db")
         code, output = run(tmp_path / workers, *one, "--workers", workers)
         assert code == 0, output
         assert "1 of 1 members done, 0 failed, 1 trained now" in output

@@ -27,8 +27,8 @@ OTHER = Overrides(only="grid", values=(("optim.beta1", 0.5),), seeds=1)
 
 
 @pytest.fixture
-def uri(tmp_path):
-    return of_database(tmp_path / "runs" / "mlflow.db")
+def uri(empty_database, tmp_path):
+    return empty_database(tmp_path / "runs" / "mlflow.db")
 
 
 @pytest.fixture
@@ -79,14 +79,16 @@ def content(uri, name="small"):
     return found
 
 
-def test_the_runs_of_all_sessions_come_back_with_parameters_metrics_and_tags(storage, uri, small, drain, tmp_path):
+def test_the_runs_of_all_sessions_come_back_with_parameters_metrics_and_tags(
+    storage, uri, small, drain, empty_database, tmp_path
+):
     run(storage, uri, small, OTHER, drain, tmp_path)
     run(storage, uri, small, FEW, drain, tmp_path)
     before = content(uri)
     assert len(before) == 1 + 1 + 8 + 4
     assert {status for status, *_ in before.values()} == {"FINISHED", "FAILED"}
-    # MLflow keeps a deleted file open in its process, so a second database is used.
-    again = of_database(tmp_path / "again.db")
+    # MLflow keeps a deleted file open within a process, so this one is left for another.
+    again = empty_database(tmp_path / "again.db")
     assert rebuild.rebuild(storage, again, tmp_path) == 12
     assert content(again) == before
     known = known_run_ids(storage)
@@ -141,7 +143,8 @@ def test_a_session_whose_plan_is_no_more_is_left_out(storage, uri, small, tmp_pa
     assert "no study of 'small' matches --only 'gone'" in caplog.text
 
 
-def test_while_a_driver_is_at_work_nothing_is_rebuilt(storage, uri, small, tmp_path):
+def test_while_a_driver_is_at_work_nothing_is_rebuilt(storage, small, tmp_path):
+    uri = of_database(tmp_path / "runs" / "mlflow.db")
     saved.save_plan(storage, FEW)
     with Lock(storage), pytest.raises(UserError, match="is being run by"):
         rebuild.rebuild(storage, uri, tmp_path)

@@ -58,10 +58,10 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def template(trained):
-    """This storage, with an empty database beside it; making its tables takes seconds."""
+def template(trained, empty_database):
+    """That storage, with an empty database beside it."""
     folder = Path(trained[0].uri)
-    MlflowClient(of_database(folder / "mlflow.db")).search_experiments()
+    empty_database(folder / "mlflow.db")
     return folder
 
 
@@ -358,13 +358,13 @@ def test_after_a_move_the_next_run_makes_the_models_loadable(copy, trained, tmp_
 
 
 @pytest.fixture
-def server(tmp_path):
-    """The address of an MLflow server that stores artifacts itself."""
+def server(empty_database, tmp_path):
+    """The address of an MLflow server that keeps artifacts itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", of_database(tmp_path / "server.db")]
+    command += ["--backend-store-uri", empty_database(tmp_path / "server.db")]
     command += ["--serve-artifacts", "--artifacts-destination", str(tmp_path / "kept")]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

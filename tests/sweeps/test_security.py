@@ -168,13 +168,13 @@ def test_passwords_in_addresses_are_not_shown(text, shown):
     assert redact(text) == shown
 
 
-def test_nothing_that_is_written_holds_a_secret_of_the_environment(storage, monkeypatch, tmp_path):
+def test_nothing_that_is_written_holds_a_secret_of_the_environment(storage, monkeypatch, empty_database, tmp_path):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     plan = Plan(SMALL, Overrides(only="grid"))
     members = plan.members["grid"]
     rows = {member.key: row(member) for member in members}
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = empty_database(tmp_path / "mlflow.db")
     tracker = Tracker(uri, plan, storage, tmp_path)
     tracker.start(members, {})
     tracker.ended(members, rows)

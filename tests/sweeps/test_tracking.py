@@ -26,9 +26,9 @@ DATA = Path("data")
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """One database for the module: making its tables takes seconds. Every test has its own experiment."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+def database(tmp_path_factory, empty_database):
+    """One database for the module. Every test has an experiment of its own."""
+    return empty_database(tmp_path_factory.mktemp("mlflow") / "mlflow.db")
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from sweeps.tracking.uri import database, of_database
 
 
 @pytest.mark.parametrize("name", ["a b", "50%20", "q?m#n", "ü'"])
-def test_a_database_lies_where_its_uri_says_whatever_the_folder_is_called(tmp_path, name):
+def test_a_database_lies_where_its_uri_says_whatever_the_folder_is_called(tmp_path, name, empty_database):
     path = tmp_path / name / "mlflow.db"
-    path.parent.mkdir()
+    empty_database(path)
     MlflowClient(of_database(path)).create_experiment("x")
     assert database(of_database(path)) == path
     with sqlite3.connect(path) as connection:
