@@ -74,16 +74,8 @@ ONLY_IN: Mapping[str, Collection[str]] = {
 """Libraries, and the only files and folders that may import them."""
 
 PRIVATE: Mapping[str, Collection[str]] = {
-    "ray._private": (
-        "sweeps/on_ray/private.py",
-        "sweeps/on_ray/address.py",
-        "sweeps/on_ray/autoscaling.py",
-        "sweeps/on_ray/nodes.py",
-    ),
-    "ray._raylet": (
-        "sweeps/on_ray/private.py",
-        "sweeps/on_ray/address.py",
-    ),
+    "ray._private": ("sweeps/on_ray/private.py",),
+    "ray._raylet": ("sweeps/on_ray/private.py",),
     "torch.utils._pytree": ("trainables/packing/", "trainables/cost/"),
     "torch.utils._python_dispatch": ("trainables/cost/memory.py",),
     "torch._dynamo": ("trainables/packing/compiled.py",),
