@@ -1,13 +1,15 @@
-"""Formats the labels of configurations for people."""
+"""Texts and tags that tell configurations and members apart, the same in terminal, report and MLflow."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from sweeps.planning.plan import Member
+
 
 def describe(labels: Mapping[str, Any]) -> str:
-    """All labels of a configuration in one line."""
+    """The labels of a configuration in one line: "ReinMax, lr 0.001"."""
     return ", ".join(
-        f"{path.rpartition('.')[2]} {value:.4g}" if isinstance(value, float) else str(value)
+        f"{path.rpartition('.')[2]} {label(value)}" if isinstance(value, float) else str(value)
         for path, value in labels.items()
     )
 
@@ -23,8 +25,18 @@ def run_name(labels: Mapping[str, Any], seed: int) -> str:
     return f"{shown} ({', '.join(numbers)})" if numbers else shown
 
 
+def member_tags(member: Member) -> dict[str, str]:
+    """The tags of a member in MLflow: of its run, and of its model."""
+    return {
+        "study": member.study,
+        "key": member.key,
+        "seed": str(member.config.seed),
+        "estimator": member.config.estimator.name,
+    }
+
+
 def label(value: object) -> str:
-    """A label's value as text; empty for None."""
+    """The value of a label: a float with four significant digits; empty for None."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 

@@ -34,6 +34,8 @@ from trainables.data import DataError, download, load
 if TYPE_CHECKING:
     from sweeps.on_ray.cluster import Resources
 
+_LINKS = 3
+"""Studies whose members have a link in the terminal; the report has the others."""
 log = logging.getLogger(__name__)
 
 
@@ -185,7 +187,9 @@ def _write_outputs(
 ) -> str | None:
     """Writes tables and report, and returns the report's path or URI. A failure is printed; no result is lost."""
     try:
-        report = write_outputs(storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir)
+        report = write_outputs(
+            storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir, tracker.links()
+        )
     except Exception as error:  # drawing and writing can fail in many ways; training is done
         log.debug("the report could not be written", exc_info=True)
         reason = redact(f"{type(error).__name__}: {first_line(error)}")
@@ -208,6 +212,8 @@ def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str |
     lines += [f"Report: {report}"] if report else []
     if storage.local:
         lines.append(f"MLflow: python -m sweeps.ui --storage {shlex.quote(storage.uri)}")
+    shown = list(tracker.links().items())
+    lines += [f"Members of {study}, the best first: {link}" for study, link in shown[:_LINKS]]
     for line in lines:
         console.print(redact(line), highlight=False, soft_wrap=True)
 

@@ -20,13 +20,15 @@ def report(
     from sweeps.records.ledger import Ledger
     from sweeps.records.storage import Storage
     from sweeps.report.write import write_outputs
+    from sweeps.tracking.links import links_of_storage
 
     saved.find_sweep(name)
     place = Storage(storage, name)
     plan = saved.last_plan(place)
     ledger = Ledger(place)
     run_ids = known_run_ids(place)
-    print(write_outputs(place, unfold(plan, ledger), ledger.read(), run_ids, data_dir))
+    links = links_of_storage(place, plan.studies)
+    print(write_outputs(place, unfold(plan, ledger), ledger.read(), run_ids, data_dir, links))
 
 
 if __name__ == "__main__":

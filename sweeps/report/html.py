@@ -3,7 +3,7 @@
 import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -51,6 +51,8 @@ class Section:
     """What the section does not show, and why."""
     verdicts: list[Tested]
     failures: list[str]
+    link: str = ""
+    """The address of the members in MLflow's user interface; empty if unknown."""
 
 
 def report(
@@ -61,6 +63,7 @@ def report(
     sources: Sources | None = None,
     counted: Counted | None = None,
     provenance: Provenance | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> dict[str, bytes]:
     """The files of a report, with the page, by their path in its folder.
 
@@ -72,12 +75,14 @@ def report(
         sources: checkpoints and images, for figures made of images; None leaves out these figures.
         counted: the present number of members of each study; None for the planned number.
         provenance: the origin of the results, for the foot of the page; None leaves it out.
+        links: by study, the address of its members in MLflow.
     """
     with style():
         sections = [
             _section(plan, study, [m for m in members if m.study == study.name], rows, drawn, sources, counted or plan)
             for study in plan.studies
         ]
+    sections = [replace(section, link=(links or {}).get(section.study.name, "")) for section in sections]
     files = {PAGE: _page(plan, sections, provenance)}
     for section in sections:
         for drawing in (*section.drawings, *section.search):

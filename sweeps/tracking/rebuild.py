@@ -44,7 +44,7 @@ def rebuild(storage: Storage, tracking_uri: str, data_dir: Path) -> int:
                 raise UserError(f"MLflow cannot be rebuilt: {tracker.problem}; the same command goes on")
             run_ids |= tracker.run_ids
             if plan is last:
-                write_outputs(storage, unfoldings, rows, tracker.run_ids)
+                write_outputs(storage, unfoldings, rows, tracker.run_ids, data_dir, tracker.links())
                 tracker.publish_report()
         return len(run_ids)
 

@@ -29,7 +29,7 @@ import trainables
 from search_spaces.space import Study
 from sweeps.analysis import cells as tables
 from sweeps.analysis.checkpoints import NoModelError, trained_model
-from sweeps.analysis.labels import describe
+from sweeps.analysis.labels import describe, member_tags
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage
@@ -69,13 +69,7 @@ class BestModel:
 
     @property
     def tags(self) -> dict[str, str]:
-        return {
-            "sweep": self.sweep,
-            "study": self.study.name,
-            "key": self.member.key,
-            "seed": str(self.member.config.seed),
-            "estimator": self.member.config.estimator.name,
-        }
+        return {"sweep": self.sweep, **member_tags(self.member)}
 
 
 def best_of(sweep: str, study: Study, ended: Sequence[tuple[Member, Row]]) -> BestModel | None:

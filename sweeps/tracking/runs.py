@@ -6,6 +6,7 @@ as tags its key, study, estimator, seed and the commit it was trained with. The 
 system metrics of the driver's machine and the report.
 """
 
+import json
 import logging
 import os
 import tempfile
@@ -27,7 +28,8 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from search_spaces import Sweep
 from search_spaces.space import Study
-from sweeps.analysis.labels import run_name
+from sweeps.analysis.best import best
+from sweeps.analysis.labels import member_tags, run_name
 from sweeps.planning import sessions
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row, now
@@ -70,12 +72,12 @@ class Runs:
         experiment = self._client.get_experiment_by_name(sweep.name)
         if experiment is None:
             tags = {"mlflow.note.content": sweep.title, **_EXPERIMENT_TAGS}
-            self._experiment = self._client.create_experiment(sweep.name, artifacts(uri), tags)
+            self.experiment = self._client.create_experiment(sweep.name, artifacts(uri), tags)
         else:
             relocate(uri)
-            self._experiment = experiment.experiment_id
+            self.experiment = experiment.experiment_id
             if experiment.lifecycle_stage == "deleted":
-                self._client.restore_experiment(self._experiment)
+                self._client.restore_experiment(self.experiment)
         self.run_ids: dict[Name, str] = {}
         self._ends: dict[Name, tuple[str, str | None]] = {}
         """Status and reason of runs that are not open."""
@@ -89,18 +91,25 @@ class Runs:
         self._monitor: SystemMetricsMonitor | None = None
         parents = self._adopt()
         self._sweep_run = self._parent(parents, "sweep", sweep.name, {"mlflow.note.content": sweep.title}, None)
-        if self._sessions:
-            tags = [RunTag(*tag) for tag in self._sessions[-1].environment.items()]
-            self._client.log_batch(self._sweep_run, tags=tags)
         self._study_runs = {
             study.name: self._parent(parents, f"study {study.name}", study.name, _study_tags(study), self._sweep_run)
             for study in studies
         }
+        if self._sessions:
+            last = self._sessions[-1]
+            command = {} if last.command is None else {"command": last.command.text(storage)}
+            self._tag(self._sweep_run, last.environment | command)
+            for run_id in self._study_runs.values():
+                self._tag(run_id, command)
+
+    def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        if tags:
+            self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
 
     def _adopt(self) -> dict[str, str]:
         """Finds the members' runs that earlier writers left; returns the other runs by kind."""
         parents: dict[str, str] = {}
-        for run in known_runs(self._client, self._uri, self._experiment):
+        for run in known_runs(self._client, self._uri, self.experiment):
             if run.tags.get("kind") == "member" and "key" in run.tags:
                 name = (run.tags.get("study", ""), run.tags["key"])
                 if name in self.run_ids:
@@ -132,7 +141,7 @@ class Runs:
             **({"mlflow.parentRunId": parent} if parent else {}),
             **tags,
         }
-        return self._client.create_run(self._experiment, started_ms, tags, run_name=name).info.run_id
+        return self._client.create_run(self.experiment, started_ms, tags, run_name=name).info.run_id
 
     # --- members -----------------------------------------------------------------------------------------------------
 
@@ -142,7 +151,7 @@ class Runs:
         if run_id is None:
             made, ended_ms = True, _milliseconds(row.ended) if row else 0
             started_ms = ended_ms - round(row.wall_s * 1000) if row else None
-            tags = _member_tags(member) | self._origin(row.ended if row else now())
+            tags = {"kind": "member", **member_tags(member)} | self._origin(row.ended if row else now())
             run_id = self._create(
                 run_name(member.labels, member.config.seed), self._study_runs[member.study], tags, started_ms
             )
@@ -246,14 +255,27 @@ class Runs:
             self._monitor.finish()
             self._monitor = None
 
+    def describe_best(self, study: Study, ended: Sequence[tuple[Member, Row]]) -> None:
+        """Tags the run of a study, and the sweep's, with the best configuration so far.
+
+        Tags, since parameters of a run cannot be changed, and the last value of a metric cannot be taken back.
+        """
+        found = best(study, [member for member, _ in ended], {member.key: row for member, row in ended})
+        if found is None:
+            return
+        parameters = json.dumps(dict(found.labels), default=str)
+        tags = {"best": str(found), f"best.{study.metric}": repr(found.mean), "best.parameters": parameters}
+        self._tag(self._study_runs[study.name], tags)
+        self._tag(self._sweep_run, {f"best.{study.name}": str(found)})
+
     def register_best(self, study: Study, ended: Sequence[tuple[Member, Row]]) -> None:
         """Puts the best of a study into the model registry."""
-        best = models.best_of(self._sweep.name, study, ended)
-        if best is None:
+        model = models.best_of(self._sweep.name, study, ended)
+        if model is None:
             return
-        run_id = self.run_ids[study.name, best.member.key]
+        run_id = self.run_ids[study.name, model.member.key]
         try:
-            models.register(self._client, self._experiment, run_id, best, self._storage, self._data_dir)
+            models.register(self._client, self.experiment, run_id, model, self._storage, self._data_dir)
         except models.NoModelError as error:
             log.warning("no model of study %s is registered: %s", study.name, error)
 
@@ -279,14 +301,3 @@ def _milliseconds(time: datetime) -> int:
 def _study_tags(study: Study) -> dict[str, str]:
     note = f"{study.title} ({study.source}). Better is a {'lower' if study.mode == 'min' else 'higher'} {study.metric}."
     return {"mlflow.note.content": note, "title": study.title, "source": study.source, "study": study.name}
-
-
-def _member_tags(member: Member) -> dict[str, str]:
-    config = member.config
-    return {
-        "kind": "member",
-        "study": member.study,
-        "key": member.key,
-        "seed": str(config.seed),
-        "estimator": config.estimator.name,
-    }

@@ -44,6 +44,13 @@ def count_runs(path: Path) -> int:
     return count
 
 
+def experiment_id(path: Path, name: str) -> str | None:
+    """The id of the experiment of a name; None if there is none. Raises as `count_runs`."""
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        found = connection.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+    return None if found is None else str(found[0])
+
+
 def tagged_runs(path: Path, experiment: str, names: Sequence[str]) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     """The id, status and tags of the runs of an experiment that have any of these tags; the latest first.
 

@@ -21,6 +21,7 @@ from sweeps.errors import first_line
 from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage
+from sweeps.tracking.links import member_links
 from trainables.reports import History
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Tracker:
         self._write_at = -np.inf
         self._status: str | None = "FAILED"
         self._runs: Runs | None = None
+        self._experiment: str | None = None
         self._retry_at = -np.inf
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
@@ -119,6 +121,10 @@ class Tracker:
         if self._thread.is_alive():
             self.problem = self.problem or f"it had not taken everything after {timeout_s:.0f} s"
 
+    def links(self) -> dict[str, str]:
+        """By study, the address of its members in MLflow; empty if MLflow was never reached. After `close`."""
+        return {} if self._experiment is None else member_links(self._uri, self._experiment, self._studies.values())
+
     def publish_report(self) -> None:
         """Puts the report beside the sweep's run; after `close`, since it names the runs."""
         if self._runs is not None and not self._thread.is_alive():
@@ -143,7 +149,7 @@ class Tracker:
 
                 plan = self._plan
                 self._runs = Runs(self._uri, plan.sweep, plan.studies, self._storage, self._data_dir)
-                self.run_ids = self._runs.run_ids
+                self.run_ids, self._experiment = self._runs.run_ids, self._runs.experiment
                 for study, ended in self._ended.items():
                     self._runs.complete(list(ended.values()))
                     self._register(study)(self._runs)
@@ -184,6 +190,8 @@ class Tracker:
 
     def _close(self, runs: "Runs") -> None:
         self._write_all(runs)
+        for name, ended in self._ended.items():
+            runs.describe_best(self._studies[name], list(ended.values()))
         runs.close(self._status or "FAILED")
 
     def _register(self, name: str) -> "Callable[[Runs], None]":
@@ -193,6 +201,7 @@ class Tracker:
 
         def register(runs: "Runs") -> None:
             if count == self._counted.size(study):
+                runs.describe_best(study, list(ended.values()))
                 runs.register_best(study, list(ended.values()))
 
         return register

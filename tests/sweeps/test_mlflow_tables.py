@@ -80,6 +80,13 @@ def test_the_count_of_runs_without_which_doctor_calls_a_good_database_damaged(ma
     assert sqlite.count_runs(made) == 1
 
 
+def test_the_id_of_an_experiment_without_which_reports_have_no_links(made):
+    experiment = MlflowClient(of_database(made)).get_experiment_by_name("x")
+    assert experiment is not None
+    assert sqlite.experiment_id(made, "x") == experiment.experiment_id
+    assert sqlite.experiment_id(made, "y") is None
+
+
 def test_a_new_database_without_which_no_run_has_tracking(tmp_path):
     uri = of_database(tmp_path / "mlflow.db")
     sqlite.create_database(uri)

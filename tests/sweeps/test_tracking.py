@@ -1,7 +1,9 @@
 import dataclasses
+import json
 import threading
 import time
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from scripted import SMALL, result, row
 from search_spaces import Sweep, get_sweep
 from sweeps.analysis.labels import run_name
 from sweeps.planning import sessions
+from sweeps.planning.command import called_here
 from sweeps.planning.plan import Overrides, Plan
+from sweeps.records.storage import Storage
+from sweeps.tracking import links, sqlite
 from sweeps.tracking import runs as mlflow_runs
-from sweeps.tracking import sqlite
 from sweeps.tracking import tracker as tracking
 from sweeps.tracking.known import known_runs
 from sweeps.tracking.tracker import Tracker
@@ -470,3 +474,81 @@ def test_a_name_begins_with_the_values_and_the_seed():
     assert run_name({"a.temperature_forward": 0.3, "b.tau": 1.5}, 0) == "0.3 1.5 s0 (temperature_forward, tau)"
     assert run_name({"estimator": "ReinMax", "optim.lr": 0.001}, 1) == "0.001 s1 ReinMax (lr)"
     assert run_name({}, 2) == "s2"
+
+
+def test_links_lead_to_the_members_of_a_study_and_of_no_other(tracker, database):
+    t = tracker()
+    t.start(MEMBERS, {member.key: row(member) for member in MEMBERS})
+    t.close("FINISHED")
+    address, _, query = t.links()["grid"].partition("?")
+    experiment = address.rpartition("/experiments/")[2].removesuffix("/runs")
+    options = dict(parse_qsl(query))
+    study = Plan(SMALL, ONLY).studies[0]
+    assert address.startswith("http://127.0.0.1:5000/#/experiments/")
+    assert options["orderByAsc"] == {"min": "true", "max": "false"}[study.mode]
+    order = f"{options['orderByKey']} {'ASC' if options['orderByAsc'] == 'true' else 'DESC'}"
+    found = tracker.client.search_runs([experiment], options["searchFilter"], order_by=[order])
+    assert {run.data.tags["key"] for run in found} == {member.key for member in MEMBERS}
+    values = [run.data.metrics[study.metric] for run in found]
+    assert values == sorted(values, reverse=study.mode == "max")
+    assert links.links_of_storage(Storage("s3://b", "x"), [study]) == {}
+
+
+def test_links_lead_to_the_server_that_was_given():
+    (link,) = links.member_links("http://me:planted@server:80/x/", "7", Plan(SMALL, ONLY).studies).values()
+    assert link.startswith("http://server:80/x/#/experiments/7/runs?searchFilter=tags.kind%20%3D%20%22member%22")
+
+
+def test_the_sweeps_and_the_studys_run_say_what_is_best_and_the_command(tracker, storage):
+    sessions.record(storage, ONLY, called_here(("small", "--only", "grid")))
+    rows = {member.key: row(member) for member in MEMBERS}
+    t = tracker()
+    t.start(MEMBERS, rows)
+    t.close("KILLED")  # the study is not complete
+    assert t.problem is None
+    kinds = by_kind(tracker.runs())
+    (sweep,), (study,) = kinds["sweep"], kinds["study"]
+    defined = Plan(SMALL, ONLY).studies[0]
+    values: dict[str, list[float]] = {}
+    for run in kinds["member"]:
+        member = next(each for each in MEMBERS if each.key == run.data.tags["key"])
+        values.setdefault(json.dumps(dict(member.labels)), []).append(run.data.metrics[defined.metric])
+    means = {labels: float(np.mean(each)) for labels, each in values.items()}
+    chosen = (min if defined.mode == "min" else max)(means, key=lambda labels: means[labels])
+    assert json.loads(study.data.tags["best.parameters"]) == json.loads(chosen)
+    assert float(study.data.tags[f"best.{defined.metric}"]) == pytest.approx(means[chosen])
+    assert sweep.data.tags["best.grid"] == study.data.tags["best"]
+    for run in (sweep, study):
+        assert run.data.tags["command"].startswith("python -m sweeps.run small --only grid")
+
+
+def test_the_filters_that_the_docs_print_find_what_they_name(database, storage):
+    """In a store with the members of quickstart, and by another way than MLflow's filter."""
+    lines = [line.strip() for line in Path("docs/mlflow.md").read_text().splitlines() if line.startswith("    ")]
+    filters = [line for line in lines if line.startswith(("params.", "tags."))]
+    assert len(filters) >= 3
+    plan = Plan(get_sweep("quickstart"), Overrides(seeds=1))
+    members = [member for members in plan.members.values() for member in members]
+    rows = {member.key: row(member, metrics={"elbo": -30.0 + index / 4}) for index, member in enumerate(members)}
+    t = Tracker(database, plan, Storage(storage.uri, "quickstart"), DATA)
+    t.start(members, rows)
+    t.close("FINISHED")
+    assert t.problem is None
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("quickstart")
+    assert experiment is not None
+    found = {
+        condition: {run.data.tags["key"] for run in client.search_runs([experiment.experiment_id], condition)}
+        for condition in filters
+    }
+    silent = {
+        member.key
+        for member in members
+        if (member.config.estimator.name, member.config.latent.family) == ("silent", "bernoulli")
+    }
+    good = {m.key for m in members if m.study == "temperatures" and rows[m.key].metrics["elbo"] > -26}
+    assert silent
+    assert good
+    assert found['params.`estimator.name` = "silent" and params.`latent.family` = "bernoulli"'] == silent
+    assert found['tags.kind = "member" and tags.study = "temperatures" and metrics.elbo > -26'] == good
+    assert all(found.values())
