@@ -1,1 +1,1 @@
-"""Shows runs and models in MLflow; all can be rebuilt. No other folder of `sweeps` imports MLflow."""
+"""Runs and models in MLflow. They can be rebuilt from the ledger. No other folder of `sweeps` imports MLflow."""

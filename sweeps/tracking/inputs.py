@@ -1,4 +1,4 @@
-"""Data sets as MLflow records them among the inputs of a run."""
+"""Data sets as inputs of MLflow's runs."""
 
 import hashlib
 from functools import cache
@@ -20,14 +20,14 @@ def inputs(name: str, limit: int | None, data_dir: Path) -> tuple[DatasetInput, 
     """The training and validation images of a data set, the first `limit` of each.
 
     Raises:
-        DataError: they are not there.
+        DataError: the data set is missing.
     """
     splits = load(name, data_dir).limited(limit).splits
     return tuple(_input(name, split, splits[split]) for split in _CONTEXTS)
 
 
 def _input(name: str, split: str, images: np.ndarray) -> DatasetInput:
-    # MLflow's own digest is of the first 10,000 numbers, which are some 13 images, and makes a copy of all.
+    # MLflow's own digest covers only 10,000 numbers (some 13 images), and it copies all images.
     digest = hashlib.sha256(str(images.shape).encode() + images[:_DIGESTED].tobytes()).hexdigest()[:16]
     source = CodeDatasetSource({"data.name": name, "split": split})
     dataset = from_numpy(images, source=source, name=name, digest=digest)

@@ -1,4 +1,4 @@
-"""MLflow's view of a sweep, made anew from its ledger."""
+"""Rebuilds MLflow's view of a sweep from its ledger."""
 
 import logging
 from collections.abc import Iterable
@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 def rebuild(storage: Storage, tracking_uri: str, data_dir: Path) -> int:
-    """Brings every run of every session of a sweep into MLflow, as far as it is not there; returns how many are there.
+    """Adds the missing runs of all sessions of a sweep to MLflow; returns the number of members that have a run.
 
-    The results and the report are written anew as well, since they name the runs.
+    It also writes the results and the report again, since they name the runs.
 
     Raises:
         UserError: the sweep was never run, is running, or MLflow cannot be written.
@@ -31,7 +31,7 @@ def rebuild(storage: Storage, tracking_uri: str, data_dir: Path) -> int:
         ledger = Ledger(storage)
         rows = ledger.read()
         run_ids: dict[tuple[str, str], str] = {}
-        # In their order, so that the best of the last plan is what the aliases are left with.
+        # The last plan comes last, so that the aliases end at its best models.
         for plan in [*_earlier(storage, last.overrides), last]:
             unfoldings = unfold(plan, ledger)
             members = unfoldings.members()
@@ -50,7 +50,7 @@ def rebuild(storage: Storage, tracking_uri: str, data_dir: Path) -> int:
 
 
 def _earlier(storage: Storage, last: Overrides) -> Iterable[Plan]:
-    """The plans of sessions, each once, but not the last; those that the search spaces no longer have are left out."""
+    """The plans of earlier sessions, each once. Plans that the search spaces no longer have are left out."""
     sweep = saved.find_sweep(storage.name)
     known = [last]
     for session in sessions.read(storage):
@@ -59,4 +59,4 @@ def _earlier(storage: Storage, last: Overrides) -> Iterable[Plan]:
             try:
                 yield Plan(sweep, session.overrides)
             except UserError as error:
-                log.warning("left out are the runs of %s: %s", session.started, error)
+                log.warning("the runs of %s are left out: %s", session.started, error)

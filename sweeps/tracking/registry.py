@@ -1,11 +1,11 @@
-"""The best of every study as a registered model, for use without this program's sweeps.
+"""Registers the best model of every study in MLflow, for use without this program's sweeps.
 
 import mlflow
 mlflow.set_tracking_uri("sqlite:///runs/mlflow.db")
 vae = mlflow.pyfunc.load_model("models:/quickstart.temperatures@best").unwrap_python_model().vae
 
-`vae` is a `trainables.trained.TrainedVAE`. A model's folder holds its weights in safetensors, its configuration as
-JSON, and the code that reads them as it was; nothing is pickled.
+`vae` is a `trainables.trained.TrainedVAE`. A model's folder holds its weights (safetensors), its configuration (JSON)
+and a copy of the code that reads them. Nothing is pickled.
 """
 
 import json
@@ -54,12 +54,12 @@ class BestModel:
 
     @property
     def model_name(self) -> str:
-        """The name it is registered under, where MLflow allows no slash."""
+        """The name of the registered model; MLflow allows no slash in it."""
         return f"{self.sweep}.{self.study.name.replace('/', '.')}"
 
     @property
     def description(self) -> str:
-        """What was chosen, and by what, in a sentence."""
+        """The choice and its reason, in words."""
         metric = self.study.metric
         return (
             f"The best of {self.study.title}: {describe(self.cell.labels)}, mean {metric} "
@@ -73,8 +73,7 @@ class BestModel:
 
 
 def best_of(sweep: str, study: Study, ended: Sequence[tuple[Member, Row]]) -> BestModel | None:
-    """The best of a study's members: of the configuration with the best mean over seeds, the best seed that was trained
-    to its end; None where there is no such one."""
+    """The best finished seed of the configuration with the best mean over seeds; None if no seed has finished."""
     rows = {member.key: row for member, row in ended}
     sign = 1 if study.mode == "min" else -1
     for cell in tables.ranked(study, tables.cells(study, [member for member, _ in ended], rows)):
@@ -94,18 +93,18 @@ def best_of(sweep: str, study: Study, ended: Sequence[tuple[Member, Row]]) -> Be
 def register(
     client: MlflowClient, experiment: str, run_id: str, best: BestModel, storage: Storage, data_dir: Path
 ) -> ModelVersion:
-    """Makes the best of a study the registered model's version with alias `best`; a version is made once a member.
+    """Gives a model the alias `best`. Each member has at most one version.
 
     Args:
-        client: of tracking and registry.
-        experiment: the sweep's.
-        run_id: of the member.
-        best: what to register.
-        storage: where its checkpoint lies.
-        data_dir: where its data set lies.
+        client: the client of tracking and registry.
+        experiment: the id of the sweep's experiment.
+        run_id: the id of the member's run.
+        best: the model to register.
+        storage: the storage with its checkpoint.
+        data_dir: the folder of its data set.
 
     Raises:
-        NoModelError: its checkpoint or its data set is not there.
+        NoModelError: its checkpoint or its data set is missing.
         MlflowException: MLflow cannot be asked.
     """
     chosen = f"name = '{best.model_name}'"
@@ -121,16 +120,16 @@ def register(
             run_id,
             best.tags,
             description=best.description,
-            await_creation_for=None,  # pyright: ignore[reportArgumentType]  # it is made at once
+            await_creation_for=None,  # pyright: ignore[reportArgumentType]  # a database makes it at once
             model_id=model.model_id,
         )
-        # What `mlflow.register_model` leaves for the user interface to show.
+        # The tag that `mlflow.register_model` sets, and that the user interface shows.
         link = json.dumps([{"name": best.model_name, "version": found.version}])
         client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: link})
-    elif found.description != best.description:  # there are more seeds now
+    elif found.description != best.description:  # more seeds have ended since
         client.update_model_version(best.model_name, found.version, best.description)
     (registered,) = client.search_registered_models(chosen)
-    if str(registered.aliases.get(ALIAS)) != str(found.version):  # they are of different types
+    if str(registered.aliases.get(ALIAS)) != str(found.version):  # MLflow gives an integer here and text there
         client.set_registered_model_alias(best.model_name, ALIAS, found.version)
     return found
 
@@ -138,12 +137,12 @@ def register(
 def _logged(
     client: MlflowClient, experiment: str, run_id: str, best: BestModel, storage: Storage, data_dir: Path
 ) -> LoggedModel:
-    """The logged model of a member, made and uploaded where it is not there yet."""
+    """The logged model of a member; made and uploaded if there is none."""
     name = best.study.name.replace("/", "-")
     for known in client.search_logged_models([experiment], f"name = '{name}' AND tags.key = '{best.member.key}'"):
         if known.status == LoggedModelStatus.READY:
             return known
-        client.delete_logged_model(known.model_id)  # its driver was killed before it was complete
+        client.delete_logged_model(known.model_id)  # incomplete: its driver was killed
     data = best.member.config.data
     try:
         images = load(data.name, data_dir).limited(data.limit)
@@ -163,13 +162,13 @@ def _logged(
 
 
 def save(vae: TrainedVAE, examples: np.ndarray, folder: Path, model: Model | None = None) -> None:
-    """Writes a model as MLflow's Python function, with its code, into a folder that is not there yet.
+    """Writes a model as an MLflow Python function, with its code, into a new folder.
 
     Args:
         vae: the model.
-        examples: images uint8 [N, C, H, W], kept as the example of its input.
-        folder: where to.
-        model: what MLflow is to write down of it beside.
+        examples: images uint8 [N, C, H, W], kept as the example of the input.
+        folder: the folder to make.
+        model: further metadata for MLflow.
     """
     images = (-1, *vae.image_shape)
     with tempfile.TemporaryDirectory() as weights:

@@ -1,9 +1,5 @@
-"""The runs of a sweep in MLflow, as one connection sees them: one of the sweep, below it one a study, below that one a
-member.
-
-What a member's run has: its configuration as flat parameters, its metrics by epoch, its data set among the inputs, and
-as tags its key, study, estimator, seed and the commit it was trained with. The sweep's own run has the versions, the
-system metrics of the driver's machine and the report.
+"""The runs of a sweep in MLflow, in three levels: the sweep, its studies, their members. docs/mlflow.md lists what each
+run has.
 """
 
 import json
@@ -18,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# Retries are ours; MLflow's own would take minutes for every call.
+# The tracker retries; MLflow's own retries would take minutes for every call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
@@ -42,27 +38,27 @@ from sweeps.tracking.uri import artifacts
 from trainables.data import DataError
 
 _METRICS_PER_CALL = 800
-"""MLflow takes 1,000 metrics, parameters and tags a call, and would divide more of them within an epoch."""
+"""MLflow takes 1,000 metrics, parameters and tags in a call. It divides more of them, even within an epoch."""
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # what the user interface shows first
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which pages the user interface shows
 Name = tuple[str, str]
-"""Study and key: what names a member's run."""
+"""Study and key of a member."""
 log = logging.getLogger(__name__)
 
 
 class Runs:
-    """What one connection to MLflow knows of a sweep's runs. Not used again once it has raised.
+    """The runs of a sweep as one connection to MLflow knows them. After an exception it must not be used again.
 
     Args:
-        uri: of the tracking server or database.
-        sweep: whose experiment it writes.
-        studies: those that have runs.
-        storage: where sessions, checkpoints and the report lie.
-        data_dir: where data sets lie.
+        uri: the address of the tracking server or database.
+        sweep: the sweep; its name is the experiment's.
+        studies: the studies that get runs.
+        storage: the storage with sessions, checkpoints and the report.
+        data_dir: the folder of the data sets.
     """
 
     def __init__(self, uri: str, sweep: Sweep, studies: Sequence[Study], storage: Storage, data_dir: Path):
-        # What goes wrong is raised as well, and told in one line; they would print a traceback.
+        # Errors are raised too, and reported in one line; these loggers would print tracebacks.
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         logging.getLogger("alembic").setLevel(logging.CRITICAL)
         self._uri, self._sweep, self._storage, self._data_dir = uri, sweep, storage, data_dir
@@ -80,14 +76,14 @@ class Runs:
                 self._client.restore_experiment(self.experiment)
         self.run_ids: dict[Name, str] = {}
         self._ends: dict[Name, tuple[str, str | None]] = {}
-        """Status and reason of runs that are not open."""
+        """Status and reason of closed runs."""
         self._logged: dict[str, int] = {}
-        """The last epoch of each run that was touched."""
+        """The last logged epoch of each run that was touched."""
         self._without_params: set[str] = set()
-        """Runs that were touched, but whose parameters come with the first metrics: each call takes milliseconds."""
+        """Touched runs whose parameters are not logged yet. They come with the first metrics, to save a call."""
         self._open: set[str] = set()
         self._made: set[str] = set()
-        """Runs that have no earlier writer."""
+        """Runs that this object has made."""
         self._monitor: SystemMetricsMonitor | None = None
         parents = self._adopt()
         self._sweep_run = self._parent(parents, "sweep", sweep.name, {"mlflow.note.content": sweep.title}, None)
@@ -107,18 +103,18 @@ class Runs:
             self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
 
     def _adopt(self) -> dict[str, str]:
-        """Finds the members' runs that earlier writers left; returns the other runs by kind."""
+        """Takes over the members' runs of earlier writers; returns the other runs by kind."""
         parents: dict[str, str] = {}
         for run in known_runs(self._client, self._uri, self.experiment):
             if run.tags.get("kind") == "member" and "key" in run.tags:
                 name = (run.tags.get("study", ""), run.tags["key"])
                 if name in self.run_ids:
-                    # One that was deleted by hand, and came back with its experiment. The newest was found first.
+                    # Deleted by hand, and restored with its experiment. The newest run came first, and is kept.
                     self._client.delete_run(run.run_id)
                     continue
                 self.run_ids[name] = run.run_id
                 self._ends[name] = (run.status, run.tags.get("reason"))
-                if run.status == "RUNNING":  # its driver was killed, or its writer gave up
+                if run.status == "RUNNING":  # its driver was killed, or MLflow was away
                     self._client.set_terminated(run.run_id, "KILLED")
             elif "kind" in run.tags:
                 parents[run.tags["kind"]] = run.run_id
@@ -159,7 +155,7 @@ class Runs:
             self._made.add(run_id)
             self._open.add(run_id)
         if run_id not in self._logged:
-            # A run that an earlier writer made may lack anything; a parameter may be logged twice, a step may not.
+            # The run of an earlier writer may lack anything. Parameters may be logged again; steps may not.
             self._without_params.add(run_id)
             self._log_inputs(run_id, member)
             steps = [] if made else self._client.get_metric_history(run_id, "elbo")
@@ -168,7 +164,7 @@ class Runs:
             self._client.update_run(run_id, status="RUNNING")
             self._open.add(run_id)
         _, reason = self._ends.pop(name, (None, None))
-        if reason is not None:  # it failed, and is tried again
+        if reason is not None:  # it failed and is trained again
             self._client.delete_tag(run_id, "reason")
         return run_id
 
@@ -176,8 +172,8 @@ class Runs:
         data = member.config.data
         try:
             inputs = datasets.inputs(data.name, data.limit, self._data_dir)
-        except DataError as error:  # images that only the workers have
-            log.debug("inputs of a run are not told: %s", error)
+        except DataError as error:  # only the workers have the images
+            log.debug("a run has no inputs: %s", error)
         else:
             self._client.log_inputs(run_id, list(inputs))
 
@@ -189,11 +185,10 @@ class Runs:
         history: Mapping[str, Sequence[float] | np.ndarray],
         tags: Mapping[str, str] = {},
     ) -> None:
-        """Adds what a run lacks of the metrics after epoch `since`, its parameters and tags, in as few calls as can be:
-        each takes milliseconds."""
+        """Adds missing metrics after epoch `since`, parameters and tags in few calls, since each takes milliseconds."""
         logged = self._logged[run_id]
         if since > logged:
-            return  # reports before this one were lost; the end of the member brings them all
+            return  # earlier reports were lost; `complete` adds all epochs
         last = since + max(map(len, history.values()), default=0)
         epochs_per_call = max(1, _METRICS_PER_CALL // max(1, len(history)))
         timestamp = int(time.time() * 1000)
@@ -202,7 +197,7 @@ class Runs:
             [Param(path, str(value)) for path, value in flat.items()],
             [RunTag(*tag) for tag in tags.items()],
         )
-        # Whole epochs a call: its metrics are taken all or none, so that what is logged never ends within an epoch.
+        # A call has whole epochs. MLflow takes all of it or nothing, so the log never ends within an epoch.
         for first in range(logged + 1, last + 1, epochs_per_call) or (last + 1,):
             steps = range(first, min(first + epochs_per_call, last + 1))
             metrics = [
@@ -223,7 +218,7 @@ class Runs:
             self._log(member, self._member_run(member), since, of_member)
 
     def complete(self, ended: Iterable[tuple[Member, Row]]) -> None:
-        """Brings the runs of members that have ended to what their rows say."""
+        """Completes the runs of members that have ended, from their rows."""
         for member, row in ended:
             name, end = (member.study, member.key), (_STATUS[row.status], row.reason)
             if self._ends.get(name) == end:
@@ -237,14 +232,14 @@ class Runs:
             self._ends[name] = end
 
     def _origin(self, time: datetime) -> dict[str, str]:
-        """Tags that say with which commit, and by whom, something was trained that ended at a time."""
+        """The commit and the user of a training that ended at `time`, as tags."""
         told = sessions.environment_at(self._sessions, time)
         return {name: told[name] for name in ("mlflow.source.git.commit", "mlflow.user") if name in told}
 
     # --- the sweep and its studies -----------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Logs the system metrics of this machine from now on, every ten seconds, on the sweep's run."""
+        """Begins to log the system metrics of this machine, every ten seconds, to the sweep's run."""
         if self._monitor is None:
             self._monitor = SystemMetricsMonitor(self._sweep_run, tracking_uri=self._uri, resume_logging=True)
             self._monitor.start()
@@ -269,7 +264,7 @@ class Runs:
         self._tag(self._sweep_run, {f"best.{study.name}": str(found)})
 
     def register_best(self, study: Study, ended: Sequence[tuple[Member, Row]]) -> None:
-        """Puts the best of a study into the model registry."""
+        """Registers the best model of a study."""
         model = models.best_of(self._sweep.name, study, ended)
         if model is None:
             return
@@ -280,13 +275,13 @@ class Runs:
             log.warning("no model of study %s is registered: %s", study.name, error)
 
     def publish_report(self) -> None:
-        """Puts the report, with its figures and tables, beside the sweep's run."""
+        """Adds the report, with its figures and tables, to the artifacts of the sweep's run."""
         with tempfile.TemporaryDirectory() as folder:
             self._storage.fetch("report", Path(folder))
             self._client.log_artifacts(self._sweep_run, folder, "report")
 
     def close(self, status: str) -> None:
-        """Ends the sweep's and its studies' runs with that status, and members' runs that are open as killed."""
+        """Ends the runs of the sweep and its studies with that status, and open runs of members with KILLED."""
         self.unwatch()
         parents = {self._sweep_run, *self._study_runs.values()}
         for run_id in self._open:

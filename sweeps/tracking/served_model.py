@@ -1,6 +1,6 @@
-"""What MLflow runs when it loads a model: copied into every logged model ("models from code"), nothing is pickled.
+"""The code of a served model. MLflow copies it into every logged model ("models from code"); nothing is pickled.
 
-So it imports what is copied or installed with it: `trainables` and MLflow, and nothing of `sweeps`.
+It imports only `trainables`, which is copied with it, and installed packages; nothing of `sweeps`.
 """
 
 from typing import Any
@@ -24,18 +24,18 @@ class ServedVAE(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> Any:
-        """By params["task"], with params["seed"]: reconstruct, sample (one a given image) or encode.
+        """Reconstructs, samples (one for each given image) or encodes, as params["task"] says, with params["seed"].
 
         Args:
             context: not used.
             model_input: uint8 [N, C, H, W].
-            params: as the signature has them.
+            params: task and seed, by default reconstruct and 0.
 
         Returns:
-            float32 [N, C, H, W] in [0, 1], or, encoded, the codes' means [N, *z_shape].
+            Images float32 [N, C, H, W] in [0, 1]; for encode the means of the codes [N, *z_shape].
 
         Raises:
-            ValueError: another task.
+            ValueError: the task is unknown.
         """
         task, seed = (params or {}).get("task", "reconstruct"), (params or {}).get("seed", 0)
         if task == "reconstruct":

@@ -1,8 +1,8 @@
-"""MLflow: a view of the sweep, written by the driver alone, from a thread of its own.
+"""Writes the sweep to MLflow in a thread of the driver.
 
-Training never waits for MLflow. When anything goes wrong, all that was known of MLflow is dropped; after a pause fresh
-`Runs` take up what is there, and what is missing is filled in from the rows of the ledger. What is missing at the end,
-the next run of the sweep fills in.
+Training never waits for MLflow. After an error the thread drops its `Runs`. After a pause it makes new ones, which
+continue the existing runs and add what is missing from the rows of the ledger. If something is missing at the end, the
+next run of the sweep adds it.
 """
 
 import contextlib
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 RETRY_AFTER_S = 10.0
 _FOLLOWING = 0.1
-"""The share of the thread's time in which it writes of members in training: each time costs milliseconds a member, and
-what comes late comes with more epochs at once."""
+"""The share of the thread's time for members in training. Each write costs milliseconds a member; delayed writes batch
+several epochs."""
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Reports:
-    """What a cohort has reported: metrics [epochs, M] of the epochs after `since`."""
+    """The metrics [epochs, M] that a cohort has reported for the epochs after `since`."""
 
     members: Sequence[Member]
     since: int
     history: Mapping[str, np.ndarray]
 
     def add(self, later: "_Reports") -> bool:
-        """Takes in the report that follows this one; False where another one does."""
+        """Appends a later report; returns False if it does not follow this one."""
         epochs = {len(values) for values in self.history.values()}
         if epochs != {later.since - self.since} or later.history.keys() != self.history.keys():
             return False
@@ -55,11 +55,11 @@ class Tracker:
     """Writes to MLflow in the background.
 
     Args:
-        uri: of the tracking server or database.
-        plan: whose studies have runs, and are complete when all of their members have ended.
-        storage: of the sweep.
-        data_dir: where data sets lie.
-        counted: says how many members studies have by now; None for as many as were planned.
+        uri: the address of the tracking server or database.
+        plan: the plan whose studies get runs. A study is complete when all of its members have ended.
+        storage: the storage of the sweep.
+        data_dir: the folder of the data sets.
+        counted: the present number of members of each study; None for the planned number.
     """
 
     def __init__(self, uri: str, plan: Plan, storage: Storage, data_dir: Path, counted: Counted | None = None):
@@ -68,13 +68,13 @@ class Tracker:
         self._studies = {study.name: study for study in plan.studies}
         self._jobs: queue.Queue[Callable[[Runs], None] | None] = queue.Queue()
         self.problem: str | None = None
-        """Why MLflow lacks something, in one line; None when it lacks nothing."""
+        """Why MLflow lacks something, in one line; None if it lacks nothing."""
         self.run_ids: dict[Name, str] = {}
-        """MLflow's run of each member; complete once the tracker is closed."""
+        """The run of each member; complete after `close`."""
         self._ended: dict[str, dict[str, tuple[Member, Row]]] = {name: {} for name in self._studies}
         """By study and key."""
         self._unwritten: dict[str, _Reports] = {}
-        """Of cohorts in training, by the key of their first member; the thread's own."""
+        """Reports of cohorts in training, by the key of the first member. Only the thread uses them."""
         self._write_at = -np.inf
         self._status: str | None = "FAILED"
         self._runs: Runs | None = None
@@ -83,29 +83,29 @@ class Tracker:
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
-    # --- called by the driver: none of these waits -------------------------------------------------------------------
+    # --- called by the driver: these calls never wait ----------------------------------------------------------------
 
     def start(self, members: Iterable[Member], rows: Mapping[str, Row]) -> None:
-        """Opens the runs of the sweep and its studies, and completes those of members that the ledger says are done."""
+        """Opens the runs of the sweep and its studies. Completes the runs of members that ended before."""
         for member in members:
             if member.key in rows:
                 self._ended[member.study][member.key] = (member, rows[member.key])
-        self._jobs.put(lambda runs: None)  # taking up what there is is all there is to do
+        self._jobs.put(lambda runs: None)  # the first job also makes `Runs`, which does it all
 
     def found(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
-        """Completes the runs of members that were trained before, as for those that end now."""
+        """Completes the runs of members that were trained before, as `ended` does."""
         self.ended(members, rows)
 
     def started(self, members: Sequence[Member]) -> None:
-        """A cohort begins; its runs are made when it first reports."""
+        """Begins the system metrics when a cohort begins. The runs of its members are made at its first report."""
         self._jobs.put(lambda runs: runs.watch())
 
     def progressed(self, members: Sequence[Member], since: int, history: History) -> None:
-        """Adds metrics [epochs, M] of the epochs after `since`, when it is time."""
+        """Adds metrics [epochs, M] of the epochs after `since`; the thread may write them later."""
         self._jobs.put(lambda runs: self._follow(runs, _Reports(members, since, history)))
 
     def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
-        """Completes the runs of members that have ended, and registers the best of studies that are complete by it."""
+        """Completes the runs of members that have ended. Registers the best models of studies that are now complete."""
         ended = [(member, rows[member.key]) for member in members]
         for member, row in ended:
             self._ended[member.study][member.key] = (member, row)
@@ -114,27 +114,27 @@ class Tracker:
             self._jobs.put(self._register(name))
 
     def close(self, status: str | None, timeout_s: float = 120.0) -> None:
-        """Ends every open run with FINISHED, FAILED or KILLED, and waits for the thread; None leaves the runs open."""
+        """Ends every open run with FINISHED, FAILED or KILLED; None leaves them open. Waits for the thread."""
         self._status = status
         self._jobs.put(None)
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            self.problem = self.problem or f"it had not taken everything after {timeout_s:.0f} s"
+            self.problem = self.problem or f"it was not done after {timeout_s:.0f} s"
 
     def links(self) -> dict[str, str]:
         """By study, the address of its members in MLflow; empty if MLflow was never reached. After `close`."""
         return {} if self._experiment is None else member_links(self._uri, self._experiment, self._studies.values())
 
     def publish_report(self) -> None:
-        """Puts the report beside the sweep's run; after `close`, since it names the runs."""
+        """Adds the report to the sweep's run. Call it after `close`, since the report names the runs."""
         if self._runs is not None and not self._thread.is_alive():
             self._do(lambda runs: runs.publish_report())
 
     # --- on the thread -----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        with contextlib.suppress(ImportError):  # told when it is needed
-            import sweeps.tracking.runs  # noqa: F401  # three seconds, which pass while Ray starts
+        with contextlib.suppress(ImportError):  # reported when it is needed
+            import sweeps.tracking.runs  # noqa: F401  # takes three seconds, while Ray starts
         while (job := self._jobs.get()) is not None:
             if self._runs is not None or time.monotonic() >= self._retry_at:
                 self._do(job)
@@ -155,7 +155,7 @@ class Tracker:
                     self._register(study)(self._runs)
                 self.problem = None
             job(self._runs)
-        except Exception as error:  # whatever MLflow, its database or the network may raise
+        except Exception as error:  # MLflow, its database and the network may raise anything
             self.problem = f"{type(error).__name__}: {first_line(error)}"
             if self._runs is not None:
                 self._runs.unwatch()
@@ -185,7 +185,7 @@ class Tracker:
 
     def _complete(self, runs: "Runs", ended: Sequence[tuple[Member, Row]]) -> None:
         for member, _ in ended:
-            self._unwritten.pop(member.key, None)  # the rows have it all
+            self._unwritten.pop(member.key, None)  # the rows have these epochs too
         runs.complete(ended)
 
     def _close(self, runs: "Runs") -> None:
@@ -195,7 +195,7 @@ class Tracker:
         runs.close(self._status or "FAILED")
 
     def _register(self, name: str) -> "Callable[[Runs], None]":
-        """A job that registers the best of a study, if all of its members have ended."""
+        """Makes a job that registers the best model of a study if all of its members have ended."""
         study, ended = self._studies[name], self._ended[name]
         count = len(ended)
 

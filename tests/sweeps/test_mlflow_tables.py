@@ -6,9 +6,12 @@ import sqlite3
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
+from scripted import SMALL
 
+from sweeps.records.storage import Storage
 from sweeps.tracking import sqlite
 from sweeps.tracking.known import known_runs
+from sweeps.tracking.links import links_of_storage
 from sweeps.tracking.uri import ARTIFACTS, artifacts, of_database
 
 
@@ -85,6 +88,13 @@ def test_the_id_of_an_experiment_without_which_reports_have_no_links(made):
     assert experiment is not None
     assert sqlite.experiment_id(made, "x") == experiment.experiment_id
     assert sqlite.experiment_id(made, "y") is None
+    (link,) = links_of_storage(Storage(str(made.parent), "x"), SMALL.studies[:1]).values()
+    assert f"/#/experiments/{experiment.experiment_id}/runs?" in link
+    assert links_of_storage(Storage(str(made.parent), "y"), SMALL.studies) == {}
+    assert links_of_storage(Storage(str(made.parent / "elsewhere"), "x"), SMALL.studies) == {}
+    (made.parent / "damaged").mkdir()
+    (made.parent / "damaged" / "mlflow.db").write_text("no database" * 100)
+    assert links_of_storage(Storage(str(made.parent / "damaged"), "x"), SMALL.studies) == {}
 
 
 def test_a_new_database_without_which_no_run_has_tracking(tmp_path):

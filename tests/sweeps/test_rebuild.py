@@ -167,3 +167,4 @@ def test_the_command_rebuilds_and_then_tells_the_status(storage, uri, small, tmp
     assert (code, err) == (0, "MLflow has the runs of 8 members.\n")
     assert json.loads(out)["state"] == "complete"
     assert len(content(uri)) == 10
+    assert "http://127.0.0.1:5000/#/experiments/" in storage.read("report/index.html").decode()
