@@ -2,14 +2,20 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 # Set before torch is imported: threads make small tensors no faster, and Ray's workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from trainables.estimators import Estimator
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command that they start.
 if threading.current_thread() is threading.main_thread():
@@ -37,3 +43,15 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if entry.name != "arrow":
             (folder / entry.name).symlink_to(entry)
     return folder
+
+
+@pytest.fixture(scope="session")
+def shipped() -> dict[str, "Estimator"]:
+    """The estimators in the files of the repository: a file that somebody drops in need not be in tables of ours."""
+    from trainables.estimators import ESTIMATORS  # loads torch, which most tests of commands do not need
+
+    root = Path(__file__).parents[1]
+    listed = subprocess.run(["git", "ls-files", "trainables"], cwd=root, capture_output=True, text=True, check=True)
+    files = {root / line for line in listed.stdout.splitlines()}
+    modules = {name: sys.modules[type(one).__module__] for name, one in ESTIMATORS.items()}
+    return {name: ESTIMATORS[name] for name, module in modules.items() if Path(str(module.__file__)) in files}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER: Mapping[str, tuple[str, ...]] = {
     "trainables": (
         "registry renamed reports filesystem ieee halving shards streams",
-        "checkpoint",
+        "checkpoint metrics",
         "components pixels measurements",
         "latents",
         "analytic",

@@ -102,7 +102,16 @@ def expected_log_likelihood(
     return (0.5 * (log_v2 - weighted) - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
-def _check(x, q, weight_mu, bias_mu, variance, weight_alpha, bias_alpha, log_term) -> None:
+def _check(
+    x: Tensor,
+    q: Latent,
+    weight_mu: Tensor,
+    bias_mu: Tensor,
+    variance: Tensor | float | None,
+    weight_alpha: Tensor | None,
+    bias_alpha: Tensor | None,
+    log_term: str,
+) -> None:
     expected = (x.shape[-1], *q.parameters[0].shape[1:])
     if tuple(weight_mu.shape) != expected or tuple(bias_mu.shape) != expected[:1]:
         raise ValueError(
@@ -113,7 +122,11 @@ def _check(x, q, weight_mu, bias_mu, variance, weight_alpha, bias_alpha, log_ter
         raise ValueError("give either variance or weight_alpha, not both")
     if (weight_alpha is None) != (bias_alpha is None):
         raise ValueError("weight_alpha and bias_alpha go together")
-    if weight_alpha is not None and (weight_alpha.shape != weight_mu.shape or bias_alpha.shape != bias_mu.shape):
+    if (
+        weight_alpha is not None
+        and bias_alpha is not None
+        and (weight_alpha.shape != weight_mu.shape or bias_alpha.shape != bias_mu.shape)
+    ):
         raise ValueError(
             f"need weight_alpha and bias_alpha shaped as weight_mu {expected} and bias_mu {expected[:1]}, "
             f"got {tuple(weight_alpha.shape)} and {tuple(bias_alpha.shape)}"

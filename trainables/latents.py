@@ -222,7 +222,8 @@ class CategoricalLatents(Frozen):
 
     def posterior(self, features: Tensor) -> Categorical:
         """q(z|x) from the encoder's output [B, L*K]."""
-        return Categorical(features.unflatten(-1, self.z_shape))
+        logits: Tensor = features.unflatten(-1, self.z_shape)
+        return Categorical(logits)
 
 
 for _family in (GaussianLatents(), BernoulliLatents(), CategoricalLatents()):

@@ -7,13 +7,14 @@ imported only when a diagnostic is first used. Their names are known before, as 
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from trainables.metrics import Metric, describe
 from trainables.registry import Registry, submodules
 
 
@@ -23,7 +24,7 @@ class Diagnostic:
 
     of: Callable[..., dict[str, Tensor]]
     """A function (snapshot, *, draws: the number of codes per image) -> metrics, each [m]."""
-    metrics: tuple[str, ...]
+    metrics: Mapping[str, Metric]
     draws: int
     """The default number of draws; a plan counts a draw as a training step."""
     check: Callable[[Any], None]
@@ -39,11 +40,16 @@ def _applies(config: Any) -> None:
     pass
 
 
-def diagnostic(*metrics: str, check: Callable[[Any], None] = _applies) -> Callable[[Any], Any]:
-    """Registers a function (see `Diagnostic.of`) under its own name, as the diagnostic with these metrics."""
+def diagnostic(metrics: Mapping[str, Metric], *, check: Callable[[Any], None] = _applies) -> Callable[[Any], Any]:
+    """Registers a function (see `Diagnostic.of`), under its own name, as the diagnostic that gives `metrics`.
+
+    Raises:
+        ValueError: the name is taken, or a metric is described elsewhere in another way.
+    """
 
     def add(function: Any) -> Any:
         draws = inspect.signature(function).parameters["draws"].default
+        describe(metrics)
         DIAGNOSTICS.add(function.__name__, Diagnostic(function, metrics, draws, check))
         return function
 

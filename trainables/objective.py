@@ -16,6 +16,7 @@ from torch.func import functional_call
 from trainables.config import TrainingConfig
 from trainables.latents import Latent, scale_gradient
 from trainables.likelihoods import Affine, Likelihood
+from trainables.metrics import Metric, describe
 from trainables.models.linear import LINEAR_OUTPUTS, Linear
 
 Tensors = dict[str, Tensor]
@@ -225,27 +226,41 @@ def evaluation_sums(
     nats = -config.likelihood.log_prob(loss.x, output, loss.knobs)
     squared = (loss.x - config.likelihood.mean(output)).square().sum(-1)
     sums = {"reconstruction": nats, "kl": sampled.kl(), "mse": squared, "saturated": sampled.saturated()}
+    sums |= config.likelihood.measured(loss.x, output, nats)
     return {name: value.sum() for name, value in sums.items()}
 
 
 def metrics_of(config: TrainingConfig, sums: Tensors, images: int, pixels: int) -> Tensors:
     """Computes the reported metrics from sums over images.
 
-    elbo, kl, bce: nats per image. bits_per_dim: bits per pixel and channel; plus 8 bits if 8-bit pixels are dequantized
+    elbo, kl: nats per image. bits_per_dim: bits per pixel and channel; plus 8 bits if 8-bit pixels are dequantized
     (SG C.1). mse: squared error of the decoder's mean, summed over pixels (SG Table 2); mse_per_pixel: its mean (DST
-    Table 1). saturated: the share of latents with an (almost) certain outcome.
+    Table 1). saturated: the share of latents with an (almost) certain outcome. The likelihood adds its own metrics
+    (`Likelihood.metrics`).
     """
     mean = {name: value / images for name, value in sums.items()}
     elbo = -(mean["reconstruction"] + mean["kl"])
     offset = 8.0 if config.data.pixels == "dequantize" else 0.0
-    metrics = {
+    own = {name: mean[name] for name in config.likelihood.metrics}
+    return {
         "elbo": elbo,
         "bits_per_dim": -elbo / (pixels * math.log(2)) + offset,
         "kl": mean["kl"],
         "mse": mean["mse"],
         "mse_per_pixel": mean["mse"] / pixels,
         "saturated": mean["saturated"],
+        **own,
     }
-    if config.likelihood.binary:
-        metrics["bce"] = mean["reconstruction"]
-    return metrics
+
+
+describe(
+    {
+        "elbo": Metric("ELBO [nats]", "max"),
+        "bits_per_dim": Metric("bits/dim"),
+        # Silent Gradients, section 4.2, takes more KL for a more informative code; KL alone is neither good nor bad.
+        "kl": Metric("KL [nats]", "max", starred=False),
+        "mse": Metric("squared error"),
+        "mse_per_pixel": Metric("squared error a pixel"),
+        "saturated": Metric("saturated latents"),
+    }
+)

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import fnmatch
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -52,7 +52,7 @@ class Member:
         return self.sibling.shape if self.sibling else self.config.shape_key()
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
+    def building(self) -> Generator[None, None, None]:
         """A context that turns a ValueError of the network into a UserError with the study's name."""
         try:
             yield

@@ -31,7 +31,7 @@ class Session:
 
     started: datetime
     overrides: Overrides
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict[str, str])
     command: Command | None = None
     """The command that started it; None if an earlier version of the program recorded the session."""
 
@@ -77,7 +77,7 @@ def record(storage: Storage, overrides: Overrides, command: Command | None = Non
 
 def read(storage: Storage) -> list[Session]:
     """All readable sessions, the earliest first."""
-    sessions = []
+    sessions: list[Session] = []
     for path in storage.list(_FOLDER, ".json"):
         try:
             sessions.append(_JSON.validate_json(storage.read(path)))

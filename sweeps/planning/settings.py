@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -113,10 +113,10 @@ def _fields(config: Config) -> set[str]:
 _ABSENT = object()
 
 
-def _at(config: Config, path: str) -> Any:
-    value: Any = config
+def _at(config: Config, path: str) -> object:
+    value: object = config
     for part in path.split("."):
         if not isinstance(value, Mapping) or part not in value:
             return _ABSENT
-        value = value[part]
+        value = cast(Config, value)[part]
     return value

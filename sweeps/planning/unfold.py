@@ -144,7 +144,7 @@ class Unfolding:
 
     def _take(self, cell: "_Cell", rows: Mapping[str, Row], settled: set[str]) -> None:
         """Chooses the cell's winners, once all members of their groups have ended."""
-        choices = []
+        choices: list[Choice] = []
         for winner in _winners(cell.cell):
             match, before = _match(winner, cell.cell), self._before[winner.study]
             group = before.group(match)
@@ -183,7 +183,7 @@ class _Cell:
     search: CellSearch | None = None
     blocked: str = ""
     """Why it cannot become ready; empty if nothing is known to prevent it."""
-    choices: dict[str, Choice] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict[str, Choice])
     """The choices made or read in this run, by their name in the ledger; may be incomplete."""
     waits_for: str | None = None
     """The key of a member that had not ended at the last check. The cell is not checked again until it has."""

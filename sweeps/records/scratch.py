@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ PREFIX, OWNER = "vae-sweeps-", "owner.json"
 
 
 @contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_folder() -> Generator[Path, None, None]:
     """Makes a folder that only this user can read; deletes it at the end of the context."""
     remove_leftovers(Path(tempfile.gettempdir()))
     # Errors are ignored: after an interruption, trials may still be writing here.

@@ -21,14 +21,14 @@ from sweeps.run import print_plan, run
 from trainables import training
 from trainables.config import TrainingConfig
 from trainables.cost.timing import Rate, measure, program_key
-from trainables.data import DataError, load
-from trainables.data.sizes import SIZES, Size, size_of
+from trainables.data import DATASETS, DataError, load
+from trainables.data.sizes import Size, size_of
 
 RATE = Rate(step_s=0.5, evaluation_s=0.25, members=1)
-DIGITS = SIZES["digits"]
+DIGITS = DATASETS.sizes["digits"]
 
 
-@pytest.mark.parametrize("name", sorted(SIZES))
+@pytest.mark.parametrize("name", sorted(DATASETS.sizes))
 def test_declared_sizes_are_the_real_ones(name, real_data):
     try:
         images = load(name, real_data)

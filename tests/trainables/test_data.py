@@ -110,7 +110,7 @@ def test_load_reads_once_and_names_what_there_is(images):
     assert load("digits", Path("nowhere")) is images
     with pytest.raises(UnknownName, match=r"unknown data set 'digts'\. Did you mean 'digits'\?"):
         load("digts", Path("nowhere"))
-    assert {"cifar10", "digits", "digits28", "imagenet32", "mnist", "patches", "svhn"} == set(DATASETS)
+    assert {"cifar10", "digits", "digits28", "imagenet32", "mnist", "patches", "svhn"} <= set(DATASETS)
 
 
 @pytest.mark.parametrize("name", ["npz:a.npz", "npz:/a/b:c.npz", "folder:a"])

@@ -10,7 +10,6 @@ from oracles import expectation
 from pydantic import ValidationError
 from torch.testing import assert_close
 
-from sweeps.analysis.metrics import METRICS
 from trainables.config import DiagnosticsConfig, TrainingConfig
 from trainables.data import Images, load
 from trainables.diagnose import diagnose
@@ -19,6 +18,7 @@ from trainables.diagnostics.gradient_error import gradient_error
 from trainables.diagnostics.gradient_gap import gradient_gap
 from trainables.diagnostics.gradient_variance import gradient_variance
 from trainables.latents import Bernoulli
+from trainables.metrics import METRICS
 from trainables.objective import VAE
 from trainables.packing.cohort import Cohort
 from trainables.renamed import RENAMED

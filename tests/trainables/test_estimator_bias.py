@@ -32,23 +32,23 @@ LIMIT = 5.0
 """The largest accepted distance, in standard errors."""
 
 UNBIASED = [(e, family) for e in ESTIMATORS.values() if e.bias == "unbiased" for family in sorted(e.families)]
-BIASED = [
-    (e, family)
-    for e in (
-        ESTIMATORS["straight_through"],
-        GumbelSoftmax(),
-        GumbelSoftmax(temperature=0.5, scaling="logits"),
-        STGumbelSoftmax(),
-        STGumbelSoftmax(temperature=0.5, scaling="logits_and_noise"),
-        DecoupledSTGS(temperature_backward=0.5),
-        DecoupledSTGS(temperature_backward=3.0),
-        ReinMax(),
-        DecoupledReinMax(temperature_forward=0.5, temperature_backward=2.0),
-        GumbelRao(k=2),
-        GappedStraightThrough(),
-    )
-    for family in ("bernoulli", "categorical")
-]
+DISCRETE = ("bernoulli", "categorical")
+SETTINGS = (
+    ESTIMATORS["straight_through"],
+    GumbelSoftmax(),
+    GumbelSoftmax(temperature=0.5, scaling="logits"),
+    STGumbelSoftmax(),
+    STGumbelSoftmax(temperature=0.5, scaling="logits_and_noise"),
+    DecoupledSTGS(temperature_backward=0.5),
+    DecoupledSTGS(temperature_backward=3.0),
+    ReinMax(),
+    DecoupledReinMax(temperature_forward=0.5, temperature_backward=2.0),
+    GumbelRao(k=2),
+    GappedStraightThrough(),
+)
+"""Biased estimators at settings that show it; the others are tried at their defaults."""
+OTHERS = [e for e in ESTIMATORS.values() if e.bias == "biased" and e.name not in {one.name for one in SETTINGS}]
+BIASED = [(e, family) for e in (*SETTINGS, *OTHERS) for family in DISCRETE if family in e.families]
 
 
 @pytest.mark.parametrize(("estimator", "family"), UNBIASED, ids=lambda v: getattr(v, "name", v))
@@ -60,10 +60,6 @@ def test_unbiased_estimators_agree_with_the_enumerated_gradient(estimator, famil
 def test_biased_estimators_do_not(estimator, family):
     assert estimator.bias == "biased"
     assert standard_errors_off(*draws_and_exact(estimator, family, degree=3, draws=DRAWS)) > LIMIT
-
-
-def test_no_biased_estimator_escapes_the_check():
-    assert {e.name for e, _ in BIASED} == {name for name, e in ESTIMATORS.items() if e.bias == "biased"}
 
 
 @pytest.mark.parametrize("name", ["reparameterization", "reinforce", "rloo"])

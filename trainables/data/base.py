@@ -59,6 +59,22 @@ class Images:
         return channels, height, width
 
 
+@dataclass(frozen=True)
+class Size:
+    """The size of a data set: [C, H, W] of its images, and the number of images in each split."""
+
+    image_shape: tuple[int, int, int]
+    train: int
+    validation: int
+    test: int = 0
+
+    def limited(self, count: int | None) -> "Size":
+        """With at most `count` images a split."""
+        if count is None:
+            return self
+        return Size(self.image_shape, *(min(count, size) for size in (self.train, self.validation, self.test)))
+
+
 def split(parts: Mapping[str, np.ndarray], validation: int | None = None) -> Images:
     """Splits the parts of a source: "train", and optionally "validation" and "test".
 
@@ -89,6 +105,22 @@ class DataSets(Registry[Source]):
     def __init__(self):
         super().__init__("data set")
         self.own: Registry[Callable[[str], Source]] = Registry("kind of data")
+        self.sizes: dict[str, Size] = {}
+
+    def add(self, name: str, value: Source, size: Size | None = None) -> None:
+        """Registers a data set.
+
+        Args:
+            name: the data set's name in a configuration.
+            value: gives its images.
+            size: the size of the complete data set, so that a plan need not read it; None to read it.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        super().add(name, value)
+        if size is not None:
+            self.sizes[name] = size
 
     def __missing__(self, name: str) -> Source:
         kind, _, path = name.partition(":")

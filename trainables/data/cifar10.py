@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.base import DATASETS
+from trainables.data.base import DATASETS, Size
 from trainables.data.files import Download, FileSet, Parts, content, existing
 from trainables.data.planes import planes_to_images
 from trainables.data.unpickle import pickled_images
@@ -45,4 +45,4 @@ cifar10 = FileSet(
 )
 """45,000 training, 5,000 validation and 10,000 test images, [N, 3, 32, 32]."""
 
-DATASETS.add(cifar10.name, cifar10)
+DATASETS.add(cifar10.name, cifar10, size=Size((3, 32, 32), 45_000, 5_000, 10_000))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.base import DATASETS, Images
+from trainables.data.base import DATASETS, Images, Size
 
 VALIDATION = 360
 
@@ -24,4 +24,4 @@ def digits(data_dir: Path) -> Images:
     return Images(train=images[order[VALIDATION:]], validation=images[order[:VALIDATION]])
 
 
-DATASETS.add("digits", digits)
+DATASETS.add("digits", digits, size=Size((1, 8, 8), 1_437, 360))

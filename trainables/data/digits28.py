@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables.data.base import DATASETS, Images
+from trainables.data.base import DATASETS, Images, Size
 from trainables.data.digits import digits
 
 SIDE = 28
@@ -22,4 +22,4 @@ def _enlarged(images: np.ndarray) -> np.ndarray:
     return large.round().to(torch.uint8).numpy()
 
 
-DATASETS.add("digits28", digits28)
+DATASETS.add("digits28", digits28, size=Size((1, 28, 28), 1_437, 360))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.base import DATASETS, DataError
+from trainables.data.base import DATASETS, DataError, Size
 from trainables.data.files import FileSet, MissingFiles, Parts, content, existing
 from trainables.data.npz import npz_arrays
 from trainables.data.planes import SHAPE, planes_to_images
@@ -56,4 +56,4 @@ def _rows(path: Path) -> np.ndarray:
 imagenet32 = FileSet(name="imagenet32", files=_files, read=_read, validation=VALIDATION)
 """1,231,167 training, 50,000 validation and 50,000 test images; the test images are ImageNet's own validation set."""
 
-DATASETS.add(imagenet32.name, imagenet32)
+DATASETS.add(imagenet32.name, imagenet32, size=Size((3, 32, 32), 1_231_167, 50_000, 50_000))

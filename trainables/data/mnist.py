@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.base import DATASETS, DataError
+from trainables.data.base import DATASETS, DataError, Size
 from trainables.data.files import Download, FileSet, MissingFiles, Parts, content
 
 VALIDATION = 10_000
@@ -72,4 +72,4 @@ mnist = FileSet(
 )
 """50,000 training, 10,000 validation and 10,000 test images, [N, 1, 28, 28]."""
 
-DATASETS.add(mnist.name, mnist)
+DATASETS.add(mnist.name, mnist, size=Size((1, 28, 28), 50_000, 10_000, 10_000))

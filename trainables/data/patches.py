@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.base import DATASETS, Images
+from trainables.data.base import DATASETS, Images, Size
 
 SIDE, STRIDE = 32, 8
 BLOCK = 64
@@ -39,4 +39,4 @@ def _crops(block: np.ndarray) -> np.ndarray:
     return windows.reshape(-1, 3, SIDE, SIDE)
 
 
-DATASETS.add("patches", patches)
+DATASETS.add("patches", patches, size=Size((3, 32, 32), 2_400, 300, 300))

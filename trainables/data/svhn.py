@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.base import DATASETS
+from trainables.data.base import DATASETS, Size
 from trainables.data.files import Download, FileSet, Parts, content, existing
 
 VALIDATION = 7_257
@@ -48,4 +48,4 @@ svhn = FileSet(
 )
 """66,000 training, 7,257 validation and 26,032 test images, [N, 3, 32, 32]."""
 
-DATASETS.add(svhn.name, svhn)
+DATASETS.add(svhn.name, svhn, size=Size((3, 32, 32), 66_000, 7_257, 26_032))

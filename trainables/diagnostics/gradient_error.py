@@ -16,6 +16,7 @@ from trainables.diagnostics.base import (
 from trainables.estimators import ESTIMATORS
 from trainables.estimators.enumeration import states
 from trainables.latents import Gaussian
+from trainables.metrics import Metric
 from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
 from trainables.packing.snapshot import Snapshot
 
@@ -32,11 +33,13 @@ def _check(config: TrainingConfig) -> None:
 
 
 @diagnostic(
-    "exact_gradient_norm",
-    "gradient_spread",
-    "gradient_bias_over_exact",
-    "gradient_spread_over_exact",
-    "gradient_cosine",
+    {
+        "exact_gradient_norm": Metric("norm of the exact gradient", starred=False),
+        "gradient_spread": Metric("gradient spread"),
+        "gradient_bias_over_exact": Metric("gradient bias / |exact gradient|"),
+        "gradient_spread_over_exact": Metric("gradient spread / |exact gradient|"),
+        "gradient_cosine": Metric("cosine with the exact gradient", "max"),
+    },
     check=_check,
 )
 def gradient_error(members: Snapshot, *, draws: int = DRAWS) -> Tensors:

@@ -13,6 +13,7 @@ from trainables.diagnostics.base import (
     output_gradient,
 )
 from trainables.latents import DISCRETE
+from trainables.metrics import Metric
 from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
 from trainables.packing.snapshot import Snapshot
 
@@ -29,7 +30,7 @@ def _check(config: TrainingConfig) -> None:
         )
 
 
-@diagnostic("gradient_gap", check=_check)
+@diagnostic({"gradient_gap": Metric("gradient gap [nats]")}, check=_check)
 def gradient_gap(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
     """The distance [m] between the gradients through the relaxed code and through the discrete code.
 

@@ -12,13 +12,14 @@ from trainables.diagnostics.base import (
     fixed_batch,
     output_gradient,
 )
+from trainables.metrics import Metric
 from trainables.objective import VAE, Tensors, reconstruction_losses
 from trainables.packing.snapshot import Snapshot
 
 DRAWS = 100
 
 
-@diagnostic("gradient_variance")
+@diagnostic({"gradient_variance": Metric("gradient variance")})
 def gradient_variance(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
     """The variance [m] of the reconstruction loss's gradient, summed over the encoder's parameters.
 

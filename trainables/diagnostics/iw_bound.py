@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trainables.config import TrainingConfig
 from trainables.diagnostics.base import diagnostic, encode
+from trainables.metrics import Metric
 from trainables.objective import VAE, Tensors, reconstruction, sub_knobs
 from trainables.packing.snapshot import Snapshot
 from trainables.streams import Purpose
@@ -15,7 +16,7 @@ DRAWS = 100
 _IMAGES_AT_ONCE = 1000
 
 
-@diagnostic("iw_bound")
+@diagnostic({"iw_bound": Metric("importance-weighted bound [nats]", "max")})
 @torch.no_grad()
 def iw_bound(members: Snapshot, *, draws: int = DRAWS) -> Tensors:
     """A lower bound [m] on log p(x), in nats per image, averaged over the validation images.

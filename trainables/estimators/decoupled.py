@@ -26,7 +26,7 @@ class Decoupled(Estimator):
     temperature_backward: PositiveKnob = 1.0
     temperature_forward_end: OptionalPositiveKnob = None
     temperature_backward_end: OptionalPositiveKnob = None
-    bias: ClassVar[Literal["biased"]] = "biased"
+    bias = "biased"
 
     def sampled(self, q: Q, knobs: Knobs) -> Q:
         return tempered(q, self.knob("temperature_forward", knobs))

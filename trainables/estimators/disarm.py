@@ -23,7 +23,7 @@ class DisARM(Estimator):
 
     name: Annotated[Literal["disarm"], SHAPE] = "disarm"
     families: ClassVar[frozenset[str]] = frozenset({"bernoulli"})
-    bias: ClassVar[Literal["unbiased"]] = "unbiased"
+    bias = "unbiased"
     samples: ClassVar[str] = "2"
     cost: ClassVar[str] = "2 decoder passes"
     source: ClassVar[str] = "Dong et al. 2020"

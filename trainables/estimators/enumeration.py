@@ -22,7 +22,7 @@ class Exact(Estimator):
     """
 
     name: Annotated[Literal["exact"], SHAPE] = "exact"
-    bias: ClassVar[Literal["exact"]] = "exact"
+    bias = "exact"
     samples: ClassVar[str] = "0"
     cost: ClassVar[str] = "K^L decoder passes (bits: 2^L)"
     source: ClassVar[str] = "DST appendix C"
@@ -71,7 +71,7 @@ class IndeCateR(Estimator):
     """
 
     name: Annotated[Literal["indecater"], SHAPE] = "indecater"
-    bias: ClassVar[Literal["unbiased"]] = "unbiased"
+    bias = "unbiased"
     cost: ClassVar[str] = "1 decoder pass and L (K - 1) forward ones (bits: L)"
     source: ClassVar[str] = "De Smet et al. 2023"
 

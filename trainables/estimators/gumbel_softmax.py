@@ -25,7 +25,7 @@ class Relaxation(Estimator):
 
     temperature: PositiveKnob = 1.0
     scaling: Scaling = "logits_and_noise"
-    bias: ClassVar[Literal["biased"]] = "biased"
+    bias = "biased"
 
     def sampled(self, q: Q, knobs: Knobs) -> Q:
         return q if self.scaling == "logits_and_noise" else tempered(q, self.knob("temperature", knobs))

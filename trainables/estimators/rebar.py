@@ -27,7 +27,7 @@ class Rebar(Estimator):
     name: Annotated[Literal["rebar"], SHAPE] = "rebar"
     temperature: PositiveKnob = 0.5
     eta: NonNegativeKnob = 1.0
-    bias: ClassVar[Literal["unbiased"]] = "unbiased"
+    bias = "unbiased"
     cost: ClassVar[str] = "3 decoder passes"
     transforms_loss: ClassVar[bool] = True
     source: ClassVar[str] = "Tucker et al. 2017"

@@ -25,7 +25,7 @@ class ReinMax(Estimator):
 
     name: Annotated[Literal["reinmax"], SHAPE] = "reinmax"
     temperature: PositiveKnob = 1.0
-    bias: ClassVar[Literal["biased"]] = "biased"
+    bias = "biased"
     source: ClassVar[str] = "Liu et al. 2023"
 
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:

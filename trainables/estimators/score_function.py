@@ -21,7 +21,7 @@ class Reinforce(Estimator):
     name: Annotated[Literal["reinforce"], SHAPE] = "reinforce"
     baseline_momentum: FractionKnob = 0.9
     families: ClassVar[frozenset[str]] = FAMILIES
-    bias: ClassVar[Literal["unbiased"]] = "unbiased"
+    bias = "unbiased"
     source: ClassVar[str] = "Williams 1992; SG C.3.2"
     uses_running_loss: ClassVar[bool] = True
 
@@ -39,7 +39,7 @@ class RLOO(Estimator):
     name: Annotated[Literal["rloo"], SHAPE] = "rloo"
     k: Annotated[int, Field(ge=2), SHAPE] = 4
     families: ClassVar[frozenset[str]] = FAMILIES
-    bias: ClassVar[Literal["unbiased"]] = "unbiased"
+    bias = "unbiased"
     samples: ClassVar[str] = "k"
     cost: ClassVar[str] = "k decoder passes"
     source: ClassVar[str] = "Kool et al. 2019"

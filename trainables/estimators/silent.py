@@ -22,7 +22,7 @@ class Silent(Estimator):
 
     name: Annotated[Literal["silent"], SHAPE] = "silent"
     families: ClassVar[frozenset[str]] = FAMILIES
-    bias: ClassVar[Literal["exact"]] = "exact"
+    bias = "exact"
     bias_except: ClassVar[str] = 'biased with a learned precision and `log_term` "taylor"'
     samples: ClassVar[str] = "0"
     cost: ClassVar[str] = "2 to 10 matrix products of the decoder's size"

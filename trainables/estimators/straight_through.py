@@ -15,7 +15,7 @@ class StraightThrough(Estimator):
     """Uses a hard draw of q forward, the gradient of the probabilities backward. Unbiased only for linear losses."""
 
     name: Annotated[Literal["straight_through"], SHAPE] = "straight_through"
-    bias: ClassVar[Literal["biased"]] = "biased"
+    bias = "biased"
     source: ClassVar[str] = "Bengio et al. 2013; DST eq. 3-5"
 
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
@@ -34,7 +34,7 @@ class GappedStraightThrough(Estimator):
     name: Annotated[Literal["gst"], SHAPE] = "gst"
     temperature: PositiveKnob = 1.0
     gap: NonNegativeKnob = 1.0
-    bias: ClassVar[Literal["biased"]] = "biased"
+    bias = "biased"
     source: ClassVar[str] = "Fan et al. 2022"
 
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:

@@ -12,9 +12,12 @@ from pydantic import SerializeAsAny
 
 from trainables.components import chosen_from
 from trainables.likelihoods.base import LIKELIHOODS, Affine, Likelihood
+from trainables.metrics import describe
 from trainables.registry import import_submodules
 
 import_submodules(__name__, __path__)
+for _likelihood in LIKELIHOODS.values():
+    describe(_likelihood.metrics)
 
 LikelihoodField = Annotated[SerializeAsAny[Likelihood], chosen_from(LIKELIHOODS)]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainables.components import Component
 from trainables.latents import Latent, Latents
+from trainables.metrics import Metric
 from trainables.registry import Registry
 
 LIKELIHOODS: Registry["Likelihood"] = Registry("likelihood")
@@ -35,6 +36,8 @@ class Likelihood(Component):
     """Whether pixels are bits or probabilities in [0, 1], not dequantized intensities."""
     analytic: ClassVar[bool] = False
     """Whether `expected_log_prob` is known: the likelihood can serve a guide and the estimator `silent`."""
+    metrics: ClassVar[Mapping[str, Metric]] = {}
+    """The metrics that this likelihood adds to those of every training."""
     alternative: ClassVar[str | None] = None
     """The likelihood to use with other decoders, if this one is only for linear decoders."""
 
@@ -55,6 +58,16 @@ class Likelihood(Component):
     def deviation(self, output: Tensor) -> Tensor | None:
         """The standard deviation [..., B, D] of each pixel given z; None if the decoder does not learn one."""
         return None
+
+    def measured(self, x: Tensor, output: Tensor, nats: Tensor) -> dict[str, Tensor]:
+        """The values [B] of `metrics` for each image; a metric is their mean.
+
+        Args:
+            x: the images [B, D].
+            output: of the decoder at one hard code for each image, [B, outputs, D].
+            nats: -log p(x|z) [B].
+        """
+        return {}
 
     def expected_log_prob(self, x: Tensor, q: Latent, decoder: Sequence[Affine], knobs: Knobs) -> Tensor:
         """E_q[log p(x|z)] [B] under a linear decoder, in closed form.

@@ -1,5 +1,6 @@
 """Bernoulli pixels."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor
@@ -7,6 +8,7 @@ from torch.nn import functional as F
 
 from trainables.components import SHAPE, registered
 from trainables.likelihoods.base import LIKELIHOODS, Knobs, Likelihood
+from trainables.metrics import Metric
 
 
 @registered(LIKELIHOODS)
@@ -16,6 +18,7 @@ class BernoulliPixels(Likelihood):
     name: Annotated[Literal["bernoulli"], SHAPE] = "bernoulli"
     outputs: ClassVar[int] = 1
     binary: ClassVar[bool] = True
+    metrics: ClassVar[Mapping[str, Metric]] = {"bce": Metric("BCE [nats]")}
 
     def log_prob(self, x: Tensor, output: Tensor, knobs: Knobs) -> Tensor:
         logits = output[..., 0, :]
@@ -23,3 +26,6 @@ class BernoulliPixels(Likelihood):
 
     def mean(self, output: Tensor) -> Tensor:
         return output[..., 0, :].sigmoid()
+
+    def measured(self, x: Tensor, output: Tensor, nats: Tensor) -> dict[str, Tensor]:
+        return {"bce": nats}
