@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
@@ -36,8 +36,10 @@ FractionKnob = Annotated[float, Field(ge=0, lt=1), KNOB]
 PositiveShape = Annotated[int, Field(gt=0), SHAPE]
 
 
-class Frozen(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class Frozen(BaseModel):
     """An immutable configuration that refuses unknown fields and non-finite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -11,7 +11,7 @@ All densities and divergences are in nats.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar, cast
 
 import torch
 from pydantic import Field
@@ -222,8 +222,7 @@ class CategoricalLatents(Frozen):
 
     def posterior(self, features: Tensor) -> Categorical:
         """q(z|x) from the encoder's output [B, L*K]."""
-        logits: Tensor = features.unflatten(-1, self.z_shape)
-        return Categorical(logits)
+        return Categorical(cast(Tensor, features.unflatten(-1, self.z_shape)))
 
 
 for _family in (GaussianLatents(), BernoulliLatents(), CategoricalLatents()):

@@ -48,7 +48,7 @@ class Snapshot:
             UserError: the storage cannot be read.
         """
         try:
-            written_s = storage.written_s(_FILE)
+            written_s = storage.modified_s(_FILE)
             found = TypeAdapter(cls).validate_json(storage.read(_FILE))
         except (FileNotFoundError, ValidationError):
             return cls()
