@@ -55,7 +55,7 @@ def _epoch(study: StudyStatus) -> str:
     now = study.in_training
     if now is None:
         return ""
-    value = "" if now.value is None else f", {study.metric} {now.value:.4g} so far"
+    value = "" if now.value is None else f", {study.metric} {now.value:.4g} by the best member so far"
     return f" (epoch {now.epoch} of {now.epochs}{value})"
 
 

@@ -110,7 +110,7 @@ class _Course:
         now = self.in_training()
         if self._best or now is None or now.value is None:
             return self._best
-        return f"{self.study.metric} {now.value:.4g} in training"
+        return f"{self.study.metric} {now.value:.4g}, best member in training"
 
     def cells(self, total: int) -> list[RenderableType]:
         """The study's row of the table. total: number of its members."""

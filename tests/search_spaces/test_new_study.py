@@ -65,3 +65,27 @@ def test_files_the_page_points_to_exist():
     pointed -= {f"search_spaces/{NAME}.py"}
     assert {"docs/diagnostics.md", "silent_gradients.py", "published/silent_gradients.toml"} <= pointed
     assert [path for path in pointed if not ((root / path).exists() or (root / "search_spaces" / path).exists())] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("SWEEPS = (", r"broken\.py, line 1"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("raise ValueError('two\\nlines')", "ValueError: two lines"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_named_and_the_others_stay(tmp_path, monkeypatch, caplog, text, said):
+    others = list_sweeps()
+    (tmp_path / "broken.py").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(search_spaces, "__path__", [*search_spaces.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    search_spaces._sweeps.cache_clear()
+    try:
+        assert list_sweeps() == others
+        assert get_sweep("quickstart").name == "quickstart"
+    finally:
+        search_spaces._sweeps.cache_clear()
+    (record,) = caplog.records
+    assert re.search(rf"broken\.py cannot be imported.*{said}", record.getMessage())
+    assert "\n" not in record.getMessage()

@@ -71,7 +71,7 @@ def test_until_a_member_has_ended_the_best_is_that_of_members_in_training():
         progress.started(MEMBERS)
         progress.progressed(MEMBERS, 0, {"bits_per_dim": np.array([[9.0] * 7 + [6.5], [8.0] * 8])})
 
-    assert "bits_per_dim 6.5 in training" in shown(PLAN, told)
+    assert "bits_per_dim 6.5, best member in training" in shown(PLAN, told)
 
 
 LONG = dataclasses.replace(

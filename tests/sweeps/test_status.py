@@ -150,7 +150,9 @@ def test_what_a_driver_has_handed_out_is_running_and_the_time_left_is_told(begun
         assert (found.studies[0].done, found.studies[0].running, found.studies[0].missing) == (4, 4, 12)
         assert found.left_s == pytest.approx(600, abs=30)
         text = "\n".join(lines_of(found))
-        assert "4 of 20 done; 4 running (epoch 12 of 60, bits_per_dim 3.5 so far); 12 missing" in text
+        assert (
+            "4 of 20 done; 4 running (epoch 12 of 60, bits_per_dim 3.5 by the best member so far); 12 missing" in text
+        )
         assert "About 10 min left." in text
     assert len(place.list("cohorts", ".json")) == 2, "status has changed something"
     after = status_of(place)
