@@ -146,7 +146,7 @@ def run(
     for line in planned.moved:
         console.print(line)
     if plan:
-        print_plan(console, planned, place, device, largest, data_dir.absolute())
+        print_plan(console, planned, place, device, largest, data_dir.absolute(), keep)
         return OK
     if fresh and place.exists():
         raise UserError(
@@ -225,7 +225,13 @@ def _pack(text: str) -> int | None:
 
 
 def print_plan(
-    console: Console, plan: "Plan", storage: "Storage", device: str, pack: int | None, data_dir: Path
+    console: Console,
+    plan: "Plan",
+    storage: "Storage",
+    device: str,
+    pack: int | None,
+    data_dir: Path,
+    keep: str = "last",
 ) -> None:
     """Prints the work that is left of a plan, one row a study."""
     from sweeps.planning import known_rates
@@ -250,6 +256,14 @@ def print_plan(
         parts.append(f"{_hours(total.hours * slots, total.unmeasured)} GPU-hours in all")
     parts.append(f"to measure here: python -m sweeps.rates {plan.asked}")
     console.print("; ".join(parts), highlight=False, soft_wrap=True)
+    if keep != "last":
+        rest = "all of them" if keep == "none" else "all but the best"
+        console.print(
+            f"The MB are needed until the run ends. About {total.weights_bytes / 1e6:,.1f} MB are weights of ended "
+            f"members; --keep {keep} then deletes {rest}.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def print_list(console: Console, storage: "Storage", device: str, data_dir: Path) -> None:

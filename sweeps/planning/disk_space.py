@@ -44,6 +44,19 @@ def needed_bytes(members: Iterable[Member], data_dir: Path) -> int:
     return total + sum(ended.values()) + max(training.values(), default=0)
 
 
+def weights_bytes(members: Iterable[Member], data_dir: Path) -> int:
+    """The part of `needed_bytes` that the weights of ended members take; raises as it does."""
+    sizes: dict[str, int] = {}
+    total = 0
+    for member in members:
+        if member.shape not in sizes:
+            with member.building():
+                image_shape = size_of(member.config.data.name, data_dir).image_shape
+                sizes[member.shape] = checkpoint_bytes(member.config, image_shape, ended=True)
+        total += sizes[member.shape]
+    return total
+
+
 def check(storage: Storage, members: Iterable[Member], data_dir: Path) -> None:
     """Checks that the results of the members fit into the storage, if the storage is local.
 

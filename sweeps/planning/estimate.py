@@ -36,6 +36,9 @@ class Estimate:
     unmeasured: int
     """Members left to train of a kind that was never measured."""
     bytes: int
+    """Needed until the run ends."""
+    weights_bytes: int
+    """The part of them that the weights of ended members take, which `--keep` deletes at the end."""
     """Upper estimate of the storage that the members left to train take."""
 
 
@@ -129,6 +132,7 @@ def estimate(
             hours=hours,
             unmeasured=unmeasured,
             bytes=disk_space.needed_bytes(left, data_dir) if left else 0,
+            weights_bytes=disk_space.weights_bytes(left, data_dir),
         )
 
     found = [of(study.name, study, unfoldings.size(study), own) for study, own in studies]

@@ -17,7 +17,7 @@ from sweeps.driver.keep import Keep, remove_weights, wanted
 from sweeps.errors import UserError
 from sweeps.planning import saved
 from sweeps.planning.command import called_here
-from sweeps.planning.plan import Member, Plan
+from sweeps.planning.plan import Member, Overrides, Plan
 from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger, Row
 from sweeps.records.storage import Storage
@@ -25,6 +25,7 @@ from sweeps.report.html import report
 from sweeps.report.reconstructions import Sources
 from sweeps.run import run
 from sweeps.status import lines_of, status_of
+from trainables.cost.size import checkpoint_bytes
 from trainables.diagnose import diagnose
 from trainables.training import CohortTraining
 
@@ -248,3 +249,13 @@ def test_status_says_what_checkpoints_take(tmp_path, contents):
     size = sum(map(len, contents.values()))
     assert now.checkpoint_bytes == size
     assert f"Checkpoints take {size / 1e6:,.1f} MB" in "\n".join(lines_of(now))
+
+
+def test_the_plan_says_how_much_is_deleted_in_the_end(command):
+    members = Plan(saved.find_sweep("quickstart"), Overrides(only="estimators")).members["estimators"]
+    size = sum(checkpoint_bytes(member.config, SHAPE, ended=True) for member in members)
+    plan = ("quickstart", "--only", "estimators", "--plan")
+    code, out, _ = command(run, *plan, "--keep", "none")
+    assert code == 0
+    assert f"About {size / 1e6:,.1f} MB are weights of ended members; --keep none then deletes all of them." in out
+    assert "--keep" not in command(run, *plan)[1]
