@@ -34,7 +34,9 @@ NOT_REPEATED = ("list_", "plan", "fresh", "storage")
 def run(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="The sweep; --list shows all.", show_default=False)] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the sweeps and stop.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the sweeps and stop; with --plan, their members and hours.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be trained and stop.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed members again.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Insist on a folder in which nothing was run yet.")] = False,
@@ -102,9 +104,12 @@ def run(
     arguments, data or storage, 3 some members failed, 130 interrupted.
     """
     if list_:
-        from sweeps.records.storage import Storage
+        if plan:
+            from sweeps.records.storage import Storage
 
-        print_list(Console(), Storage(storage, "all"), device, data_dir.absolute())
+            print_sizes(Console(), Storage(storage, "all"), device, data_dir.absolute())
+        else:
+            print_list(Console())
         return OK
     if name is None:
         raise UserError(f"which sweep? known: {', '.join(list_sweeps())}")
@@ -266,8 +271,15 @@ def print_plan(
         )
 
 
-def print_list(console: Console, storage: "Storage", device: str, data_dir: Path) -> None:
-    """Prints all sweeps: studies, members, and the hours that they take here."""
+def print_list(console: Console) -> None:
+    """Prints all sweeps and how many studies they have."""
+    rows = [(name, get_sweep(name).title, str(len(get_sweep(name).studies))) for name in list_sweeps()]
+    show(console, fitting(console, dict(list(_LISTED.items())[:3]), rows))
+    console.print("Their members and hours: python -m sweeps.run --list --plan", highlight=False, soft_wrap=True)
+
+
+def print_sizes(console: Console, storage: "Storage", device: str, data_dir: Path) -> None:
+    """Prints all sweeps with studies, members and hours. It plans them all, which takes seconds."""
     from sweeps.planning import known_rates
     from sweeps.planning.estimate import size_of_sweep, slots_of
     from sweeps.planning.plan import Plan

@@ -13,7 +13,7 @@ from search_spaces import get_sweep, list_sweeps
 from sweeps.planning.plan import Plan
 from sweeps.records.storage import Storage
 from sweeps.report.__main__ import report
-from sweeps.run import print_list, print_plan, run
+from sweeps.run import print_plan, print_sizes, run
 from sweeps.ui import ui
 
 MISTAKES = [
@@ -86,7 +86,8 @@ def test_own_images_that_cannot_be_used_are_one_line_and_exit_code_2(command, ow
 def test_list_and_plan_write_nothing(command, tmp_path):
     code, out, _ = command(run, "--list")
     assert code == 0
-    assert "quickstart" in out
+    for name in list_sweeps():
+        assert re.search(rf"^{name} .* {len(get_sweep(name).studies)}\s*$", out, re.MULTILINE), out
     code, out, _ = command(run, "quickstart", "--plan")
     assert code == 0
     assert "64" in out
@@ -117,7 +118,7 @@ def test_the_plan_at_60_columns_is_whole(tmp_path, name):
 @pytest.mark.parametrize("width", [60, 200])
 def test_the_list_says_what_sweeps_take_and_is_whole(tmp_path, width):
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    print_list(console, Storage(str(tmp_path), "all"), "cpu", tmp_path)
+    print_sizes(console, Storage(str(tmp_path), "all"), "cpu", tmp_path)
     lines = console.file.getvalue().splitlines()  # pyright: ignore
     assert max(map(len, lines)) <= width
     text = " ".join(" ".join(lines).split())
