@@ -75,6 +75,7 @@ ONLY_IN: Mapping[str, Collection[str]] = {
 
 PRIVATE: Mapping[str, Collection[str]] = {
     "ray._private": ("sweeps/on_ray/private.py",),
+    "ray.experimental.internal_kv": ("trainables/ray_train.py",),
     "ray._raylet": ("sweeps/on_ray/private.py",),
     "torch.utils._pytree": ("trainables/packing/", "trainables/cost/"),
     "torch.utils._python_dispatch": ("trainables/cost/memory.py",),
@@ -97,6 +98,7 @@ SLOW: Mapping[str, str] = {
     "matplotlib.pyplot": "0.2 s more than matplotlib",
     "pandas": "0.4 s",
     "pyarrow": "0.1 s",
+    "obstore": "0.1 s",
 }
 """Libraries that take long to import, with their processor time. A function may contain an import only if it loads one
 of these, directly or through our modules, and the importing module does not load it already."""

@@ -102,20 +102,20 @@ def _worker_loop(config: dict[str, str]) -> None:
 
 def ask_to_stop(run: str) -> None:
     """Asks all trials of a run to save their checkpoints and end. `run` is the `scratch` folder of their tasks."""
-    from ray.experimental import internal_kv
+    from ray.experimental.internal_kv import _internal_kv_put
 
-    internal_kv._internal_kv_put(run, b"1", namespace=_STOP)
+    _internal_kv_put(run, b"1", namespace=_STOP)
 
 
 def asked_to_stop(run: str) -> bool:
     """Whether the trials of a run were asked to stop. Takes about a millisecond, in any process of the cluster."""
-    from ray.experimental import internal_kv
+    from ray.experimental.internal_kv import _internal_kv_exists
 
-    return internal_kv._internal_kv_exists(run, namespace=_STOP)
+    return _internal_kv_exists(run, namespace=_STOP)
 
 
 def forget_stop(run: str) -> None:
     """Removes the stop request of an ended run from the cluster."""
-    from ray.experimental import internal_kv
+    from ray.experimental.internal_kv import _internal_kv_del
 
-    internal_kv._internal_kv_del(run, namespace=_STOP)
+    _internal_kv_del(run, namespace=_STOP)

@@ -7,6 +7,7 @@ from sweeps.analysis import frames
 from sweeps.planning.unfold import Unfoldings
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage, joined
+from sweeps.report.provenance import provenance
 
 REPORT_FOLDER = "report"
 REPORT = f"{REPORT_FOLDER}/index.html"
@@ -37,7 +38,6 @@ def write_report(
 ) -> str:
     """Writes the report, deletes files of an earlier one, and returns the path or URI of the page."""
     from sweeps.report.html import report  # matplotlib and Optuna take a second to import
-    from sweeps.report.provenance import provenance
     from sweeps.report.reconstructions import Sources
 
     plan, members, sources = unfoldings.plan, unfoldings.members(), Sources(storage, data_dir)

@@ -1,1 +1,1 @@
-"""Runs and models in MLflow. They can be rebuilt from the ledger. No other folder of `sweeps` imports MLflow."""
+"""Shows runs and models in MLflow; all can be rebuilt. No other folder of `sweeps` imports MLflow."""

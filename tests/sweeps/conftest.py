@@ -49,7 +49,7 @@ def finished_quickstart(made_once) -> Path:
 
     def make(folder: Path) -> None:
         command = [sys.executable, "-m", "sweeps.run", "quickstart", "--storage", str(folder / "runs")]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=550, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1100, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         (folder / "printed.txt").write_text(done.stdout + done.stderr)
 

@@ -1,4 +1,4 @@
-"""Likelihoods p(x|z): the meaning of a decoder's output. One file a family; new files are registered automatically.
+"""Turns a decoder's output into p(x|z), one file a family. Knows latents and their analytic moments.
 
     from trainables.likelihoods import LIKELIHOODS
     LIKELIHOODS["bernoulli"].log_prob(x, output, {})

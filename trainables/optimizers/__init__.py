@@ -1,4 +1,4 @@
-"""Optimizers of the Adam family. One file each; new files are registered automatically.
+"""Computes the steps of the Adam family, one file each. Knows no models and no data.
 
     from trainables.optimizers import OPTIMIZERS
     rows = OPTIMIZERS["adam"].coefficients(knobs, range(1, 101), dtype=torch.float32)
