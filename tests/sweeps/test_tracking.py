@@ -218,7 +218,7 @@ def test_a_long_history_is_cut_between_epochs(tracker, monkeypatch):
     t = tracker()
     t.start(MEMBERS[:1], {MEMBERS[0].key: row(MEMBERS[0], history=metrics(7))})
     t.close("FINISHED")
-    assert sizes == [4, 4, 4, 2]
+    assert [size for size in sizes if size] == [4, 4, 4, 2]  # other calls set the tags of study and sweep
     (run,) = t.run_ids.values()
     for name in ("elbo", "kl"):
         assert [m.step for m in tracker.client.get_metric_history(run, name)] == list(range(1, 8))
