@@ -178,7 +178,10 @@ class Plan:
     def __post_init__(self) -> None:
         self._check_budget()
         configs = (cell.config for study in self.studies for cell in self.cells(study))
-        check_known(self._settings, configs, (d.key for s in self.studies if s.search for d in s.search.space))
+        # A value of `--set` that is not valid stands in an axis by now; its field is known all the same.
+        axes = [axis.key for study in self.studies for axis in study.grid if isinstance(axis, Axis)]
+        searched = [d.key for study in self.studies if study.search for d in study.search.space]
+        check_known(self._settings, configs, [*axes, *searched])
         assert self._by_cell is not None  # validates every configuration now
 
     def _check_budget(self) -> None:

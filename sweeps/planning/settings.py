@@ -38,7 +38,7 @@ def check_known(settings: Settings, configs: Iterable[Config], searched: Iterabl
     Args:
         settings: values by dotted path.
         configs: configurations of all cells.
-        searched: paths of fields that a search adds to them.
+        searched: paths that axes and searches vary.
 
     Raises:
         UserError: no configuration has the field; the message names a similar field, or all of them.

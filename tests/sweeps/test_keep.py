@@ -209,7 +209,7 @@ def test_a_run_deletes_weights_only_after_everything_is_made_of_them(
 
     monkeypatch.setattr(launch, "write_outputs", fails if fault == "report" else lambda *_: "page")
     problem = "no answer" if fault == "MLflow" else None
-    monkeypatch.setattr(launch, "Tracker", lambda *_: Mock(problem=problem, run_ids={}))
+    monkeypatch.setattr(launch, "Tracker", lambda *_: Mock(problem=problem, run_ids={}, links=dict))
     if fault == "storage":
         monkeypatch.setattr(launch, "remove_weights", fails)
     options = launch.Options(

@@ -296,7 +296,7 @@ def test_a_report_that_fails_costs_one_line_and_no_result(storage, ledger, monke
         raise error
 
     monkeypatch.setattr(launch, "write_outputs", fails)
-    monkeypatch.setattr(launch, "Tracker", lambda *_: Mock(problem=None, run_ids={}))
+    monkeypatch.setattr(launch, "Tracker", lambda *_: Mock(problem=None, run_ids={}, links=dict))
     plan = Plan(Sweep("small", "Small", (GRID,)))
     ledger.append([row(member, status=status, reason="diverged") for member in plan.members["grid"]])
     options = launch.Options(

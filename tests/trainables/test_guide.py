@@ -13,6 +13,7 @@ from trainables.config import Guide, TrainingConfig, explain
 from trainables.data import Images
 from trainables.diagnostics import measure
 from trainables.estimators import ESTIMATORS
+from trainables.likelihoods import gaussian
 from trainables.packing.cohort import Cohort
 from trainables.packing.step import Step
 
@@ -251,9 +252,9 @@ def test_a_dead_guide_that_is_over_harms_nobody(end, packed, poison):
 
 def test_no_guide_is_computed_once_all_of_a_stack_are_over(monkeypatch):
     computed = []
-    honest = objective.expected_log_likelihood
+    honest = gaussian.expected_log_likelihood
     monkeypatch.setattr(
-        objective, "expected_log_likelihood", lambda *args, **more: computed.append(1) or honest(*args, **more)
+        gaussian, "expected_log_likelihood", lambda *args, **more: computed.append(1) or honest(*args, **more)
     )
     configs = [config(guide={"freeze_epoch": 2}), config(guide={"annealing_rate": 0.4}, seed=1)]
     cohort, counts = Cohort(configs, images(), packed=True), []

@@ -68,6 +68,7 @@ class Step:
         self.knobs |= {path: torch.tensor(value, dtype=torch.float64) for path, value in knobs.items()}
         if guide_weight is not None:
             self.knobs["guide.weight"] = torch.tensor(guide_weight, dtype=torch.float64)
+            self.knobs["guide.over"] = torch.tensor(0.0, dtype=torch.float64)
 
     def loss(self):
         sums = objective.training_loss(self.config, self.model, self.tensors, self.x, self.noise, self.knobs)

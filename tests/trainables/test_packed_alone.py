@@ -14,14 +14,14 @@ from members import Trained, assert_alike, trained
 
 from search_spaces.space import merge, nested
 from trainables.components import KNOB, Frozen
-from trainables.config import DataConfig
+from trainables.config import DataConfig, Guide, ObjectiveConfig, TrainingConfig
 from trainables.data import Images
 from trainables.estimators import ESTIMATORS
 from trainables.latents import LATENTS
 from trainables.likelihoods import LIKELIHOODS
 from trainables.models import DECODERS, ENCODERS
 from trainables.objective import VAE
-from trainables.optimizers import OPTIMIZERS, Guide, ObjectiveConfig, TrainingConfig
+from trainables.optimizers import OPTIMIZERS
 from trainables.packing.step import Step
 from trainables.streams import Streams
 
