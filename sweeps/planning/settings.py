@@ -114,9 +114,8 @@ _ABSENT = object()
 
 
 def _at(config: Config, path: str) -> object:
-    value: object = config
-    for part in path.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return _ABSENT
-        value = cast(Config, value)[part]
-    return value
+    first, _, rest = path.partition(".")
+    value: object = config.get(first, _ABSENT)
+    if not rest:
+        return value
+    return _at(cast(Config, value), rest) if isinstance(value, Mapping) else _ABSENT
