@@ -1,6 +1,10 @@
 """A user's own images, as a numpy archive or a folder: what is read, and how other files are refused."""
 
+import contextlib
 import io
+import os
+import subprocess
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -8,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from trainables.data import DATASETS, DataError, Images, load
 from trainables.data.npz import npz_arrays
@@ -143,6 +147,29 @@ HEADER = "{{'descr': {}, 'fortran_order': False, 'shape': {}, }}"
 def test_arrays_that_cannot_be_are_refused(tmp_path, content):
     (tmp_path / "own.npz").write_bytes(content)
     assert "own.npz is not a numpy archive" in refuse("npz:own.npz", tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_that_unpacks_to_much_more_is_refused_before_it_is_unpacked(tmp_path, method):
+    size, header = 100 * 2**20, HEADER.format("'|u1'", f"({100 * 2**10}, 32, 32)").encode().ljust(117) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(size)
+    with zipfile.ZipFile(tmp_path / "own.npz", "w", method) as file:
+        file.writestr("train_images.npy", content)
+    assert (tmp_path / "own.npz").stat().st_size < size / 1000
+    tracemalloc.start()
+    message = refuse("npz:own.npz", tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert f"to {len(content):,} bytes when unpacked; at most 1,000 times is accepted" in message
+    assert peak < size / 10
+
+
+def test_images_of_one_colour_are_packed_tightly_and_accepted(tmp_path):
+    np.savez_compressed(tmp_path / "own.npz", train_images=np.zeros((10_000, 28, 28), np.uint8))
+    assert len(DATASETS["npz:own.npz"](tmp_path).train) == 9_000
+    for number in range(2):
+        save(tmp_path / "own" / f"{number}.webp", np.zeros((512, 512, 3), np.uint8), lossless=True)
+    assert DATASETS["folder:own"](tmp_path).image_shape == (3, 512, 512)
 
 
 def archives() -> list[bytes]:
@@ -310,6 +337,66 @@ def test_an_unreadable_image_is_named(tmp_path, suffix, length):
     bad = tmp_path / "own" / f"1{suffix}"
     bad.write_bytes(bad.read_bytes()[:length])
     assert refuse("folder:own", tmp_path).startswith(f"{bad} cannot be read as an image: ")
+
+
+POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 2 2
+%%EndComments
+(pwned) (w) file closefile
+showpage
+%%EOF
+"""
+
+
+def test_postscript_starts_no_program(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **_: started.append(arguments))
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")  # as where Ghostscript is installed
+    for number in range(2):
+        save(tmp_path / "own" / f"{number}.png", pixels(2, 2))
+    (tmp_path / "own" / "0.png").write_bytes(POSTSCRIPT)
+    with Image.open(tmp_path / "own" / "0.png") as image, contextlib.suppress(Exception):
+        image.load()
+    assert started.pop()[0][0] == "gs"  # Pillow alone starts it
+    refused = refuse("folder:own", tmp_path)
+    assert started == []
+    assert refused.startswith(f"{tmp_path}/own/0.png cannot be read as an image: cannot identify image file")
+
+
+@pytest.mark.parametrize("other", ["TGA", "ICO", "PCX", "SGI", "JPEG2000", "EPS", "AVIF"])
+def test_only_the_documented_formats_are_read(tmp_path, other):
+    for number in range(2):
+        save(tmp_path / "own" / f"{number}.png", pixels(16, 16, 3), format=other)
+        with Image.open(tmp_path / "own" / f"{number}.png") as image:
+            assert image.format == other
+    assert "cannot identify image file" in refuse("folder:own", tmp_path)
+
+
+def test_pipes_and_devices_are_not_opened(tmp_path):
+    for number in range(2):
+        save(tmp_path / "own" / f"{number}.png", pixels(2, 2))
+    os.mkfifo(tmp_path / "own" / "1.5.png")
+    assert refuse("folder:own", tmp_path) == f"{tmp_path}/own/1.5.png is not a regular file"
+    (tmp_path / "own" / "1.5.png").unlink()
+    (tmp_path / "own" / "1.5.png").symlink_to("/dev/zero")
+    assert refuse("folder:own", tmp_path) == f"{tmp_path}/own/1.5.png is not a regular file"
+    os.mkfifo(tmp_path / "own.npz")
+    assert "there is no own.npz" in refuse("npz:own.npz", tmp_path)
+
+
+def test_folders_named_like_images_are_entered(tmp_path):
+    for number in range(2):
+        save(tmp_path / "own" / "class.png" / f"{number}.png", pixels(2, 2))
+    assert len(all_images(DATASETS["folder:own"](tmp_path))) == 2
+
+
+def test_an_image_that_unpacks_to_much_more_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    for number in range(2):
+        save(tmp_path / "own" / f"{number}.webp", np.zeros((10_000, 10_000, 3), np.uint8)[:, :8_000], lossless=True)
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
+    message = refuse("folder:own", tmp_path)
+    assert message.startswith(f"{tmp_path}/own/0.webp would grow from ")
+    assert message.endswith(" to 240,000,000 bytes when unpacked; at most 1,000 times is accepted")
 
 
 def test_a_link_to_nowhere_is_named(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from members import member
 
-from trainables.data import Images, load, store
+from trainables.data import DATASETS, Images, load, store
 from trainables.data.store import stored
 from trainables.training import train
 
@@ -120,6 +120,62 @@ def test_a_truncated_store_is_read_anew_and_repaired(keep, tmp_path, length):
     assert_equal(keep(lambda: PARTS), PARTS)
     assert file.read_bytes() == whole
     keep(never)
+
+
+def test_zeroed_bytes_in_the_middle_of_the_store_are_told_and_repaired(keep, tmp_path, caplog):
+    parts = {"train": np.random.default_rng(0).integers(256, size=(450, 1, 28, 28), dtype=np.uint8)}
+    keep(lambda: parts)
+    [file] = (tmp_path / "arrow").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100_000] + bytes(50_000) + whole[150_000:])
+    with caplog.at_level(logging.WARNING):
+        assert_equal(keep(lambda: parts), parts)
+    [warning] = caplog.messages
+    assert warning == f"The stored images of data set 'some' are damaged ({file}); they are read again from its files."
+    assert file.read_bytes() == whole
+    caplog.clear()
+    assert_equal(keep(never), parts)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("block", [8, 1000])
+def test_every_changed_byte_is_noticed(keep, tmp_path, monkeypatch, block):
+    monkeypatch.setattr(store, "_BLOCK", block)  # of several blocks, and of one
+    keep(lambda: PARTS)
+    [file] = (tmp_path / "arrow").iterdir()
+    whole = file.read_bytes()
+    for part in PARTS.values():
+        first = whole.index(part.tobytes())
+        for at in range(first, first + part.size):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            assert store._mapped(file) is None
+    file.write_bytes(whole)
+    assert store._mapped(file) is not None
+
+
+def test_the_checksum_is_computed_once_in_a_process(tmp_path, monkeypatch):
+    np.savez(tmp_path / "own.npz", train_images=np.zeros((20, 4, 4), np.uint8))
+    DATASETS["npz:own.npz"](tmp_path)
+    checked = []
+    checksum = store._sha256
+    monkeypatch.setattr(store, "_sha256", lambda parts: checked.append(1) or checksum(parts))
+    for _ in range(3):
+        load("npz:own.npz", tmp_path)
+    assert checked == [1]
+
+
+def test_a_store_of_the_earlier_format_is_replaced_in_silence(keep, tmp_path, monkeypatch, caplog):
+    dumps = store.json.dumps
+    with monkeypatch.context() as earlier:
+        earlier.setattr(store, "FORMAT", 1)
+        earlier.setattr(store.json, "dumps", lambda value: dumps(value).replace("blocks_sha256", "sha256"))
+        keep(lambda: PARTS)
+    [before] = (tmp_path / "arrow").iterdir()
+    with caplog.at_level(logging.WARNING):
+        assert_equal(keep(lambda: {k: v.copy() for k, v in PARTS.items()}), PARTS)
+    [after] = (tmp_path / "arrow").iterdir()
+    assert before != after
+    assert caplog.messages == []
 
 
 def test_a_foreign_arrow_file_is_replaced(keep, tmp_path):

@@ -14,6 +14,9 @@ import numpy as np
 from trainables.data.base import DATASETS, DataError, Images, load, split
 from trainables.data.store import stored
 
+_RATIO, _HARMLESS = 1_000, 2**26
+"""The ratio of unpacked to packed bytes above which a file is refused, and the unpacked bytes that are always allowed:
+even an image of one colour is packed as tightly."""
 Parts = Mapping[str, np.ndarray]
 """uint8 images [N, C, H, W] by part of the source: "train", "validation" or "test"."""
 
@@ -98,6 +101,18 @@ def content(path: Path, md5: str | None = None) -> bytes:
     if md5 is not None and (actual := hashlib.md5(found, usedforsecurity=False).hexdigest()) != md5:
         raise DataError(f"{path} is damaged: md5 {actual}, expected {md5}; delete it and get it anew")
     return found
+
+
+def check_unpacked(packed: int, unpacked: int) -> None:
+    """Refuses files that fill the memory when they are unpacked; call it before that.
+
+    Raises:
+        DataError: the unpacked bytes are more than 1,000 times the packed bytes, and more than 64 MiB.
+    """
+    if unpacked > max(_RATIO * packed, _HARMLESS):
+        raise DataError(
+            f"would grow from {packed:,} to {unpacked:,} bytes when unpacked; at most {_RATIO:,} times is accepted"
+        )
 
 
 def download(name: str, data_dir: Path | str) -> Images:

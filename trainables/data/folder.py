@@ -8,9 +8,12 @@ import numpy as np
 from PIL import Image
 
 from trainables.data.base import DATASETS, DataError
-from trainables.data.files import FileSet, MissingFiles, Parts
+from trainables.data.files import FileSet, MissingFiles, Parts, check_unpacked
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""The formats of these suffixes by Pillow's names. Pillow looks at the content, not at the suffix, and would also read
+others; for PostScript it starts Ghostscript, which runs the file as a program."""
 _GREY, _COLOUR = {"1", "L"}, {"P", "PA", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 """Pillow's modes with at most 8 bits per channel."""
 
@@ -27,7 +30,8 @@ def folder(path: str) -> FileSet:
         root = data_dir / path
         if not os.path.isdir(root):
             raise MissingFiles(f"there is no folder {root}")
-        found = [file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+        named = (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+        found = [file for file in named if not file.is_dir()]
         if not found:
             raise MissingFiles(f"there are no images in {root}; looked for {' '.join(sorted(SUFFIXES))}")
         return sorted(found, key=lambda file: file.relative_to(root).as_posix())
@@ -56,12 +60,14 @@ def _decoded(path: Path) -> np.ndarray:
     """The pixels of an image file, [H, W] or [H, W, 3].
 
     Raises:
-        DataError: Pillow cannot read the file, or it has another mode than `_GREY` and `_COLOUR`.
+        DataError: Pillow cannot read the file, it unpacks to too many bytes, or it has another mode than `_GREY` and
+            `_COLOUR`.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.mode not in _GREY | _COLOUR:
                 raise DataError(f"has pixels of kind {image.mode!r}; images must have 8 bits a channel")
+            check_unpacked(path.stat().st_size, image.width * image.height * len(image.getbands()))
             return np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
     except DataError as error:
         raise DataError(f"{path} {error}") from None

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from trainables.data.base import DATASETS, DataError
-from trainables.data.files import FileSet, Parts, existing
+from trainables.data.files import FileSet, Parts, check_unpacked, existing
 
 KEYS = {"train": "train_images", "validation": "validation_images", "test": "test_images"}
 
@@ -29,14 +30,18 @@ def npz_arrays(path: Path, required: Iterable[str], optional: Iterable[str] = ()
     """The uint8 arrays of a numpy archive by their keys; nothing is unpickled.
 
     Raises:
-        DataError: the file is not such an archive, a required array is missing, or an array is not uint8.
+        DataError: the file is not such an archive, a required array is missing, or an array is not uint8 or unpacks to
+            too many bytes.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = list(archive)  # the file may hold an array instead of an archive
             if missing := [key for key in required if key not in names]:
                 raise DataError(f"has no {missing[0]!r}; it has {', '.join(map(repr, names)) or 'nothing'}")
-            arrays = {key: archive[key] for key in [*required, *optional] if key in names}
+            wanted = [key for key in [*required, *optional] if key in names]
+            if isinstance(archive, NpzFile):
+                _check_unpacked(path, archive, wanted)
+            arrays = {key: archive[key] for key in wanted}
         for key, array in arrays.items():
             if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
                 raise DataError(f"{key!r} must be an array of uint8, got {getattr(array, 'dtype', 'no array')}")
@@ -47,6 +52,14 @@ def npz_arrays(path: Path, required: Iterable[str], optional: Iterable[str] = ()
     except Exception as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is not a numpy archive of images: {reason or type(error).__name__}") from None
+
+
+def _check_unpacked(path: Path, archive: NpzFile, keys: Sequence[str]) -> None:
+    assert archive.zip is not None  # it is while the archive is open
+    of_file = path.stat().st_size
+    for member in archive.zip.infolist():
+        if member.filename.removesuffix(".npy") in keys:
+            check_unpacked(min(member.compress_size, of_file), member.file_size)
 
 
 def _read(files: Sequence[Path]) -> Parts:
