@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
@@ -34,6 +34,7 @@ PositiveKnob = Annotated[float, Field(gt=0), KNOB]
 NonNegativeKnob = Annotated[float, Field(ge=0), KNOB]
 FractionKnob = Annotated[float, Field(ge=0, lt=1), KNOB]
 PositiveShape = Annotated[int, Field(gt=0), SHAPE]
+Name = Annotated[str, SHAPE]
 
 
 class Frozen(BaseModel):
@@ -69,9 +70,17 @@ class Frozen(BaseModel):
 
 
 class Component(Frozen):
-    """A named, pluggable part of a configuration."""
+    """A named, pluggable part of a configuration. The default of `name` is its only valid value."""
 
-    name: Annotated[str, SHAPE]
+    name: Name
+
+    @field_validator("name")
+    @classmethod
+    def _own_name(cls, name: str) -> str:
+        own = cls.model_fields["name"].default
+        if name != own:
+            raise complaint(f"must be {own!r}, got {name!r}")
+        return name
 
     def knob(self, name: str, knobs: Mapping[str, Tensor]) -> Tensor:
         """The member's value of a knob; outside a cohort, the component's own value."""

@@ -7,7 +7,6 @@ before failed, then the latest), so a retry simply adds a row.
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +17,9 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeVar, get_args
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sweeps.errors import UserError
+from sweeps.records import parquet
 from sweeps.records.storage import Storage
 from trainables.renamed import renamed
 from trainables.reports import Reason, Status
@@ -116,7 +115,7 @@ class _File:
 
     def __init__(self, path: str, content: bytes):
         self._content = content
-        schema = self._parquet.schema_arrow
+        schema = parquet.schema_of(content)
         written = int((schema.metadata or {}).get(b"vae_sweeps_ledger", b"0"))
         if written > FORMAT:
             raise UserError(f"{path} has ledger format {written}, this program reads {FORMAT}: update the program")
@@ -125,18 +124,14 @@ class _File:
         if path != f"{_FOLDER}/{_name(content)}":
             raise ValueError("it is not what was written under this name")
 
-    @property
-    def _parquet(self) -> pq.ParquetFile:
-        return pq.ParquetFile(pa.BufferReader(self._content))
-
     @cached_property
     def _large(self) -> pa.Table:
-        return self._parquet.read(columns=list(_LARGE), use_threads=False)
+        return parquet.decoded(self._content, _LARGE)
 
     def rows(self) -> Iterator[Row]:
         """The rows. Skips a row if only a newer program knows its status or reason."""
         small = [name for name in _SCHEMA.names if name not in _LARGE]
-        for index, record in enumerate(self._parquet.read(columns=small, use_threads=False).to_pylist()):
+        for index, record in enumerate(parquet.decoded(self._content, small).to_pylist()):
             if record["status"] in _RANK and record["reason"] in _REASONS:
                 record["metrics"] = renamed(dict(record["metrics"]))
                 yield Row(**record, config=_Late(self._config, index), history=_Late(self._history, index))
@@ -167,9 +162,7 @@ class Ledger:
             ],
             schema=_SCHEMA,
         )
-        sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
-        content = sink.getvalue()
+        content = parquet.encoded(table)
         path = f"{_FOLDER}/{_name(content)}"
         self._storage.write(path, content)
         return list(_File(path, content).rows())
@@ -218,7 +211,7 @@ class Ledger:
 
         Ends cohorts without needed members: their driver was killed after it recorded the last row.
         """
-        cohorts = []
+        cohorts: list[list[str]] = []
         for path in self._storage.list(_COHORTS, ".json"):
             # An unreadable file is ignored: its cohort only loses the epochs of its checkpoint.
             with contextlib.suppress(ValueError, TypeError):
@@ -264,7 +257,7 @@ class Ledger:
         If a batch is damaged or missing, it and all later ones are set aside, since later ones depend on it. The search
         makes the same suggestions again, and finds their members in the ledger.
         """
-        batches = []
+        batches: list[list[dict[str, Any]]] = []
         for index, path in enumerate(paths := self._storage.list(f"suggestions/{search}", ".json")):
             content = self._storage.read(path)
             try:

@@ -143,11 +143,11 @@ class ConditionalFile:
         self._put(own.content, own.mark)
 
     def _put(self, content: bytes, mode: Any) -> Version | None:
-        from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
         try:
             return Version(content, _mark(self._store.put(FILE, content, mode=mode)))
-        except (AlreadyExistsError, PreconditionError, NotFoundError):
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             there = self.read()  # this process's own content, if the write succeeded and only its answer was lost
             return there if there is not None and there.content == content else None
         except BaseError as error:

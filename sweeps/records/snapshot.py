@@ -31,7 +31,7 @@ class Snapshot:
     """The seconds that the run still takes, if that can be said, and the studies that have members in training."""
 
     left_s: float | None = None
-    studies: Mapping[str, InTraining] = field(default_factory=dict)
+    studies: Mapping[str, InTraining] = field(default_factory=dict[str, InTraining])
 
     def write(self, storage: Storage) -> None:
         """Replaces the one before; raises UserError where the storage cannot be written."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from urllib.parse import unquote
 from uuid import uuid4
@@ -87,7 +87,7 @@ class Storage:
         return sorted(name for name in folders if name.startswith(f"{self.name}-"))
 
     @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
+    def _readable(self) -> Generator[None]:
         try:
             yield
         except FileNotFoundError:

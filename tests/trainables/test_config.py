@@ -179,6 +179,13 @@ def test_every_component_refuses_unknown_fields(component):
         type(component).model_validate({"nonsense": 1})
 
 
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda c: f"{type(c).__name__}")
+def test_every_component_refuses_the_name_of_another(component):
+    key = "family" if "family" in type(component).model_fields else "name"
+    with pytest.raises(ValidationError, match=f"{key}\n.*'{getattr(component, key)}'"):
+        type(component).model_validate({key: "nonsense"})
+
+
 # --- shapes and knobs ------------------------------------------------------------------------------------------------
 
 

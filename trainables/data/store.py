@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -154,9 +154,9 @@ def _mapped(path: Path) -> dict[str, np.ndarray] | None:
 
 def _images(batch: pa.RecordBatch, image_shape: Sequence[int]) -> np.ndarray:
     """Images [N, C, H, W] of a record batch, without a copy."""
-    content = memoryview(cast(Any, batch.column(0).buffers()[1]))  # its stubs hide that it is a buffer
-    pixels = np.frombuffer(content, np.uint8, count=batch.num_rows * math.prod(image_shape))
-    return pixels.reshape(-1, *image_shape)
+    count = batch.num_rows * math.prod(image_shape)
+    pixels = pa.Array.from_buffers(pa.uint8(), count, [None, batch.column(0).buffers()[1]])
+    return pixels.to_numpy().reshape(-1, *image_shape)
 
 
 def _sha256(parts: Mapping[str, np.ndarray]) -> str:

@@ -1,12 +1,12 @@
 """Decoupled straight-through Gumbel-Softmax: one temperature forward, another backward (DST)."""
 
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from trainables.components import KNOB, SHAPE, PositiveKnob, registered
+from trainables.components import KNOB, Name, PositiveKnob, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, relaxed, straight_through, tempered
 from trainables.latents import Latent
 
@@ -51,7 +51,7 @@ class DecoupledSTGS(Decoupled):
     Backward: the gradient of softmax(l / temperature_backward + g).
     """
 
-    name: Annotated[Literal["decoupled_st_gs"], SHAPE] = "decoupled_st_gs"
+    name: Name = "decoupled_st_gs"
     source: ClassVar[str] = "DST eq. 12-16"
 
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:

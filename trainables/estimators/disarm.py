@@ -4,11 +4,11 @@ Dong, Mnih & Tucker, "DisARM: an antithetic gradient estimator for binary latent
 the same time by Yin et al. 2020 (U2G).
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.components import SHAPE, registered
+from trainables.components import Name, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, gradient_only
 from trainables.latents import Bernoulli, Latent
 
@@ -21,7 +21,7 @@ class DisARM(Estimator):
     gradient.
     """
 
-    name: Annotated[Literal["disarm"], SHAPE] = "disarm"
+    name: Name = "disarm"
     families: ClassVar[frozenset[str]] = frozenset({"bernoulli"})
     bias = "unbiased"
     samples: ClassVar[str] = "2"

@@ -1,11 +1,11 @@
 """Estimators that enumerate the values of one latent at a time (IndeCateR), or all states of all latents (exact)."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from trainables.components import SHAPE, registered
+from trainables.components import Name, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, gradient_only
 from trainables.latents import Bernoulli, Categorical, Latent, Latents
 
@@ -21,7 +21,7 @@ class Exact(Estimator):
         ValueError: there are more than 2**14 states.
     """
 
-    name: Annotated[Literal["exact"], SHAPE] = "exact"
+    name: Name = "exact"
     bias = "exact"
     samples: ClassVar[str] = "0"
     cost: ClassVar[str] = "K^L decoder passes (bits: 2^L)"
@@ -70,7 +70,7 @@ class IndeCateR(Estimator):
     pass.
     """
 
-    name: Annotated[Literal["indecater"], SHAPE] = "indecater"
+    name: Name = "indecater"
     bias = "unbiased"
     cost: ClassVar[str] = "1 decoder pass and L (K - 1) forward ones (bits: L)"
     source: ClassVar[str] = "De Smet et al. 2023"

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from torch import Tensor
 
-from trainables.components import SHAPE, PositiveKnob, registered
+from trainables.components import SHAPE, Name, PositiveKnob, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, relaxed, straight_through, tempered
 from trainables.latents import Latent
 
@@ -39,7 +39,7 @@ class Relaxation(Estimator):
 class GumbelSoftmax(Relaxation):
     """Uses relaxed codes forward and backward: an unbiased gradient, but of another objective, the relaxed model's."""
 
-    name: Annotated[Literal["gumbel_softmax"], SHAPE] = "gumbel_softmax"
+    name: Name = "gumbel_softmax"
     relaxes: ClassVar[bool] = True
     source: ClassVar[str] = "Jang et al. 2017; Maddison et al. 2017; DST eq. 6"
 
@@ -54,7 +54,7 @@ class STGumbelSoftmax(Relaxation):
     With scaling "logits" (DST), it equals `decoupled_st_gs` with two equal temperatures.
     """
 
-    name: Annotated[Literal["st_gumbel_softmax"], SHAPE] = "st_gumbel_softmax"
+    name: Name = "st_gumbel_softmax"
     scaling: Scaling = "logits"
     source: ClassVar[str] = "Jang et al. 2017; DST eq. 8-11"
 

@@ -4,12 +4,12 @@ Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, "REBAR: low-variance, unbiased 
 variable models" (2017).
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from trainables.components import SHAPE, NonNegativeKnob, PositiveKnob, registered
+from trainables.components import Name, NonNegativeKnob, PositiveKnob, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, gradient_only, relaxed, tempered
 from trainables.estimators.gumbel_rao import conditional_noise
 from trainables.latents import Latent
@@ -24,7 +24,7 @@ class Rebar(Estimator):
     variance; here they are constants.
     """
 
-    name: Annotated[Literal["rebar"], SHAPE] = "rebar"
+    name: Name = "rebar"
     temperature: PositiveKnob = 0.5
     eta: NonNegativeKnob = 1.0
     bias = "unbiased"

@@ -5,11 +5,11 @@ Straight-through integrates the derivative of the loss between two codes with Eu
 which is exact for quadratic losses.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.components import SHAPE, PositiveKnob, registered
+from trainables.components import Name, PositiveKnob, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, straight_through, tempered
 from trainables.estimators.decoupled import Decoupled
 from trainables.latents import Bernoulli, Categorical, Latent
@@ -23,7 +23,7 @@ class ReinMax(Estimator):
     losses at temperature 1. Larger temperatures, which the paper prefers, lower the variance and raise the bias.
     """
 
-    name: Annotated[Literal["reinmax"], SHAPE] = "reinmax"
+    name: Name = "reinmax"
     temperature: PositiveKnob = 1.0
     bias = "biased"
     source: ClassVar[str] = "Liu et al. 2023"
@@ -41,7 +41,7 @@ class DecoupledReinMax(Decoupled):
     at temperature_backward; with equal temperatures it is unbiased for quadratic losses.
     """
 
-    name: Annotated[Literal["decoupled_reinmax"], SHAPE] = "decoupled_reinmax"
+    name: Name = "decoupled_reinmax"
     source: ClassVar[str] = "this project's: DST and Liu et al. 2023"
 
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:

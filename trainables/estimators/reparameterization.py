@@ -1,10 +1,10 @@
 """The reparameterization trick (Kingma and Welling 2014; SG section 2)."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.components import SHAPE, registered
+from trainables.components import Name, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss
 from trainables.latents import Gaussian, Latent
 
@@ -13,7 +13,7 @@ from trainables.latents import Gaussian, Latent
 class Reparameterization(Estimator):
     """The pathwise gradient through z = mean + standard deviation * noise."""
 
-    name: Annotated[Literal["reparameterization"], SHAPE] = "reparameterization"
+    name: Name = "reparameterization"
     families: ClassVar[frozenset[str]] = frozenset({"gaussian"})
     bias = "unbiased"
     source: ClassVar[str] = "Kingma & Welling 2014"

@@ -4,12 +4,12 @@ The score d log q(z) has mean zero, so a value that does not depend on z can be 
 baseline lowers the variance and adds no bias.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from trainables.components import SHAPE, FractionKnob, registered
+from trainables.components import SHAPE, FractionKnob, Name, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, gradient_only
 from trainables.latents import FAMILIES, Latent
 
@@ -18,7 +18,7 @@ from trainables.latents import FAMILIES, Latent
 class Reinforce(Estimator):
     """(loss - baseline) * d log q(z); the baseline is a running average of the loss in previous steps (SG C.3.2)."""
 
-    name: Annotated[Literal["reinforce"], SHAPE] = "reinforce"
+    name: Name = "reinforce"
     baseline_momentum: FractionKnob = 0.9
     families: ClassVar[frozenset[str]] = FAMILIES
     bias = "unbiased"
@@ -36,7 +36,7 @@ class Reinforce(Estimator):
 class RLOO(Estimator):
     """The mean over k draws of (loss - baseline) * d log q(z); the baseline is the mean loss of the other draws."""
 
-    name: Annotated[Literal["rloo"], SHAPE] = "rloo"
+    name: Name = "rloo"
     k: Annotated[int, Field(ge=2), SHAPE] = 4
     families: ClassVar[frozenset[str]] = FAMILIES
     bias = "unbiased"

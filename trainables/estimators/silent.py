@@ -1,10 +1,10 @@
 """Silent Gradients: the expected loss in closed form, with no sample and no variance (SG sections 3 and 4)."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.components import SHAPE, registered
+from trainables.components import Name, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss
 from trainables.latents import FAMILIES, Latent
 
@@ -20,7 +20,7 @@ class Silent(Estimator):
     deviation, else it is large (docs/errata.md).
     """
 
-    name: Annotated[Literal["silent"], SHAPE] = "silent"
+    name: Name = "silent"
     families: ClassVar[frozenset[str]] = FAMILIES
     bias = "exact"
     bias_except: ClassVar[str] = 'biased with a learned precision and `log_term` "taylor"'

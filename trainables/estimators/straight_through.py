@@ -1,11 +1,11 @@
 """Straight-through estimators without noise in the backward pass: the plain and the gapped estimator."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from trainables.components import SHAPE, NonNegativeKnob, PositiveKnob, registered
+from trainables.components import Name, NonNegativeKnob, PositiveKnob, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, straight_through, tempered
 from trainables.latents import Bernoulli, Categorical, Latent
 
@@ -14,7 +14,7 @@ from trainables.latents import Bernoulli, Categorical, Latent
 class StraightThrough(Estimator):
     """Uses a hard draw of q forward, the gradient of the probabilities backward. Unbiased only for linear losses."""
 
-    name: Annotated[Literal["straight_through"], SHAPE] = "straight_through"
+    name: Name = "straight_through"
     bias = "biased"
     source: ClassVar[str] = "Bengio et al. 2013; DST eq. 3-5"
 
@@ -31,7 +31,7 @@ class GappedStraightThrough(Estimator):
     divided by the temperature. These shifts replace the noise of Gumbel-Softmax.
     """
 
-    name: Annotated[Literal["gst"], SHAPE] = "gst"
+    name: Name = "gst"
     temperature: PositiveKnob = 1.0
     gap: NonNegativeKnob = 1.0
     bias = "biased"

@@ -1,12 +1,12 @@
 """Bernoulli pixels."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.components import SHAPE, registered
+from trainables.components import Name, registered
 from trainables.likelihoods.base import LIKELIHOODS, Knobs, Likelihood
 from trainables.metrics import Metric
 
@@ -15,7 +15,7 @@ from trainables.metrics import Metric
 class BernoulliPixels(Likelihood):
     """Independent pixels with logits from the decoder; for grey pixels, minus the cross-entropy (DVAE section 8)."""
 
-    name: Annotated[Literal["bernoulli"], SHAPE] = "bernoulli"
+    name: Name = "bernoulli"
     outputs: ClassVar[int] = 1
     binary: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, Metric]] = {"bce": Metric("BCE [nats]")}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainables.analytic import expected_log_likelihood
-from trainables.components import SHAPE, PositiveKnob, registered
+from trainables.components import SHAPE, Name, PositiveKnob, registered
 from trainables.latents import Latent, Latents
 from trainables.likelihoods.base import LIKELIHOODS, Affine, Knobs, Likelihood
 
@@ -17,7 +17,7 @@ from trainables.likelihoods.base import LIKELIHOODS, Affine, Knobs, Likelihood
 class GaussianFixed(Likelihood):
     """N(mean, variance) with one fixed variance for every pixel (SG eq. 2)."""
 
-    name: Annotated[Literal["gaussian_fixed"], SHAPE] = "gaussian_fixed"
+    name: Name = "gaussian_fixed"
     variance: PositiveKnob = 0.01
     outputs: ClassVar[int] = 1
     analytic: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class GaussianFixed(Likelihood):
 class GaussianLogScale(Likelihood):
     """N(mean, exp(2 log_scale)); the decoder gives both, as the nonlinear decoder of SG Figure 1."""
 
-    name: Annotated[Literal["gaussian_log_scale"], SHAPE] = "gaussian_log_scale"
+    name: Name = "gaussian_log_scale"
     outputs: ClassVar[int] = 2
 
     def log_prob(self, x: Tensor, output: Tensor, knobs: Knobs) -> Tensor:
@@ -55,7 +55,7 @@ class GaussianPrecision(Likelihood):
     log_term: the formula for E[log alpha^2]; see `analytic.expected_log_likelihood`.
     """
 
-    name: Annotated[Literal["gaussian_precision"], SHAPE] = "gaussian_precision"
+    name: Name = "gaussian_precision"
     log_term: Annotated[Literal["taylor", "exact"], SHAPE] = "taylor"
     outputs: ClassVar[int] = 2
     analytic: ClassVar[bool] = True

@@ -6,12 +6,12 @@ defaults of this project.
 
 import math
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import nn
 
-from trainables.components import SHAPE, PositiveShape, registered
+from trainables.components import SHAPE, Name, PositiveShape, registered
 from trainables.models.base import DECODERS, ENCODERS, Decoder, Encoder, ImageShape, unit_scale
 from trainables.models.normalization import BatchNorm
 
@@ -23,7 +23,7 @@ FourWidths = Annotated[tuple[_Width, _Width, _Width, _Width], SHAPE]
 class Conv3Encoder(Encoder):
     """Three 3x3 convolutions at full resolution and a linear layer, for MNIST (SG Table 5)."""
 
-    name: Annotated[Literal["conv3"], SHAPE] = "conv3"
+    name: Name = "conv3"
     channels: PositiveShape = 32
     packs_on_cpu: ClassVar[bool] = False
 
@@ -44,7 +44,7 @@ class Conv3Encoder(Encoder):
 class Conv5Decoder(Decoder):
     """A linear layer to full resolution, four 3x3 convolutions and a 1x1 one, for MNIST (SG Table 6)."""
 
-    name: Annotated[Literal["conv5"], SHAPE] = "conv5"
+    name: Name = "conv5"
     channels: PositiveShape = 32
     packs_on_cpu: ClassVar[bool] = False
 
@@ -68,7 +68,7 @@ class StridedEncoder(Encoder):
     channels are those of the encoder of World Models (Ha and Schmidhuber 2018), which also has four 4x4 convolutions.
     """
 
-    name: Annotated[Literal["strided"], SHAPE] = "strided"
+    name: Name = "strided"
     channels: FourWidths = (32, 64, 128, 256)
     packs_on_cpu: ClassVar[bool] = False
 
@@ -94,7 +94,7 @@ class StridedDecoder(Decoder):
     which were not drawn (`exact`, `indecater`) include them in the statistics.
     """
 
-    name: Annotated[Literal["strided"], SHAPE] = "strided"
+    name: Name = "strided"
     channels: FourWidths = (256, 128, 64, 32)
     packs_on_cpu: ClassVar[bool] = False
     batch_normalized: ClassVar[bool] = True

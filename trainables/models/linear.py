@@ -1,12 +1,12 @@
 """The linear decoder of Silent Gradients (SG section 3.1 and C.2.1)."""
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from trainables.components import SHAPE, registered
+from trainables.components import Name, registered
 from trainables.models.base import DECODERS, Decoder, ImageShape
 
 LINEAR_OUTPUTS = ("mu", "alpha")
@@ -38,7 +38,7 @@ class Linear(nn.Module):
 class LinearDecoder(Decoder):
     """A linear layer from the code to each pixel's mean, and one to its precision if the likelihood has one."""
 
-    name: Annotated[Literal["linear"], SHAPE] = "linear"
+    name: Name = "linear"
     linear: ClassVar[bool] = True
 
     def build(self, features: int, image_shape: ImageShape, outputs: int) -> nn.Module:

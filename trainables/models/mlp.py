@@ -2,12 +2,12 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 from torch import nn
 
-from trainables.components import SHAPE, registered
+from trainables.components import SHAPE, Name, registered
 from trainables.models.base import DECODERS, ENCODERS, Activation, Decoder, Encoder, ImageShape, activation, unit_scale
 
 Widths = Annotated[tuple[Annotated[int, Field(gt=0)], ...], SHAPE]
@@ -24,7 +24,7 @@ def _perceptron(widths: list[int], act: str) -> list[nn.Module]:
 class MLPEncoder(Encoder):
     """A perceptron from the flattened image to the features, with these hidden widths."""
 
-    name: Annotated[Literal["mlp"], SHAPE] = "mlp"
+    name: Name = "mlp"
     hidden: Widths = (512, 256)
     activation: Activation = "relu"
 
@@ -37,7 +37,7 @@ class MLPEncoder(Encoder):
 class MLPDecoder(Decoder):
     """A perceptron from the code to every pixel, with these hidden widths."""
 
-    name: Annotated[Literal["mlp"], SHAPE] = "mlp"
+    name: Name = "mlp"
     hidden: Widths = (256, 512)
     activation: Activation = "relu"
 

@@ -9,11 +9,11 @@ so MNIST has the same 8 x 8 grid as CIFAR-10.
 """
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from trainables.components import SHAPE, PositiveShape, registered
+from trainables.components import Name, PositiveShape, registered
 from trainables.models.base import DECODERS, ENCODERS, Decoder, Encoder, ImageShape, unit_scale
 from trainables.models.conv import by_output
 
@@ -38,7 +38,7 @@ class ResidualEncoder(Encoder):
     The codes of DST on 32x32 or 28x28 images need 8 * 8 * 32 = 2,048 bits.
     """
 
-    name: Annotated[Literal["residual"], SHAPE] = "residual"
+    name: Name = "residual"
     channels: PositiveShape = 64
     blocks: PositiveShape = 2
     packs_on_cpu: ClassVar[bool] = False
@@ -67,7 +67,7 @@ class ResidualEncoder(Encoder):
 class ResidualDecoder(Decoder):
     """The mirror image of `ResidualEncoder`."""
 
-    name: Annotated[Literal["residual"], SHAPE] = "residual"
+    name: Name = "residual"
     channels: PositiveShape = 64
     blocks: PositiveShape = 2
     packs_on_cpu: ClassVar[bool] = False

@@ -1,11 +1,9 @@
 """Adam (Kingma and Ba 2015); epsilon is added outside the root, as in `torch.optim`."""
 
-from typing import Annotated, Literal
-
 import torch
 from torch import Tensor
 
-from trainables.components import SHAPE, registered
+from trainables.components import Name, registered
 from trainables.optimizers.base import OPTIMIZERS, Coefficients, Knobs, Optimizer
 
 
@@ -13,7 +11,7 @@ from trainables.optimizers.base import OPTIMIZERS, Coefficients, Knobs, Optimize
 class Adam(Optimizer):
     """Adam; weight decay is added to the gradient."""
 
-    name: Annotated[Literal["adam"], SHAPE] = "adam"
+    name: Name = "adam"
 
     def rows(self, knobs: Knobs, step: Tensor) -> Coefficients:
         lr, beta1, beta2 = knobs["lr"], knobs["beta1"], knobs["beta2"]

@@ -1,11 +1,9 @@
 """AdamW (Loshchilov and Hutter 2019)."""
 
-from typing import Annotated, Literal
-
 import torch
 from torch import Tensor
 
-from trainables.components import SHAPE, NonNegativeKnob, registered
+from trainables.components import Name, NonNegativeKnob, registered
 from trainables.optimizers.adam import Adam
 from trainables.optimizers.base import OPTIMIZERS, Coefficients, Knobs
 
@@ -14,7 +12,7 @@ from trainables.optimizers.base import OPTIMIZERS, Coefficients, Knobs
 class AdamW(Adam):
     """Adam with decoupled weight decay: parameters shrink by lr * weight_decay in each step."""
 
-    name: Annotated[Literal["adamw"], SHAPE] = "adamw"
+    name: Name = "adamw"
     weight_decay: NonNegativeKnob = 1e-2
 
     def rows(self, knobs: Knobs, step: Tensor) -> Coefficients:

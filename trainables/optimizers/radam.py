@@ -1,11 +1,9 @@
 """RAdam: Adam with a rectified learning rate (Liu et al. 2020)."""
 
-from typing import Annotated, Literal
-
 import torch
 from torch import Tensor
 
-from trainables.components import SHAPE, registered
+from trainables.components import Name, registered
 from trainables.optimizers.adam import Adam
 from trainables.optimizers.base import OPTIMIZERS, Coefficients, Knobs
 
@@ -17,7 +15,7 @@ TRACTABLE = 5
 class RAdam(Adam):
     """Rectified Adam: plain momentum in the first steps; weight decay is added to the gradient."""
 
-    name: Annotated[Literal["radam"], SHAPE] = "radam"
+    name: Name = "radam"
 
     def rows(self, knobs: Knobs, step: Tensor) -> Coefficients:
         adam, beta2 = super().rows(knobs, step), knobs["beta2"]
