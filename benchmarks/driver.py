@@ -27,13 +27,13 @@ from rich.console import Console
 
 from search_spaces import Sweep
 from search_spaces.space import Axis, Study
-from sweeps.analysis import frames
 from sweeps.analysis.summary import summary
 from sweeps.driver.driver import Driver
 from sweeps.driver.progress import Progress
 from sweeps.planning.plan import Cohort, Plan
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
+from sweeps.report.write import write_tables
 from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.uri import tracking_uri_of
 from trainables.reports import Outcome
@@ -180,8 +180,7 @@ def train(driver: Driver, parts: Parts, name: str, **options: Any) -> None:
 def outputs(driver: Driver, storage: Storage) -> None:
     """Writes the tables of a run and makes its summary; the report and its figures are left out."""
     members, rows = driver.members(), driver.current()
-    frames.write(storage, frames.RESULTS, frames.results_table(members, rows, {}))
-    frames.write(storage, frames.HISTORY, frames.history_table(members, rows))
+    write_tables(storage, members, rows, {})
     summary(driver.plan, members, rows, driver.trained)
 
 

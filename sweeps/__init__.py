@@ -24,6 +24,13 @@ def results(name: str, storage: str = "./runs") -> "Frames":
     Raises:
         UserError: the sweep has never been run there, or the storage cannot be read.
     """
-    from sweeps.analysis.frames import load
+    from sweeps.analysis.frames import Frames, history_table, results_table
+    from sweeps.planning.saved import known_members, last_plan
+    from sweeps.records.ledger import Ledger
+    from sweeps.records.storage import Storage
+    from sweeps.records.tables import known_run_ids
 
-    return load(name, storage)
+    place = Storage(storage, name)
+    ledger = Ledger(place)
+    members, rows = known_members(last_plan(place), ledger), ledger.read()
+    return Frames(results_table(members, rows, known_run_ids(place)), history_table(members, rows))

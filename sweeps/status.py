@@ -3,20 +3,83 @@
 Reads the sweep's folder and writes nothing. Does not ask Ray or MLflow. --rebuild-tracking adds missing runs to MLflow.
 """
 
+import contextlib
 import json
+import os
 import sys
+import time
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweeps.analysis.labels import duration
-from sweeps.analysis.status import Status, StudyStatus, status_of
+from sweeps.analysis.status import Status, StudyStatus, study_status
 from sweeps.cli import run_app, single
-from sweeps.planning import saved
+from sweeps.planning import saved, sessions
+from sweeps.planning.unfold import unfold
+from sweeps.records.ledger import Ledger
+from sweeps.records.lock import running
+from sweeps.records.snapshot import Snapshot
 from sweeps.records.storage import Storage
 from sweeps.tracking.uri import tracking_uri_of
+
+
+class _Unchanged(Ledger):
+    """A ledger that changes nothing in the storage."""
+
+    def __init__(self, storage: Storage):
+        super().__init__(storage)
+        self.damaged: list[str] = []
+
+    def _set_aside(self, path: str, error: Exception) -> None:
+        self.damaged.append(path)
+
+    def end_cohort(self, key: str) -> None:
+        pass
+
+
+def status_of(storage: Storage) -> Status:
+    """The status of the sweep in a storage.
+
+    Raises:
+        UserError: the sweep has never been run there.
+    """
+    plan = saved.last_plan(storage)
+    ledger = _Unchanged(storage)
+    rows = ledger.read()
+    driver = running(storage)
+    begun = set(chain(*ledger.begun_cohorts(lambda key: key not in rows))) - rows.keys() if driver else set()
+    snapshot = Snapshot.read(storage, driver.since_s) if driver else Snapshot()
+    studies = [study_status(unfolding, rows, begun, snapshot) for unfolding in unfold(plan, ledger).values()]
+    left = sum(study.running + study.missing for study in studies)
+    failed = any(study.failed for study in studies)
+    command = sessions.last_command(storage, plan)
+    files = _checkpoint_files(storage)
+    return Status(
+        sweep=plan.sweep.name,
+        storage=storage.full_uri,
+        state="running" if driver else "interrupted" if left else "complete",
+        driver=str(driver) if driver else None,
+        left_s=snapshot.left_s,
+        checkpoint_age_s=max(0.0, time.time() - max(file.st_mtime for file in files)) if files else None,
+        checkpoint_bytes=sum(file.st_size for file in files) if storage.local else None,
+        damaged=ledger.damaged,
+        studies=studies,
+        continue_command=command.text(storage) if left and not driver else None,
+        retry_command=command.text(storage, "--retry-failed") if failed else None,
+    )
+
+
+def _checkpoint_files(storage: Storage) -> list[os.stat_result]:
+    """The files of all checkpoints; empty if the storage is no local folder."""
+    files: list[os.stat_result] = []
+    for path in storage.local_path.glob("checkpoints/*/*.safetensors") if storage.local else ():
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            files.append(path.stat())
+    return files
 
 
 def lines_of(now: Status) -> list[str]:

@@ -23,7 +23,12 @@ GUARDS: dict[str, Callable[[Graph], list[Import]]] = {
     "libraries": Graph.strangers,
     "private modules": Graph.private,
     "inside functions": Graph.needless_late,
+    "storage": lambda graph: [each for each in graph.inner if _reads_in_analysis(each)],
 }
+
+
+def _reads_in_analysis(each: Import) -> bool:
+    return room(each.importer) == "sweeps.analysis" and each.target == "sweeps.records.storage"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,7 @@ PLANTED = [
     ("libraries", "sweeps/report/planted.py", "import mlflow.entities"),
     ("libraries", "sweeps/planning/planted.py", "from optuna.trial import create_trial"),
     ("libraries", "sweeps/planning/planted.py", "__import__('mlflow')"),
+    ("storage", "sweeps/analysis/planted.py", "from sweeps.records.storage import Storage"),
     ("private modules", "sweeps/on_ray/planted.py", "from ray._private import worker"),
     ("private modules", "sweeps/on_ray/planted.py", "import ray\nray._private.worker"),
     ("private modules", "sweeps/on_ray/planted.py", "from ray._raylet import GcsClient"),

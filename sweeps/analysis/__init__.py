@@ -1,1 +1,1 @@
-"""Turns rows into numbers: means, tests, labels, the best. Imports `planning`; draws nothing."""
+"""Turns rows into numbers: means, tests, labels, the best. Imports `planning`; reads no storage, draws nothing."""

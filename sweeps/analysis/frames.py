@@ -1,6 +1,5 @@
-"""Results as tables: results.parquet has a row for each member, history.parquet a row for each member and epoch."""
+"""Results as tables: one with a row for each member, one with a row for each member and epoch."""
 
-import io
 import math
 from array import array
 from collections.abc import Iterable, Mapping
@@ -8,14 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sweeps.planning.plan import Member
-from sweeps.records.ledger import Ledger, Row
-from sweeps.records.storage import Storage
-
-RESULTS, HISTORY = "results.parquet", "history.parquet"
+from sweeps.records.ledger import Row
 
 
 @dataclass(frozen=True)
@@ -27,17 +21,6 @@ class Frames:
 
     results: pd.DataFrame
     history: pd.DataFrame
-
-
-def load(name: str, storage: str) -> Frames:
-    """Reads the frames of a sweep from its ledger; raises UserError if it has never been run there."""
-    from sweeps.planning import saved
-
-    place = Storage(storage, name)
-    ledger = Ledger(place)
-    members = saved.known_members(saved.last_plan(place), ledger)
-    rows = ledger.read()
-    return Frames(results_table(members, rows, known_run_ids(place)), history_table(members, rows))
 
 
 def results_table(
@@ -103,27 +86,3 @@ def _of_one_type(column: pd.Series) -> pd.Series:
 
 def _absent(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def write(storage: Storage, path: str, table: pd.DataFrame) -> None:
-    """Writes a table as Parquet, atomically."""
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink, compression="zstd")
-    storage.write(path, sink.getvalue())
-
-
-def read(storage: Storage, path: str) -> pd.DataFrame:
-    """Reads a table; raises FileNotFoundError if it is missing."""
-    return pq.read_table(io.BytesIO(storage.read(path))).to_pandas()
-
-
-def known_run_ids(storage: Storage) -> dict[tuple[str, str], str]:
-    """MLflow's run ids by (study, key), from the last results.parquet; empty if it cannot be read."""
-    try:
-        table = read(storage, RESULTS)
-        known = table[table["mlflow_run_id"].notna()]
-    except (FileNotFoundError, pa.ArrowException, ValueError, KeyError):
-        return {}
-    return {
-        (study, key): run for study, key, run in zip(known["study"], known["key"], known["mlflow_run_id"], strict=True)
-    }

@@ -6,9 +6,10 @@ from typing import Literal, get_args
 
 from sweeps.analysis.cells import cells
 from sweeps.planning.unfold import Unfoldings
+from sweeps.records.checkpoints import headers
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage
-from trainables.checkpoint import CheckpointHeader, only, read_header
+from trainables.checkpoint import CheckpointHeader, only
 
 Keep = Literal["best", "last", "none"]
 """last: the weights of every ended member. best: of the members that report and model registry show. none: nothing."""
@@ -50,18 +51,18 @@ def remove_weights(storage: Storage, rows: Mapping[str, Row], keys: Set[str]) ->
     Raises:
         UserError: the storage cannot be read or written, or the lock is lost.
     """
-    for path in storage.list("checkpoints", ".safetensors", recursive=True):
-        with contextlib.suppress(ValueError, FileNotFoundError):
-            header = read_header(lambda count, path=path: storage.read(path, count))
-            if not _over(header, rows):
-                continue
-            held = {key for key in header.keys if header.holds(key)}
-            # A member that was tried more than once is in several files, and its last weights in one.
-            kept = {key for key in held & keys if rows[key].epochs == header.epoch}
-            if not kept:
-                storage.delete(path)
-            elif kept < held and (content := only(storage.read(path), kept)) is not None:
-                storage.write(path, content)
+    for path, header in headers(storage):
+        if not _over(header, rows):
+            continue
+        held = {key for key in header.keys if header.holds(key)}
+        # A member that was tried more than once is in several files, and its last weights in one.
+        kept = {key for key in held & keys if rows[key].epochs == header.epoch}
+        if not kept:
+            storage.delete(path)
+        elif kept < held:
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                if (content := only(storage.read(path), kept)) is not None:
+                    storage.write(path, content)
 
 
 def _over(header: CheckpointHeader, rows: Mapping[str, Row]) -> bool:

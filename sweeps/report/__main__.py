@@ -14,11 +14,11 @@ def report(
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
 ) -> None:
     """Writes results.parquet, history.parquet and the report of a sweep from its ledger."""
-    from sweeps.analysis.frames import known_run_ids
     from sweeps.planning import saved
     from sweeps.planning.unfold import unfold
     from sweeps.records.ledger import Ledger
     from sweeps.records.storage import Storage
+    from sweeps.records.tables import known_run_ids
     from sweeps.report.write import write_outputs
     from sweeps.tracking.links import links_of_storage
 

@@ -9,9 +9,9 @@ import numpy as np
 from search_spaces.figures import Images
 from search_spaces.space import Study
 from sweeps.analysis.cells import Cell, groups, ranked
-from sweeps.analysis.checkpoints import NoModelError, trained_model
 from sweeps.analysis.labels import label, readable
 from sweeps.planning.plan import Member
+from sweeps.records.checkpoints import NoModelError, trained_model
 from sweeps.records.storage import Storage
 from sweeps.report.drawing import Drawing
 from sweeps.report.images import sheet
@@ -64,7 +64,7 @@ def _rows(
             data = member.config.data
             shown = load(data.name, sources.data_dir).limited(data.limit).validation[:SHOWN]
             row = cell.finished[member.config.seed]
-            vae = trained_model(sources.storage, member, row, shown.shape[1:])
+            vae = trained_model(sources.storage, member.config, row.epochs, shown.shape[1:])
         except (NoModelError, DataError) as error:
             missing.append(f"{who}: {error}")
             continue

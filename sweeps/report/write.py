@@ -1,12 +1,17 @@
 """Writes the files that are derived from the ledger: the tables and the report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sweeps.analysis import frames
+import pyarrow as pa
+
+from sweeps.analysis.frames import history_table, results_table
+from sweeps.planning.plan import Member
 from sweeps.planning.unfold import Unfoldings
+from sweeps.records import parquet
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage, joined
+from sweeps.records.tables import HISTORY, RESULTS
 from sweeps.report.provenance import provenance
 
 REPORT_FOLDER = "report"
@@ -27,10 +32,17 @@ def write_outputs(
         data_dir: the folder of the data sets, for figures made of images.
         links: by study, the address of its members in MLflow.
     """
-    members = unfoldings.members()
-    frames.write(storage, frames.RESULTS, frames.results_table(members, rows, run_ids))
-    frames.write(storage, frames.HISTORY, frames.history_table(members, rows))
+    write_tables(storage, unfoldings.members(), rows, run_ids)
     return write_report(storage, unfoldings, rows, data_dir, links or {})
+
+
+def write_tables(
+    storage: Storage, members: Sequence[Member], rows: Mapping[str, Row], run_ids: Mapping[tuple[str, str], str]
+) -> None:
+    """Writes results.parquet and history.parquet; raises UserError if the storage cannot be written."""
+    tables = {RESULTS: lambda: results_table(members, rows, run_ids), HISTORY: lambda: history_table(members, rows)}
+    for path, table in tables.items():  # one after the other: each may be large
+        storage.write(path, parquet.encoded(pa.Table.from_pandas(table(), preserve_index=False)))
 
 
 def write_report(

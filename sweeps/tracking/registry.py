@@ -28,9 +28,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 import trainables
 from search_spaces.space import Study
 from sweeps.analysis import cells as tables
-from sweeps.analysis.checkpoints import NoModelError, trained_model
 from sweeps.analysis.labels import describe, member_tags
 from sweeps.planning.plan import Member
+from sweeps.records.checkpoints import NoModelError, trained_model
 from sweeps.records.ledger import Row
 from sweeps.records.storage import Storage
 from sweeps.report.images import contact_sheet
@@ -148,7 +148,7 @@ def _logged(
         images = load(data.name, data_dir).limited(data.limit)
     except DataError as error:
         raise NoModelError(str(error)) from None
-    vae = trained_model(storage, best.member, best.row, images.image_shape)
+    vae = trained_model(storage, best.member.config, best.row.epochs, images.image_shape)
     params = {path: str(value) for path, value in best.member.config.flat().items()}
     model = client.create_logged_model(experiment, name, run_id, best.tags, params, model_type="VAE")
     with tempfile.TemporaryDirectory() as folder:

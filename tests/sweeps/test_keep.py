@@ -11,7 +11,6 @@ from scripted import BASE, row
 
 from search_spaces.figures import Images
 from search_spaces.space import Study, Sweep, Variants
-from sweeps.analysis.checkpoints import NoModelError, trained_model
 from sweeps.driver import launch
 from sweeps.driver.keep import Keep, remove_weights, wanted
 from sweeps.errors import UserError
@@ -19,6 +18,7 @@ from sweeps.planning import saved
 from sweeps.planning.command import called_here
 from sweeps.planning.plan import Member, Overrides, Plan
 from sweeps.planning.unfold import unfold
+from sweeps.records.checkpoints import NoModelError, trained_model
 from sweeps.records.ledger import Ledger, Row
 from sweeps.records.storage import Storage
 from sweeps.report.html import report
@@ -61,7 +61,7 @@ def files(storage: Storage) -> dict[str, bytes]:
 
 
 def reconstructed(storage: Storage, member: Member, rows: dict[str, Row]) -> np.ndarray:
-    return trained_model(storage, member, rows[member.key], SHAPE).reconstruct(IMAGES).numpy()
+    return trained_model(storage, member.config, rows[member.key].epochs, SHAPE).reconstruct(IMAGES).numpy()
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 import sweeps
-from sweeps.analysis.checkpoints import trained_model
 from sweeps.planning import saved
+from sweeps.records.checkpoints import trained_model
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 from sweeps.report.__main__ import report
@@ -133,5 +133,5 @@ def test_a_checkpoint_of_it_has_the_model_with_the_recorded_kl(old):
     members = {member.key: member for member in saved.known_members(saved.last_plan(place), ledger)}
     row = ledger.read()["9248f6e7dfd5b76740de5ade"]
     images = load("digits", old)
-    model = trained_model(place, members[row.key], row, images.validation.shape[1:])
+    model = trained_model(place, members[row.key].config, row.epochs, images.validation.shape[1:])
     assert model.encode(images.validation).kl().mean().item() == pytest.approx(row.metrics["kl"], rel=1e-4)

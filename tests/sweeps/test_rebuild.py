@@ -10,13 +10,13 @@ import pytest
 from mlflow import MlflowClient
 from scripted import SMALL, result, row
 
-from sweeps.analysis.frames import known_run_ids
 from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
 from sweeps.planning import saved, sessions
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.records.ledger import Ledger
 from sweeps.records.lock import Lock
+from sweeps.records.tables import known_run_ids
 from sweeps.report.write import write_outputs
 from sweeps.tracking import rebuild
 from sweeps.tracking.tracker import Tracker

@@ -12,8 +12,8 @@ from scripted import BASE, row
 from search_spaces.figures import Images
 from search_spaces.space import Study, Sweep, Variants
 from sweeps.analysis.cells import cells
-from sweeps.analysis.checkpoints import trained_model
 from sweeps.planning.plan import Plan
+from sweeps.records.checkpoints import trained_model
 from sweeps.report import reconstructions
 from sweeps.report.html import report
 from sweeps.report.images import sheet
@@ -69,7 +69,7 @@ def test_the_images_are_those_of_the_best_seed(storage, trained):
     found = cells(STUDY, MEMBERS, trained)
     rows, missing = reconstructions._rows(STUDY, STUDY.figures[0], found, Sources(storage, Path("data")))
     assert missing == []
-    vae = trained_model(storage, best, trained[best.key], (1, 8, 8))
+    vae = trained_model(storage, best.config, trained[best.key].epochs, (1, 8, 8))
     images = (rows["validation images"] * 255).round().astype(np.uint8)
     np.testing.assert_allclose(rows["fixed"], vae.reconstruct(images).numpy(), atol=1e-6)
 

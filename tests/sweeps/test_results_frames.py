@@ -3,17 +3,19 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from scripted import row
 
 import sweeps
 from search_spaces import get_sweep
-from sweeps.analysis import frames
 from sweeps.errors import UserError
 from sweeps.planning import saved
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
+from sweeps.records.tables import RESULTS
+from sweeps.report.write import write_tables
 
 PAGE = Path(__file__).parents[2] / "docs" / "analysis.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
@@ -89,8 +91,8 @@ def test_every_sweep_makes_one_table(tmp_path):
     place.prepare()
     plan = Plan(get_sweep("paper_grid"), Overrides(seeds=1))
     members = [member for study in plan.studies for member in plan.expected(study)]
-    frames.write(place, frames.RESULTS, frames.results_table(members, {}, {}))
-    table = frames.read(place, frames.RESULTS)
+    write_tables(place, members, {}, {})
+    table = pd.read_parquet(place.local_path / RESULTS)
     assert len(table) == len(members)
     channels = {tuple(value) for value in table["config.encoder.channels"] if value is not None}
     assert channels == {(32,), (32, 64, 128, 256), (64,)}
