@@ -30,7 +30,7 @@ from search_spaces.space import Axis, Study
 from sweeps.analysis.summary import summary
 from sweeps.driver.driver import Driver
 from sweeps.driver.progress import Progress
-from sweeps.planning.plan import Cohort, Plan
+from sweeps.planning.plan import Plan, PlannedCohort
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 from sweeps.report.write import write_tables
@@ -62,7 +62,7 @@ def sweep_of(members: int) -> Sweep:
     return Sweep("nothing", "Training that does nothing", (study,))
 
 
-def results(cohort: Cohort) -> list[Outcome]:
+def results(cohort: PlannedCohort) -> list[Outcome]:
     """Made-up results, as a worker reports them."""
     outcomes = []
     for member in cohort.members:

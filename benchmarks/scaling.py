@@ -41,7 +41,7 @@ from packing import OPTIMIZER_BYTES
 
 from sweeps.errors import UserError
 from sweeps.planning.known_rates import Rates
-from sweeps.planning.plan import Cohort, Member, Overrides, Plan
+from sweeps.planning.plan import Member, Overrides, Plan, PlannedCohort
 from sweeps.planning.saved import find_sweep
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
@@ -52,7 +52,7 @@ from trainables.data.sizes import size_of
 from trainables.reports import Outcome
 
 T = TypeVar("T")
-Seconds = Callable[[Cohort], float]
+Seconds = Callable[[PlannedCohort], float]
 """How long a cohort trains."""
 
 
@@ -98,7 +98,7 @@ class Roofline:
     def seconds(self, data_dir: Path) -> Seconds:
         """How long cohorts train."""
 
-        def of(cohort: Cohort) -> float:
+        def of(cohort: PlannedCohort) -> float:
             config = cohort.members[0].config
             size = size_of(config.data.name, data_dir)
             count = operations(config, size.image_shape)
@@ -207,7 +207,7 @@ def replay(plan: Plan, ledger: Ledger, seconds: Seconds, gpus: int, costs: Costs
     ties = count()
     now = driver_free = 0.0
     free: list[Node] = []
-    lost: deque[tuple[Cohort, float]] = deque()  # with the seconds that are left on a GPU that is not slower
+    lost: deque[tuple[PlannedCohort, float]] = deque()  # with the seconds that are left on a GPU that is not slower
 
     def at(when: float, what: Callable[[], None]) -> None:
         heapq.heappush(events, (when, next(ties), what))
@@ -232,16 +232,16 @@ def replay(plan: Plan, ledger: Ledger, seconds: Seconds, gpus: int, costs: Costs
         spent["given back"] += max(0.0, waited - costs.idle_release_s)
         return waited > costs.idle_release_s
 
-    def ended(node: Node, cohort: Cohort) -> None:
+    def ended(node: Node, cohort: PlannedCohort) -> None:
         results = [_result(plan, member) for member in cohort.members]
         drive(lambda: driver.ended(cohort, results))
         free.append(node._replace(since=now))
 
-    def preempted(node: Node, cohort: Cohort, left: float) -> None:
+    def preempted(node: Node, cohort: PlannedCohort, left: float) -> None:
         lost.append((cohort, left))
         start(node.slower)
 
-    def train(node: Node, cohort: Cohort, left: float) -> None:
+    def train(node: Node, cohort: PlannedCohort, left: float) -> None:
         begins = max(now, driver_free)
         spent["waiting for the driver"] += begins - now
         given_back = idle(node)
@@ -305,7 +305,7 @@ def by_rates(rates: Rates, data_dir: Path) -> Seconds:
     """Cohort to its training time at measured rates; raises UserError for a kind without a rate."""
     kinds: dict[str, tuple[float, int]] = {}
 
-    def seconds(cohort: Cohort) -> float:
+    def seconds(cohort: PlannedCohort) -> float:
         first = cohort.members[0]
         if first.shape not in kinds:
             one = rates.seconds(first.config, data_dir)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sweeps.driver.listener import Listener
 from sweeps.errors import UserError
-from sweeps.planning.plan import Cohort, Member, Plan
+from sweeps.planning.plan import Member, Plan, PlannedCohort
 from sweeps.planning.schedule import Workload, evenly, group
 from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger, Row, now
@@ -52,11 +52,11 @@ class Driver:
             self._unfold()  # tells whether anything is left
         self._news = True
         """Whether members have ended since the last call of `_unfold`."""
-        self._running: dict[str, Cohort] = {}
-        self._fixed: deque[Cohort] = deque()
+        self._running: dict[str, PlannedCohort] = {}
+        self._fixed: deque[PlannedCohort] = deque()
         """Waiting cohorts that are not formed again; they come first."""
         self._waiting: dict[str, Member] = {}
-        self._queue: deque[Cohort] = deque()
+        self._queue: deque[PlannedCohort] = deque()
         """The cohorts of the members in `_waiting`; formed again when `_waiting` changes."""
         self._grouped = 0
         """The length of `_queue` when it was formed."""
@@ -100,14 +100,14 @@ class Driver:
         self._slots = slots
         self._group()
 
-    def _begun(self) -> list[Cohort]:
+    def _begun(self) -> list[PlannedCohort]:
         """The cohorts that a killed driver left in training, unchanged, so that they find their checkpoints."""
-        cohorts: list[Cohort] = []
+        cohorts: list[PlannedCohort] = []
         taken: set[str] = set()
         for keys in self._ledger.begun_cohorts(self._needs):
             usable = all(key in self._by_key and self._needs(key) and key not in taken for key in keys)
             if usable and 0 < len(keys) <= (self._pack or len(keys)):
-                cohorts.append(Cohort(tuple(self._strictest(self._by_key[key][0]) for key in keys)))
+                cohorts.append(PlannedCohort(tuple(self._strictest(self._by_key[key][0]) for key in keys)))
                 taken |= set(keys)
         return cohorts
 
@@ -143,7 +143,7 @@ class Driver:
         """Whether the run stops because too many members have failed."""
         return self._max_failures is not None and self.failures >= self._max_failures
 
-    def next(self) -> Cohort | None:
+    def next(self) -> PlannedCohort | None:
         if self.gave_up:
             self._fixed.clear()
             self._queue.clear()
@@ -242,11 +242,11 @@ class Driver:
 
     # --- results -----------------------------------------------------------------------------------------------------
 
-    def progressed(self, cohort: Cohort, since: int, history: History) -> None:
+    def progressed(self, cohort: PlannedCohort, since: int, history: History) -> None:
         for listener in self._listeners:
             listener.progressed(cohort.members, since, history)
 
-    def ended(self, cohort: Cohort, outcomes: Sequence[Outcome]) -> None:
+    def ended(self, cohort: PlannedCohort, outcomes: Sequence[Outcome]) -> None:
         self._running.pop(cohort.key, None)
         configs = {member.key: member.config for member in cohort.members}
         rows = [_row(outcome, configs[outcome.key]) for outcome in outcomes]

@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 from sweeps.on_ray.cluster import Resources, renewed
 from sweeps.on_ray.losses import Losses
 from sweeps.on_ray.placement import nodes
-from sweeps.planning.plan import Cohort
+from sweeps.planning.plan import PlannedCohort
 from sweeps.records.scratch import scratch_folder
 from sweeps.records.storage import joined
 from trainables.checkpoint import last_saved_ns
@@ -45,7 +45,7 @@ logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # this module reports 
 class Work(Protocol):
     """The interface of the driver, which hands out cohorts and receives their results, all on one thread."""
 
-    def next(self) -> Cohort | None:
+    def next(self) -> PlannedCohort | None:
         """The next cohort to train; None if there is none at the moment."""
         ...
 
@@ -65,11 +65,11 @@ class Work(Protocol):
         """Raises an exception if the run must not go on; called about ten times a second."""
         ...
 
-    def progressed(self, cohort: Cohort, since: int, history: History) -> None:
+    def progressed(self, cohort: PlannedCohort, since: int, history: History) -> None:
         """Receives metrics by name, [epochs, M] each, of the epochs after `since`."""
         ...
 
-    def ended(self, cohort: Cohort, outcomes: Sequence[Outcome]) -> None:
+    def ended(self, cohort: PlannedCohort, outcomes: Sequence[Outcome]) -> None:
         """Receives the outcome of each member."""
         ...
 
@@ -176,8 +176,8 @@ class _Dispatcher(Searcher):
         self._work, self._resources, self._places, self._scratch = work, resources, places, scratch
         self._interruption, self._asked_to_stop = interruption, False
         self._probe = probe
-        self._cohorts: dict[str, Cohort] = {}
-        self._lost: deque[Cohort] = deque()
+        self._cohorts: dict[str, PlannedCohort] = {}
+        self._lost: deque[PlannedCohort] = deque()
         self._losses, self._dead_nodes = Losses(), _dead_nodes()
         self._live: set[str] = set()
         """Trials that have not ended, including those that still wait for resources."""
@@ -247,7 +247,7 @@ class _Dispatcher(Searcher):
             forget_stop(self._scratch)
             raise KeyboardInterrupt
 
-    def _checkpoints(self, cohort: Cohort) -> str:
+    def _checkpoints(self, cohort: PlannedCohort) -> str:
         return joined(self._places.checkpoints, cohort.key)
 
     def heard(self, trial_id: str, data: dict[str, Any]) -> None:

@@ -17,8 +17,8 @@ from sweeps.records.ledger import Row
 
 
 @dataclass
-class _Cohort:
-    """A cohort in training: times and epochs of its first and last report.
+class _Speed:
+    """The speed of a cohort in training: times and epochs of its first and last report.
 
     The time before its first report does not count, because starting and compiling happen only once.
     """
@@ -70,7 +70,7 @@ class Pace:
         """By member, the epochs that are trained or not needed any more."""
         self._ended: set[str] = set()
         self._begun: set[str] = set()
-        self._cohorts: dict[str, tuple[Member, _Cohort]] = {}
+        self._cohorts: dict[str, tuple[Member, _Speed]] = {}
         """By key of a member in training, the member and its cohort."""
         self._worked = 0.0
         """The work done in this run."""
@@ -81,7 +81,7 @@ class Pace:
         """Adds a cohort that was handed out."""
         now = self._clock()
         self._began_s = now if self._began_s is None else self._began_s
-        cohort = _Cohort()
+        cohort = _Speed()
         for member in members:
             self._begun.add(member.key)
             self._cohorts[member.key] = (member, cohort)
@@ -90,7 +90,7 @@ class Pace:
         """Adds the report of a cohort that has trained `epochs` epochs after `since`."""
         self._reported_s = self._clock()
         for member in members:
-            self._cohorts.setdefault(member.key, (member, _Cohort()))
+            self._cohorts.setdefault(member.key, (member, _Speed()))
             self._advance(member, since)
             self._worked += self._advance(member, since + epochs)
         for cohort in {id(own): own for own in (self._cohorts[member.key][1] for member in members)}.values():

@@ -65,7 +65,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Cohort:
+class PlannedCohort:
     """Members of one shape, trained together in one trial."""
 
     members: tuple[Member, ...]
@@ -81,7 +81,7 @@ class Cohort:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedCell:
     """A cell of a study's grid: its labels, and its configuration without scale, settings and seed."""
 
     study: Study
@@ -245,15 +245,15 @@ class Plan:
         )
 
     @cached_property
-    def _cells(self) -> Mapping[str, tuple[Cell, ...]]:
+    def _cells(self) -> Mapping[str, tuple[PlannedCell, ...]]:
         return MappingProxyType(
             {
-                study.name: tuple(Cell(study, index, *cell) for index, cell in enumerate(study.cells()))
+                study.name: tuple(PlannedCell(study, index, *cell) for index, cell in enumerate(study.cells()))
                 for study in self.studies
             }
         )
 
-    def cells(self, study: Study) -> tuple[Cell, ...]:
+    def cells(self, study: Study) -> tuple[PlannedCell, ...]:
         """The cells of a study's grid; one cell if it has no grid."""
         return self._cells[study.name]
 
@@ -285,7 +285,7 @@ class Plan:
         return study.seeds if self.overrides.seeds is None else tuple(range(self.overrides.seeds))
 
     def members_of(
-        self, cell: Cell, suggested: Mapping[str, Any] = {}, taken: Mapping[str, Any] = {}
+        self, cell: PlannedCell, suggested: Mapping[str, Any] = {}, taken: Mapping[str, Any] = {}
     ) -> tuple[Member, ...]:
         """The members of a cell, one for each seed.
 
@@ -301,7 +301,9 @@ class Plan:
             return self._by_cell[cell.study.name, cell.index]
         return self._members_of(cell, suggested, taken)
 
-    def _members_of(self, cell: Cell, suggested: Mapping[str, Any], taken: Mapping[str, Any]) -> tuple[Member, ...]:
+    def _members_of(
+        self, cell: PlannedCell, suggested: Mapping[str, Any], taken: Mapping[str, Any]
+    ) -> tuple[Member, ...]:
         study = cell.study
         labels, config = study.suggested(cell.labels, cell.config, suggested)
         config = study.reduced(config)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from sweeps.planning.plan import Cohort, Member, Plan
+from sweeps.planning.plan import Member, Plan, PlannedCohort
 from sweeps.planning.sizes import size_of
 from trainables.cost.operations import operations
 from trainables.cost.size import parameters
@@ -107,7 +107,7 @@ def group(
     pack: int | None = None,
     running: float = 0.0,
     unmade: float = 0.0,
-) -> list[Cohort]:
+) -> list[PlannedCohort]:
     """Groups members into cohorts, the most urgent first.
 
     Args:
@@ -129,7 +129,7 @@ def group(
     share = left / slots
     # A lower bound of the time to the end. Members that others wait for must be done early enough for it.
     end = max([(left + unmade) / slots, *(workload.rank(same[0]) for same in shapes)])
-    found: list[tuple[float, Cohort]] = []
+    found: list[tuple[float, PlannedCohort]] = []
     for same, cost in zip(shapes, costs, strict=True):
         size, after = len(same), workload.after(same[0].study)
         portions = 1.0
@@ -146,7 +146,7 @@ def group(
     return [cohort for _, cohort in sorted(found, key=lambda each: -each[0])]
 
 
-def evenly(members: Sequence[Member], parts: int) -> list[Cohort]:
+def evenly(members: Sequence[Member], parts: int) -> list[PlannedCohort]:
     """Splits members into `parts` cohorts of nearly equal size (they differ by at most one), in the same order."""
     bounds = [len(members) * part // parts for part in range(parts + 1)]
-    return [Cohort(tuple(members[a:b])) for a, b in pairwise(bounds)]
+    return [PlannedCohort(tuple(members[a:b])) for a, b in pairwise(bounds)]

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.space import Choice, Dimension, Study, Uniform, Variants, holds
 from sweeps.errors import UserError
-from sweeps.planning.plan import Cell, Member, Plan
+from sweeps.planning.plan import Member, Plan, PlannedCell
 from sweeps.records.ledger import Ledger, Row
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -46,7 +46,7 @@ class CellSearch:
         UserError: recorded suggestions do not fit the search space.
     """
 
-    def __init__(self, plan: Plan, cell: Cell, ledger: Ledger, taken: Mapping[str, Any] = {}):
+    def __init__(self, plan: Plan, cell: PlannedCell, ledger: Ledger, taken: Mapping[str, Any] = {}):
         assert cell.study.search is not None
         self._plan, self._cell, self._taken = plan, cell, taken
         self._study, self._search, self._ledger = cell.study, cell.study.search, ledger

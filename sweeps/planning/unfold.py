@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from search_spaces.space import Labels, Study, Winner, holds
 from sweeps.errors import UserError
 from sweeps.planning import ranking
-from sweeps.planning.plan import Cell, Member, Plan
+from sweeps.planning.plan import Member, Plan, PlannedCell
 from sweeps.planning.search import CellSearch
 from sweeps.records.ledger import Ledger, Row
 
@@ -36,7 +36,7 @@ class Evidence(BaseModel):
     values: dict[str, Any]
 
 
-class Choice(BaseModel):
+class RecordedChoice(BaseModel):
     """Values that a study takes from the best configuration of another study, and the evidence; kept in the ledger."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -67,7 +67,7 @@ class Unfolding:
     def __init__(self, plan: Plan, study: Study, ledger: Ledger, before: Mapping[str, "Unfolding"]):
         self.study = study
         self._plan, self._ledger, self._before = plan, ledger, before
-        self._cells = [_Cell(cell) for cell in plan.cells(study)]
+        self._cells = [_CellState(cell) for cell in plan.cells(study)]
         self._open = self._cells
         """The cells with members still to come."""
         self.size = plan.size(study)
@@ -127,24 +127,24 @@ class Unfolding:
             return None
         return tuple(member for cell in cells for member in cell.members())
 
-    def _recall(self, cell: "_Cell") -> None:
+    def _recall(self, cell: "_CellState") -> None:
         """Takes values from recorded choices, if all of the cell's winners were chosen before."""
         found = [self._recorded(winner, cell.cell) for winner in _winners(cell.cell)]
         if all(choice is not None for choice in found):
             self._begin(cell, [choice for choice in found if choice is not None])
 
-    def _recorded(self, winner: Winner, cell: Cell) -> Choice | None:
+    def _recorded(self, winner: Winner, cell: PlannedCell) -> RecordedChoice | None:
         group = self._before[winner.study].group(_match(winner, cell))
         return None if group is None else self._choice(_name(self.study, winner, cell, group))
 
-    def _choice(self, name: str) -> Choice | None:
+    def _choice(self, name: str) -> RecordedChoice | None:
         """A recorded choice with only its values; the evidence is not needed."""
         recorded = self._ledger.choice(name)
-        return None if recorded is None else Choice.model_validate({"values": recorded["values"]})
+        return None if recorded is None else RecordedChoice.model_validate({"values": recorded["values"]})
 
-    def _take(self, cell: "_Cell", rows: Mapping[str, Row], settled: set[str]) -> None:
+    def _take(self, cell: "_CellState", rows: Mapping[str, Row], settled: set[str]) -> None:
         """Chooses the cell's winners, once all members of their groups have ended."""
-        choices: list[Choice] = []
+        choices: list[RecordedChoice] = []
         for winner in _winners(cell.cell):
             match, before = _match(winner, cell.cell), self._before[winner.study]
             group = before.group(match)
@@ -163,7 +163,7 @@ class Unfolding:
         cell.blocked = ""
         self._begin(cell, choices)
 
-    def _begin(self, cell: "_Cell", choices: Sequence[Choice]) -> None:
+    def _begin(self, cell: "_CellState", choices: Sequence[RecordedChoice]) -> None:
         taken = {path: value for choice in choices for path, value in choice.values.items()}
         cell.ready = True
         if self.study.search:
@@ -173,17 +173,17 @@ class Unfolding:
 
 
 @dataclass
-class _Cell:
+class _CellState:
     """A cell and its state."""
 
-    cell: Cell
+    cell: PlannedCell
     ready: bool = False
     """Whether it has all values that it takes from other studies."""
     fixed: tuple[Member, ...] = ()
     search: CellSearch | None = None
     blocked: str = ""
     """Why it cannot become ready; empty if nothing is known to prevent it."""
-    choices: dict[str, Choice] = field(default_factory=dict[str, Choice])
+    choices: dict[str, RecordedChoice] = field(default_factory=dict[str, RecordedChoice])
     """The choices made or read in this run, by their name in the ledger; may be incomplete."""
     waits_for: str | None = None
     """The key of a member that had not ended at the last check. The cell is not checked again until it has."""
@@ -256,7 +256,7 @@ def unfold(plan: Plan, ledger: Ledger) -> Unfoldings:
 
 def choose(
     study: Study, winner: Winner, match: Labels, group: Sequence[Member], rows: Mapping[str, Row]
-) -> Choice | None:
+) -> RecordedChoice | None:
     """Chooses the best configuration of a group of members (`ranking.ranked`).
 
     Args:
@@ -278,7 +278,7 @@ def choose(
         return None
     evidence = {members[0].key: _evidence(study, winner, members, rows) for members in candidates if members in best}
     chosen = evidence[best[0][0].key]
-    return Choice(
+    return RecordedChoice(
         source=winner.study,
         match=dict(match),
         metric=study.metric,
@@ -307,19 +307,19 @@ def _fields(member: Member, winner: Winner) -> dict[str, Any]:
     return {path: flat[path] for path in winner.fields}
 
 
-def _winners(cell: Cell) -> tuple[Winner, ...]:
+def _winners(cell: PlannedCell) -> tuple[Winner, ...]:
     """The winners from which a cell takes values."""
     return tuple(winner for winner in cell.study.takes if holds(winner.when, cell.labels))
 
 
-def _match(winner: Winner, cell: Cell) -> dict[str, Any]:
+def _match(winner: Winner, cell: PlannedCell) -> dict[str, Any]:
     try:
         return {label: cell.labels[label] for label in winner.match}
     except KeyError as error:
         raise UserError(f"study {cell.study.name!r} takes by label {error}, which its cells lack") from None
 
 
-def _name(study: Study, winner: Winner, cell: Cell, group: Sequence[Member]) -> str:
+def _name(study: Study, winner: Winner, cell: PlannedCell, group: Sequence[Member]) -> str:
     """The name of a choice in the ledger. Depends on the group's members: with more seeds, the choice is made again."""
     content = json.dumps([winner.study, winner.fields, _match(winner, cell), sorted({m.key for m in group})])
     return f"{study.name}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"

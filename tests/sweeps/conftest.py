@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from scripted import result
 
 from sweeps.cli import run_app, single
-from sweeps.planning.plan import Cohort
+from sweeps.planning.plan import PlannedCohort
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 from sweeps.tracking.uri import of_database
@@ -86,10 +86,10 @@ def ledger(storage) -> Ledger:
 
 
 @pytest.fixture
-def drain() -> Callable[..., list[Cohort]]:
+def drain() -> Callable[..., list[PlannedCohort]]:
     """Ends every cohort that a driver hands out with `outcome(driver, cohort)`; returns the cohorts."""
 
-    def run(driver: Any, outcome: Callable[[Any, Cohort], None] | None = None) -> list[Cohort]:
+    def run(driver: Any, outcome: Callable[[Any, PlannedCohort], None] | None = None) -> list[PlannedCohort]:
         cohorts = []
         driver.begin(slots=2, pack=None)
         while (cohort := driver.next()) is not None:

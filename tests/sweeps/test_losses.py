@@ -9,7 +9,7 @@ from scripted import SMALL, result
 from sweeps.on_ray import execute
 from sweeps.on_ray.cluster import Resources
 from sweeps.on_ray.losses import LOSSES, NODES, Losses
-from sweeps.planning.plan import Cohort, Plan
+from sweeps.planning.plan import Plan, PlannedCohort
 from trainables.checkpoint import CheckpointFile, last_saved_ns
 from trainables.reports import Outcome, Report, failures
 
@@ -66,7 +66,7 @@ class Work:
 
     def __init__(self):
         members = Plan(SMALL).members["grid"]
-        self.queue = deque([Cohort(members[:4]), Cohort(members[4:])])
+        self.queue = deque([PlannedCohort(members[:4]), PlannedCohort(members[4:])])
         self.running = 0
         self.outcomes: list[Outcome] = []
 

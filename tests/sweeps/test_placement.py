@@ -14,7 +14,7 @@ from scripted import SMALL
 
 from sweeps.errors import UserError
 from sweeps.on_ray import cluster, execute
-from sweeps.planning.plan import Cohort, Plan
+from sweeps.planning.plan import Plan, PlannedCohort
 from trainables import worker
 from trainables.config import TrainingConfig
 from trainables.cost.memory import USABLE, Footprint, footprint
@@ -36,11 +36,11 @@ class Work:
     """Hands out two cohorts and keeps their outcomes."""
 
     def __init__(self):
-        self.queue = deque((Cohort(MEMBERS[:4]), Cohort(MEMBERS[4:])))
+        self.queue = deque((PlannedCohort(MEMBERS[:4]), PlannedCohort(MEMBERS[4:])))
         self.running = 0
         self.outcomes: list[Outcome] = []
 
-    def next(self) -> Cohort | None:
+    def next(self) -> PlannedCohort | None:
         self.running += bool(self.queue)
         return self.queue.popleft() if self.queue else None
 
@@ -59,7 +59,7 @@ class Work:
     def check(self) -> None:
         pass
 
-    def ended(self, cohort: Cohort, outcomes: Sequence[Outcome]) -> None:
+    def ended(self, cohort: PlannedCohort, outcomes: Sequence[Outcome]) -> None:
         self.running -= 1
         self.outcomes += outcomes
 

@@ -9,7 +9,7 @@ import pytest
 from scripted import BASE, SMALL
 
 from search_spaces.space import Study, Sweep, Winner
-from sweeps.planning.plan import Cohort, Overrides, Plan
+from sweeps.planning.plan import Overrides, Plan, PlannedCohort
 from sweeps.planning.schedule import Workload
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
@@ -47,7 +47,7 @@ def replay(replayed):
     return lambda gpus, only="grid", **costs: replayed(Plan(SMALL, Overrides(only=only)), seconds, gpus, **costs)
 
 
-def seconds(cohort: Cohort) -> float:
+def seconds(cohort: PlannedCohort) -> float:
     return 100.0 * len(cohort.members)
 
 
@@ -104,7 +104,7 @@ def test_slow_gpus_take_longer(replay):
 # --- the schedule, against the previous rule --------------------------------------------------------------------------
 
 
-def by_epochs(members, *, slots, pack=None, **unused) -> list[Cohort]:
+def by_epochs(members, *, slots, pack=None, **unused) -> list[PlannedCohort]:
     """The previous rule: epochs of all models cost the same; each shape is split by its share of slots."""
     shapes: dict[str, list] = {}
     for member in members:
@@ -115,7 +115,7 @@ def by_epochs(members, *, slots, pack=None, **unused) -> list[Cohort]:
     for shape, same in shapes.items():
         parts = min(len(same), math.ceil(epochs[shape] / share))
         bounds = [len(same) * part // parts for part in range(parts + 1)]
-        cohorts += [Cohort(tuple(same[a:b])) for a, b in pairwise(bounds)]
+        cohorts += [PlannedCohort(tuple(same[a:b])) for a, b in pairwise(bounds)]
     return sorted(cohorts, key=lambda cohort: -sum(m.config.epochs for m in cohort.members))
 
 
@@ -144,7 +144,7 @@ def test_a_mixed_sweep_keeps_its_gpus_busy_and_by_epochs_it_would_not(replayed, 
     plan = Plan(MIXED)
     work = Workload(plan, Path("nowhere"))
 
-    def by_operations(cohort: Cohort) -> float:
+    def by_operations(cohort: PlannedCohort) -> float:
         return work.of(*cohort.members) / 1e8
 
     now = replayed(plan, by_operations, 8)
@@ -176,7 +176,7 @@ def test_a_roofline_is_the_larger_of_arithmetic_memory_and_the_floor(scaling):
 
     def took(count: int, operations_per_s: float, bytes_per_s: float, floor_s: float) -> float:
         device = scaling.Roofline(operations_per_s, bytes_per_s, 0.0, fraction=0.5, step_floor_s=floor_s)
-        return device.seconds(Path("nowhere"))(Cohort(members[:count]))
+        return device.seconds(Path("nowhere"))(PlannedCohort(members[:count]))
 
     assert took(1, math.inf, math.inf, 0.25) == 2 * (3 + 1) * 0.25
     assert took(8, 1e3, math.inf, 0.0) == pytest.approx(8 * 2 * (3 * counted.step + counted.evaluation) / 500)

@@ -12,7 +12,7 @@ from scripted import BASE, SEARCH
 from search_spaces.space import Axis, Study, Sweep, Winner
 from sweeps.errors import UserError
 from sweeps.planning import schedule
-from sweeps.planning.plan import Cohort, Plan
+from sweeps.planning.plan import Plan, PlannedCohort
 from sweeps.planning.schedule import GRAIN, Workload, group
 
 NOWHERE = Path("nowhere")
@@ -29,7 +29,7 @@ def planned(*studies: Study) -> Plan:
     return Plan(Sweep("planned", "x", studies))
 
 
-def grouped(*studies: Study, slots: int, pack: int | None = None, **others: float) -> list[Cohort]:
+def grouped(*studies: Study, slots: int, pack: int | None = None, **others: float) -> list[PlannedCohort]:
     plan = planned(*studies)
     members = [member for own in studies for member in plan.expected(own)]
     return group(members, slots=slots, pack=pack, workload=Workload(plan, NOWHERE), **others)
@@ -39,7 +39,7 @@ def shapes(*sizes: int) -> list[Study]:
     return [study(f"s{size}_{i}", size, batch_size=100 + i) for i, size in enumerate(sizes)]
 
 
-def sizes(cohorts: list[Cohort]) -> list[int]:
+def sizes(cohorts: list[PlannedCohort]) -> list[int]:
     return [len(cohort.members) for cohort in cohorts]
 
 
