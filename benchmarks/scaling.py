@@ -47,7 +47,7 @@ from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 from trainables.cost.operations import operations
 from trainables.cost.size import parameters
-from trainables.cost.timing import batches, program_key
+from trainables.cost.steps import batches, program_key
 from trainables.data.sizes import size_of
 from trainables.reports import Outcome
 

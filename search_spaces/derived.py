@@ -4,7 +4,9 @@ A search turns each numeric axis of a grid into a range between its printed ends
 """
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.scale import Scale
@@ -48,7 +50,47 @@ def _thinned(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
     return tuple(values[round(index * (len(values) - 1) / (count - 1))] for index in range(count))
 
 
-def searched(sweep: Sweep, sampler: Sampler, budget: int | None, halving: int, seeds: int | None = None) -> Sweep:
+def reseeded(sweep: Sweep, seeds: int) -> Sweep:
+    """A sweep in which every study has this number of seeds.
+
+    The seeds are 0 to seeds - 1, except where winners are compared on other seeds than those that chose them. There,
+    the studies that choose keep their own seeds. The studies that compare have their own first, then the next numbers
+    that have chosen nothing.
+    """
+    studies = {study.name: study for study in sweep.studies}
+    choose = choosing(sweep)
+
+    def of(study: Study) -> Study:
+        if study.name in choose:
+            return study
+        if not (above := _chose_apart(studies, study)):
+            return dataclasses.replace(study, seeds=tuple(range(seeds)))
+        chose = {seed for name in above for seed in studies[name].seeds}
+        free = (seed for seed in itertools.count() if seed not in chose and seed not in study.seeds)
+        return dataclasses.replace(study, seeds=tuple(itertools.islice(itertools.chain(study.seeds, free), seeds)))
+
+    return dataclasses.replace(sweep, studies=tuple(map(of, sweep.studies)))
+
+
+def choosing(sweep: Sweep) -> set[str]:
+    """The studies that choose, directly or not, for a study with other seeds."""
+    studies = {study.name: study for study in sweep.studies}
+    return set().union(*(_chose_apart(studies, study) for study in sweep.studies))
+
+
+def _chose_apart(studies: Mapping[str, Study], study: Study) -> set[str]:
+    """The studies that choose for a study, directly or not, if it has none of their seeds; otherwise empty."""
+    above: set[str] = set()
+    waiting = [study]
+    while waiting:
+        new = {winner.study for winner in waiting.pop().takes} - above
+        above |= new
+        waiting += [studies[name] for name in new]
+    chose = {seed for name in above for seed in studies[name].seeds}
+    return set() if chose & set(study.seeds) else above
+
+
+def searched(sweep: Sweep, sampler: Sampler, budget: int | None, halving: int, *, all_seeds: bool = False) -> Sweep:
     """A sweep whose studies are searched, under a new name, so that its results never mix with those of the grids.
 
     Args:
@@ -57,17 +99,17 @@ def searched(sweep: Sweep, sampler: Sampler, budget: int | None, halving: int, s
         budget: largest number of members of each searched study, with all seeds, but at least one suggestion a row;
             None for as many as its grid has.
         halving: only the best 1/halving of a batch train on at each rung; 1 stops none early.
-        seeds: number of seeds of every suggestion; None for at most `FEW` seeds of the study.
+        all_seeds: whether every suggestion has all seeds of its study; otherwise it has at most `FEW`.
     """
     return dataclasses.replace(
         sweep,
         name=f"{sweep.name}-{sampler}",
         title=f"{sweep.title} (searched by {sampler})",
-        studies=tuple(_searched(study, sampler, budget, halving, seeds) for study in sweep.studies),
+        studies=tuple(_searched(study, sampler, budget, halving, all_seeds) for study in sweep.studies),
     )
 
 
-def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int, seeds: int | None) -> Study:
+def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int, all_seeds: bool) -> Study:
     """A study with a search in each row of its table; unchanged if it has only rows.
 
     Axes of rows stay a grid: compared variants, axes by which the study takes from winners, axes with one value, and
@@ -78,7 +120,7 @@ def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int, 
         if budget is None:
             return dataclasses.replace(study, search=search)
         of_row = budget // len(list(study.cells()))
-        few, members = _shared(of_row, study, seeds)
+        few, members = _shared(of_row, study, all_seeds)
         return dataclasses.replace(study, search=dataclasses.replace(search, members=members), seeds=few)
     rows = _rows(study)
     space = tuple(_dimension(axis) for axis in study.grid if axis not in rows)
@@ -87,8 +129,8 @@ def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int, 
     labels = {axis.key for axis in rows}
     cells = len(list(dataclasses.replace(study, grid=rows).cells()))
     if budget is None:
-        budget = len(list(study.cells())) * (seeds or len(study.seeds))
-    few, suggestions = _shared(budget // cells, study, seeds)
+        budget = len(list(study.cells())) * len(study.seeds)
+    few, suggestions = _shared(budget // cells, study, all_seeds)
     return dataclasses.replace(
         study,
         grid=rows,
@@ -103,13 +145,13 @@ def _searched(study: Study, sampler: Sampler, budget: int | None, halving: int, 
     )
 
 
-def _shared(members: int, study: Study, seeds: int | None) -> tuple[tuple[int, ...], int]:
+def _shared(members: int, study: Study, all_seeds: bool) -> tuple[tuple[int, ...], int]:
     """The seeds of a searched study, and how many suggestions `members` of a row are then enough for.
 
-    Fewer seeds where there would be less than a batch of suggestions.
+    Fewer seeds where there would be less than a batch of suggestions, unless all seeds are asked for.
     """
-    few = study.seeds[: max(1, min(FEW, members // BATCH))]
-    return few, max(1, members // (len(few) if seeds is None else seeds))
+    few = study.seeds if all_seeds else study.seeds[: max(1, min(FEW, members // BATCH))]
+    return few, max(1, members // len(few))
 
 
 def _rows(study: Study) -> tuple[Axis | Variants, ...]:

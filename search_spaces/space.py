@@ -32,6 +32,13 @@ def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> Config:
     return result
 
 
+def _check_several(what: str, **fields: object) -> None:
+    """Raises TypeError if a field is not a tuple or list; a forgotten comma, as in `seeds=(3)`, is a common mistake."""
+    for name, value in fields.items():
+        if not isinstance(value, tuple | list):
+            raise TypeError(f"{what}: {name} must be a tuple; with one entry it is written {name}=(entry,)")
+
+
 def nested(path: str, value: Any) -> Config:
     """The patch that sets one dotted path."""
     for part in reversed(path.split(".")):
@@ -57,6 +64,7 @@ class Axis:
     when: When | None = None
 
     def __post_init__(self) -> None:
+        _check_several(f"axis {self.path}", values=self.values)
         if not self.values:
             raise ValueError(f"axis {self.path} needs at least one value")
 
@@ -127,6 +135,9 @@ class Choice:
     values: tuple[Any, ...]
     when: When | None = None
 
+    def __post_init__(self) -> None:
+        _check_several(self.path, values=self.values)
+
     @property
     def key(self) -> str:
         return self.path
@@ -157,6 +168,7 @@ class Search:
     halving: int = 1
 
     def __post_init__(self) -> None:
+        _check_several("a search", space=self.space)
         if self.members < 1 or self.batch < 1 or self.halving < 1:
             raise ValueError(
                 f"a search needs members, batch and halving >= 1, got {self.members}, {self.batch} and {self.halving}"
@@ -177,6 +189,9 @@ class Winner:
     fields: tuple[str, ...]
     match: tuple[str, ...] = ()
     when: When | None = None
+
+    def __post_init__(self) -> None:
+        _check_several(f"the winner of {self.study!r}", fields=self.fields, match=self.match)
 
 
 @dataclass(frozen=True)
@@ -252,6 +267,16 @@ class Study:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"study names are lower-case letters, digits, underscores and slashes, got {self.name!r}")
+        _check_several(
+            f"study {self.name!r}",
+            grid=self.grid,
+            seeds=self.seeds,
+            takes=self.takes,
+            compare=self.compare,
+            columns=self.columns,
+            figures=self.figures,
+            claims=self.claims,
+        )
         if not self.seeds:
             raise ValueError(f"study {self.name!r} needs one or more seeds")
 
@@ -285,13 +310,18 @@ class Study:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A set of studies that are run together."""
+    """A set of studies that are run together.
+
+    folder: the user's own folder in which it was found; None for the sweeps of this package.
+    """
 
     name: str
     title: str
     studies: Sequence[Study] = field(default_factory=tuple)
+    folder: str | None = None
 
     def __post_init__(self) -> None:
+        _check_several(f"sweep {self.name!r}", studies=self.studies)
         names = [study.name for study in self.studies]
         for index, study in enumerate(self.studies):
             for winner in study.takes:
@@ -301,3 +331,8 @@ class Sweep:
             raise ValueError(f"sweep names are lower-case letters, digits and underscores, got {self.name!r}")
         if len(set(names)) != len(names):
             raise ValueError(f"sweep {self.name!r} has two studies of one name")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that name it in a command line."""
+        return (self.name,) if self.folder is None else (self.name, "--studies", self.folder)

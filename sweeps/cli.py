@@ -3,6 +3,8 @@
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -14,6 +16,16 @@ from sweeps.errors import INTERRUPTED, OK, UNUSABLE, UserError
 from sweeps.redact import redact
 
 DEVICES = ("auto", "cpu", "cuda")
+Studies = Annotated[
+    Path | None,
+    typer.Option(
+        "--studies",
+        metavar="DIR",
+        envvar="VAE_SWEEPS_STUDIES",
+        help="A folder with studies of your own: Python files that define SWEEPS.",
+    ),
+]
+"""The option for a folder with studies of the user's own."""
 _UNLIMITED = 10_000
 """Width in columns of output that does not go to a terminal."""
 
@@ -63,7 +75,7 @@ def given(context: typer.Context, leave_out: Collection[str] = ()) -> tuple[str,
     words: list[str] = []
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in leave_out or source is None or source.name != "COMMANDLINE":
+        if parameter.name in leave_out or source is None or source.name not in ("COMMANDLINE", "ENVIRONMENT"):
             continue
         value = context.params[parameter.name]
         option = [max(parameter.opts, key=len)] if parameter.param_type_name == "option" else []

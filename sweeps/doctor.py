@@ -4,6 +4,7 @@ The checks leave no files behind. Ray is started only on request, because this t
 """
 
 import importlib.metadata
+import logging
 import platform
 import shutil
 import tempfile
@@ -20,7 +21,8 @@ import typer
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from sweeps.cli import check_device, run_app, single
+from search_spaces.catalogue import known_sweeps
+from sweeps.cli import Studies, check_device, run_app, single
 from sweeps.errors import INTERNAL, OK, UserError
 from sweeps.findings import PROJECT, Finding, ok, problem, safely
 from sweeps.records.storage import Storage
@@ -143,6 +145,17 @@ def _server(uri: str) -> Finding:
         return problem("tracking", f"{address} does not answer ({reason})", "start it with: mlflow server")
 
 
+def studies_found(folder: Path | None) -> Iterator[Finding]:
+    """Which sweeps there are, and the files whose sweeps are missing."""
+    logging.getLogger(known_sweeps.__module__).setLevel(logging.ERROR)  # its warnings say the same as these findings
+    known = known_sweeps(folder)
+    for path, reason in known.unusable.items():
+        yield problem("studies", f"{path} cannot be used: {reason}", "correct it; other sweeps are not affected")
+    for name, (one, other) in known.taken.items():
+        yield problem("studies", f"{one} and {other} both have a sweep named {name!r}", "rename one of them")
+    yield ok("studies", f"{', '.join(sorted(known.sweeps))} can be run")
+
+
 def data_sets(data_dir: Path) -> Iterator[Finding]:
     """Which data sets are present, and how to get missing ones. Does not read their files."""
     from trainables.data import DATASETS
@@ -168,6 +181,7 @@ def findings(
     *,
     storage: str,
     tracking_uri: str | None,
+    studies: Path | None = None,
     data_dir: Path,
     ray: bool,
     address: str | None,
@@ -187,6 +201,7 @@ def findings(
     else:
         uri = tracking_uri
         yield from safely("tracking", lambda: tracking(uri))
+    yield from safely("studies", lambda: studies_found(studies))
     yield from safely("data", lambda: data_sets(data_dir))
     if ray or address is not None:
         from sweeps.on_ray.nodes import ray_cluster  # Ray takes seconds to import
@@ -199,6 +214,7 @@ def doctor(
     tracking_uri: Annotated[
         str | None, typer.Option(metavar="URI", help="MLflow's; by default sqlite in the storage folder.")
     ] = None,
+    studies: Studies = None,
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     ray: Annotated[bool, typer.Option("--ray", help="Also start Ray on this machine, which takes seconds.")] = False,
@@ -214,6 +230,7 @@ def doctor(
     for finding in findings(
         storage=storage,
         tracking_uri=tracking_uri,
+        studies=studies,
         data_dir=data_dir,
         ray=ray,
         address=address,

@@ -12,13 +12,14 @@ from typing import Annotated
 import torch
 import typer
 
-from sweeps.cli import check_device, run_app, single
+from sweeps.cli import Studies, check_device, run_app, single
 from sweeps.planning import saved
 from sweeps.planning.known_rates import Rates, file_of, measured_here
 from sweeps.planning.plan import Member, Overrides, Plan
 from sweeps.planning.sizes import size_of
 from trainables.config import TrainingConfig
-from trainables.cost.timing import measure, program_key
+from trainables.cost.steps import program_key
+from trainables.cost.timing import measure
 from trainables.training import resolve_device
 
 _TOGETHER = 8
@@ -65,13 +66,14 @@ def _processor() -> str:
 def rates(
     name: Annotated[str, typer.Argument(help="The sweep.")],
     only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only the studies whose name matches.")] = None,
+    studies: Studies = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
     storage: Annotated[Path, typer.Option(metavar="DIR", help="The folder to keep them in.")] = Path("runs"),
 ) -> None:
     """Measures how fast the members of a sweep train on this machine; `python -m sweeps.run NAME --plan` uses it."""
     check_device(device)
-    plan = Plan(saved.find_sweep(name), Overrides(only=only))
+    plan = Plan(saved.find_sweep(name, studies), Overrides(only=only))
     kind = resolve_device(device).type
     found = measured((member for study in plan.studies for member in plan.expected(study)), kind, data_dir.absolute())
     path, before = file_of(kind, storage), measured_here(kind, storage)

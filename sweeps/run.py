@@ -1,5 +1,6 @@
 """python -m sweeps.run NAME: trains the members of a sweep that are not trained yet, and writes the report."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -10,7 +11,7 @@ from rich.console import Console, JustifyMethod
 from search_spaces import get_sweep, list_sweeps
 from search_spaces.scale import SCALES
 from search_spaces.space import Sampler
-from sweeps.cli import check_device, fitting, given, run_app, show, single
+from sweeps.cli import Studies, check_device, fitting, given, run_app, show, single
 from sweeps.errors import OK, UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a field of every configuration that has it; repeatable."),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Use seeds 0 to N-1 in every study.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds of every study that compares; a study that chooses keeps its own.")
+    ] = None,
+    studies: Studies = None,
     scale: Annotated[str, typer.Option(help="full, or reduced, and marked so: smoke, day.")] = "full",
     search: Annotated[
         str | None, typer.Option(metavar="SAMPLER", help="Search the grids' ranges instead: tpe, gp or random.")
@@ -107,12 +111,12 @@ def run(
         if plan:
             from sweeps.records.storage import Storage
 
-            print_sizes(Console(), Storage(storage, "all"), device, data_dir.absolute())
+            print_sizes(Console(), Storage(storage, "all"), device, data_dir.absolute(), studies)
         else:
-            print_list(Console())
+            print_list(Console(), studies)
         return OK
     if name is None:
-        raise UserError(f"which sweep? known: {', '.join(list_sweeps())}")
+        raise UserError(f"which sweep? known: {', '.join(_names(studies))}")
     if "-" in name:
         base, _, derived = name.partition("-")
         raise UserError(f"{name!r} is a folder's name; run {base!r} with --scale or --search, as in --scale {derived}")
@@ -143,13 +147,16 @@ def run(
         search=_search(search, budget, halving),
         stand_ins=tuple(stand_ins.parse(stand_in or ()).items()),
     )
-    planned = Plan(saved.find_sweep(name), wanted)
+    planned = Plan(saved.find_sweep(name, studies), wanted)
     if not download:
         planned = _with_stand_ins(planned, data_dir.absolute())
     place = Storage(storage, planned.sweep.name)
     console = Console(stderr=log_format != "text")
     for line in planned.moved:
         console.print(line)
+    if kept := planned.kept_seeds:
+        text = f"--seeds {seeds} is for comparisons. Studies that choose for them keep their seeds: {_some(kept)}."
+        console.print(text, highlight=False, soft_wrap=True)
     if plan:
         print_plan(console, planned, place, device, largest, data_dir.absolute(), keep)
         return OK
@@ -259,7 +266,8 @@ def print_plan(
         parts.append(f"+ ?: of {total.unmeasured:,} members nothing is known, in {_some(missing)}")
     if kind == "cuda" and total.hours is not None:
         parts.append(f"{_hours(total.hours * slots, total.unmeasured)} GPU-hours in all")
-    parts.append(f"to measure here: python -m sweeps.rates {plan.asked}")
+    measure = shlex.join(["python", "-m", "sweeps.rates", *plan.original.words])
+    parts.append(f"to measure here: {measure}")
     console.print("; ".join(parts), highlight=False, soft_wrap=True)
     if keep != "last":
         rest = "all of them" if keep == "none" else "all but the best"
@@ -271,14 +279,24 @@ def print_plan(
         )
 
 
-def print_list(console: Console) -> None:
+def _names(studies: Path | None) -> list[str]:
+    try:
+        return list_sweeps(studies)
+    except OSError as error:
+        raise UserError(str(error)) from None
+
+
+def print_list(console: Console, studies: Path | None = None) -> None:
     """Prints all sweeps and how many studies they have."""
-    rows = [(name, get_sweep(name).title, str(len(get_sweep(name).studies))) for name in list_sweeps()]
+    sweeps = [get_sweep(name, studies) for name in _names(studies)]
+    rows = [(sweep.name, sweep.title, str(len(sweep.studies))) for sweep in sweeps]
     show(console, fitting(console, dict(list(_LISTED.items())[:3]), rows))
-    console.print("Their members and hours: python -m sweeps.run --list --plan", highlight=False, soft_wrap=True)
+    own = () if studies is None else ("--studies", str(studies))
+    sizes = shlex.join(["python", "-m", "sweeps.run", "--list", "--plan", *own])
+    console.print(f"Their members and hours: {sizes}", highlight=False, soft_wrap=True)
 
 
-def print_sizes(console: Console, storage: "Storage", device: str, data_dir: Path) -> None:
+def print_sizes(console: Console, storage: "Storage", device: str, data_dir: Path, studies: Path | None = None) -> None:
     """Prints all sweeps with studies, members and hours. It plans them all, which takes seconds."""
     from sweeps.planning import known_rates
     from sweeps.planning.estimate import size_of_sweep, slots_of
@@ -289,8 +307,8 @@ def print_sizes(console: Console, storage: "Storage", device: str, data_dir: Pat
     known = known_rates.known(kind, storage.local_path.parent if storage.local else None)
     slots = slots_of(kind)
     rows: list[tuple[str, ...]] = []
-    for name in list_sweeps():
-        sweep = get_sweep(name)
+    for name in _names(studies):
+        sweep = get_sweep(name, studies)
         try:
             size = size_of_sweep(Plan(sweep), rates=known, slots=slots, data_dir=data_dir)
         except UserError:  # a study that is not valid, or that needs images that are not there; --plan says which

@@ -17,7 +17,7 @@ import typer
 
 from sweeps.analysis.labels import duration
 from sweeps.analysis.status import Status, StudyStatus, study_status
-from sweeps.cli import run_app, single
+from sweeps.cli import Studies, run_app, single
 from sweeps.planning import saved, sessions
 from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger
@@ -41,21 +41,25 @@ class _Unchanged(Ledger):
         pass
 
 
-def status_of(storage: Storage) -> Status:
+def status_of(storage: Storage, studies: Path | None = None) -> Status:
     """The status of the sweep in a storage.
+
+    Args:
+        storage: of the sweep.
+        studies: a folder with studies of the user's own (`--studies`).
 
     Raises:
         UserError: the sweep has never been run there.
     """
-    plan = saved.last_plan(storage)
+    plan = saved.last_plan(storage, studies)
     ledger = _Unchanged(storage)
     rows = ledger.read()
     driver = running(storage)
     begun = set(chain(*ledger.begun_cohorts(lambda key: key not in rows))) - rows.keys() if driver else set()
     snapshot = Snapshot.read(storage, driver.since_s) if driver else Snapshot()
-    studies = [study_status(unfolding, rows, begun, snapshot) for unfolding in unfold(plan, ledger).values()]
-    left = sum(study.running + study.missing for study in studies)
-    failed = any(study.failed for study in studies)
+    per_study = [study_status(unfolding, rows, begun, snapshot) for unfolding in unfold(plan, ledger).values()]
+    left = sum(study.running + study.missing for study in per_study)
+    failed = any(study.failed for study in per_study)
     command = sessions.last_command(storage, plan)
     files = _checkpoint_files(storage)
     return Status(
@@ -67,7 +71,7 @@ def status_of(storage: Storage) -> Status:
         checkpoint_age_s=max(0.0, time.time() - max(file.st_mtime for file in files)) if files else None,
         checkpoint_bytes=sum(file.st_size for file in files) if storage.local else None,
         damaged=ledger.damaged,
-        studies=studies,
+        studies=per_study,
         continue_command=command.text(storage) if left and not driver else None,
         retry_command=command.text(storage, "--retry-failed") if failed else None,
     )
@@ -125,6 +129,7 @@ def _epoch(study: StudyStatus) -> str:
 def status(
     name: Annotated[str, typer.Argument(help="The sweep.")],
     storage: Annotated[str, typer.Option(metavar="URI", help="Where it was run: a folder or a URI.")] = "./runs",
+    studies: Studies = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the same as one JSON object.")] = False,
     rebuild_tracking: Annotated[
         bool, typer.Option("--rebuild-tracking", help="First bring into MLflow whatever of the ledger it lacks.")
@@ -135,14 +140,13 @@ def status(
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie, to rebuild.")] = Path("data"),
 ) -> None:
     """Says how far a sweep has come, what is best so far, what is missing, and the command that goes on."""
-    saved.find_sweep(name)
     place = Storage(storage, name)
     if rebuild_tracking:
         from sweeps.tracking.rebuild import rebuild  # takes seconds to import
 
-        count = rebuild(place, tracking_uri_of(place, tracking_uri), data_dir.absolute())
+        count = rebuild(place, tracking_uri_of(place, tracking_uri), data_dir.absolute(), studies)
         print(f"MLflow has the runs of {count} members.", file=sys.stderr if json_ else sys.stdout)
-    found = status_of(place)
+    found = status_of(place, studies)
     print(json.dumps(asdict(found), indent=2) if json_ else "\n".join(lines_of(found)))
 
 

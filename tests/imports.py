@@ -36,6 +36,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     "search_spaces": (
         "figures scale published",
         "space",
+        "catalogue",
         "__init__ derived decoupled_st_gs",
         "discrete_vae silent_gradients",
     ),

@@ -6,6 +6,7 @@ numbers. The place where it runs (device, packing, storage) is not part of it.
 
 import hashlib
 import json
+import math
 import reprlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
@@ -89,6 +90,12 @@ class Guide(Frozen):
     anneal: Annotated[Literal["encoder_gradient", "loss"], SHAPE] = "encoder_gradient"
     lr_mu: PositiveKnob = 1e-3
     lr_alpha: PositiveKnob = 1e-3
+
+    def epochs(self, epochs: int) -> int:
+        """How many of this many epochs train the guide, before it is over."""
+        ends = [epochs + 1] if self.freeze_epoch is None else [epochs + 1, self.freeze_epoch]
+        ends += [math.ceil(1 / self.annealing_rate)] if self.annealing_rate > 0 else []
+        return min(ends) - 1
 
 
 Epochs = Annotated[tuple[Annotated[int, Field(ge=1)], ...], SHAPE]

@@ -193,7 +193,8 @@ def _write_outputs(
     except Exception as error:  # drawing and writing can fail in many ways; training is done
         log.debug("the report could not be written", exc_info=True)
         reason = redact(f"{type(error).__name__}: {first_line(error)}")
-        command = shlex.join(["python", "-m", "sweeps.report", storage.name, "--storage", storage.uri])
+        words = [storage.name, *driver.plan.original.words[1:], "--storage", storage.uri]
+        command = shlex.join(["python", "-m", "sweeps.report", *words])
         console.print(
             f"The report could not be written ({reason}); the results are recorded. To write it: {command}",
             highlight=False,

@@ -49,7 +49,7 @@ def called_here(words: tuple[str, ...]) -> Command:
 def of_plan(plan: Plan) -> Command:
     """The command rebuilt from a plan, for sweeps whose sessions do not have one. Has only the options of the plan."""
     chosen = plan.overrides
-    words = [plan.asked]
+    words = list(plan.original.words)
     words += ["--scale", chosen.scale] if chosen.scale is not None else []
     if chosen.search is not None:
         words += ["--search", chosen.search.sampler, "--halving", str(chosen.search.halving)]

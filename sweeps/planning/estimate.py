@@ -62,15 +62,18 @@ def size_of_sweep(plan: Plan, *, rates: Rates | None, slots: int, data_dir: Path
 
 
 def _measured(members: Iterable[Member], rates: Rates | None, data_dir: Path) -> dict[str, float]:
-    """The seconds of a training by shape, for measured shapes. Members of one shape take equally long."""
-    shapes = {member.shape: member.config for member in members}
-    seconds = {shape: rates.seconds(config, data_dir) if rates else None for shape, config in shapes.items()}
-    return {shape: value for shape, value in seconds.items() if value is not None}
+    """The seconds of a training by the work of its member, for work that was measured."""
+    seconds: dict[str, float | None] = {}
+    for member in members:
+        if member.work not in seconds:
+            with member.building():
+                seconds[member.work] = rates.seconds(member.config, data_dir) if rates else None
+    return {work: value for work, value in seconds.items() if value is not None}
 
 
 def _hours(members: Sequence[Member], measured: Mapping[str, float], slots: int) -> tuple[float | None, int]:
     """The hours of all measured members, and how many others there are."""
-    took = [measured[member.shape] for member in members if member.shape in measured]
+    took = [measured[member.work] for member in members if member.work in measured]
     return (sum(took) / 3600 / slots if took or not members else None), len(members) - len(took)
 
 
@@ -113,10 +116,10 @@ def estimate(
         studies.append((unfolding.study, [*own, *expected]))
     everything = [*left.values(), *unknown]
     planned = (member for study in plan.studies for member in plan.expected(study))
-    shapes = {member.shape: member for member in (*planned, *everything)}
-    measured = _measured(shapes.values(), rates, data_dir)
+    work = {member.work: member for member in (*planned, *everything)}
+    measured = _measured(work.values(), rates, data_dir)
     # To count operations takes a while, and is needed only where something was not measured.
-    workload = Workload(plan, data_dir, measured if len(measured) == len(shapes) else None)
+    workload = Workload(plan, data_dir, measured if len(measured) == len(work) else None)
     cohorts = Counter(each.members[0].study for each in group(everything, slots=slots, pack=pack, workload=workload))
 
     def of(name: str, study: Study | None, members: int, left: Sequence[Member]) -> Estimate:

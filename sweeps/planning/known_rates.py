@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sweeps.errors import UserError
 from sweeps.planning.sizes import size_of
 from trainables.config import TrainingConfig
-from trainables.cost.timing import Rate, program_key
+from trainables.cost.steps import program_key
+from trainables.cost.timing import Rate
 
 
 class Rates(BaseModel):

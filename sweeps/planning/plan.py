@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import fnmatch
 import hashlib
+import shlex
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +15,11 @@ from typing import Annotated, Any, Protocol, cast
 from pydantic import Field, ValidationError
 
 from search_spaces import Sweep
-from search_spaces.derived import reduced, searched
+from search_spaces.derived import choosing, reduced, reseeded, searched
 from search_spaces.scale import SCALES
 from search_spaces.settings import Settings, UntrueLabel, fixed, leaves
 from search_spaces.space import Axis, Config, Dimension, Labels, Sampler, Study, Variants, holds, merge, nested
-from sweeps.errors import UserError
+from sweeps.errors import UserError, first_line
 from sweeps.planning.precision import complete
 from sweeps.planning.settings import DIAGNOSTICS, apply, check_known, sets_diagnostics
 from trainables.config import TrainingConfig, explain
@@ -58,6 +59,14 @@ class Member:
             yield
         except ValueError as error:
             raise UserError(f"study {self.study!r} on {self.config.data.name!r}: {error}") from None
+
+    @cached_property
+    def work(self) -> str:
+        """Equal for members whose trainings cost the same: of one shape, with equally many epochs with a guide."""
+        if self.sibling:
+            return self.sibling.work
+        guide = self.config.guide
+        return self.shape if guide is None else f"{self.shape}, {guide.epochs(self.config.epochs)} with guide"
 
     def settled_by(self, status: str) -> bool:
         """Whether a row with this status ends the member. A row stopped early does not, if it must train to the end."""
@@ -110,7 +119,7 @@ class Overrides:
 
     only: a glob pattern for names of studies; None for all.
     values: the settings of `--set`, by dotted path.
-    seeds: use seeds 0 to n-1 in every study; None for each study's own seeds.
+    seeds: the number of seeds of every study, without seeds that chose its winners (`reseeded`); None for its own.
     scale: the name of a scale; None for the full sweep.
     search: options of a search; None for the sweep's own grids and searches.
     stand_ins: pairs of a data set and the data set whose images replace it.
@@ -124,7 +133,7 @@ class Overrides:
     stand_ins: tuple[tuple[str, str], ...] = ()
 
     def derived(self, sweep: Sweep) -> Sweep:
-        """The sweep at the scale, and with the search, of these options; its name tells both.
+        """The sweep at the scale, with the seeds and the search of these options; its name tells scale and search.
 
         Raises:
             UserError: there is no such scale.
@@ -133,8 +142,11 @@ class Overrides:
             if self.scale not in SCALES:
                 raise UserError(f"--scale is one of full, {', '.join(SCALES)}, got {self.scale!r}")
             sweep = reduced(sweep, SCALES[self.scale])
-        if self.search is not None:
-            sweep = searched(sweep, self.search.sampler, self.search.budget, self.search.halving, self.seeds)
+        if self.seeds is not None:
+            sweep = reseeded(sweep, self.seeds)
+        if (search := self.search) is not None:
+            every = self.seeds is not None
+            sweep = searched(sweep, search.sampler, search.budget, search.halving, all_seeds=every)
         return sweep
 
 
@@ -186,9 +198,7 @@ class Plan:
 
     def _check_budget(self) -> None:
         budget = self.overrides.search.budget if self.overrides.search else None
-        smallest = {
-            study.name: len(self.cells(study)) * len(self.seeds(study)) for study in self.studies if study.search
-        }
+        smallest = {study.name: len(self.cells(study)) * len(study.seeds) for study in self.studies if study.search}
         most = max(smallest, key=lambda name: smallest[name], default=None)
         if budget is not None and most is not None and smallest[most] > budget:
             raise UserError(
@@ -240,15 +250,14 @@ class Plan:
         if len(names) <= _NEAR:
             return f"there are: {', '.join(names)}"
         near = difflib.get_close_matches(pattern.strip("*"), names, n=_NEAR, cutoff=0)
-        return (
-            f"near names: {', '.join(near)}; all {len(names)} are listed by: python -m sweeps.run {self.asked} --plan"
-        )
+        listing = shlex.join(["python", "-m", "sweeps.run", *self.original.words, "--plan"])
+        return f"near names: {', '.join(near)}; all {len(names)} are listed by: {listing}"
 
     @cached_property
     def _cells(self) -> Mapping[str, tuple[PlannedCell, ...]]:
         return MappingProxyType(
             {
-                study.name: tuple(PlannedCell(study, index, *cell) for index, cell in enumerate(study.cells()))
+                study.name: tuple(PlannedCell(study, index, *cell) for index, cell in enumerate(_grid(study)))
                 for study in self.studies
             }
         )
@@ -280,10 +289,6 @@ class Plan:
             {study.name: self._examples[study.name] if _known_from_start(study) else () for study in self.studies}
         )
 
-    def seeds(self, study: Study) -> tuple[int, ...]:
-        """The seeds of a study: its own, or 0 to n-1 with `--seeds n`."""
-        return study.seeds if self.overrides.seeds is None else tuple(range(self.overrides.seeds))
-
     def members_of(
         self, cell: PlannedCell, suggested: Mapping[str, Any] = {}, taken: Mapping[str, Any] = {}
     ) -> tuple[Member, ...]:
@@ -314,7 +319,7 @@ class Plan:
             config = config | {"data": data | {"name": stand_ins[data["name"]]}}
         factor = study.search.halving if study.search else 1
         halving = None if factor == 1 else Halving(study.metric, study.mode, factor)
-        first, *others = self.seeds(study)
+        first, *others = study.seeds
         config = apply(config | {"seed": first}, self._settings, [*_varied(study, labels), *taken])
         resolved = self._validated(study, config)
         labels = _true(study, labels, resolved)
@@ -326,6 +331,16 @@ class Plan:
             if config["seed"] == first  # otherwise --set has set one seed for all
         )
         return (member, *siblings)
+
+    @property
+    def kept_seeds(self) -> tuple[str, ...]:
+        """The studies whose seeds `--seeds` leaves as they are, since they choose for studies with other seeds."""
+        if self.overrides.seeds is None:
+            return ()
+        choose = choosing(self.sweep)
+        return tuple(
+            study.name for study in self.studies if study.name in choose and len(study.seeds) != self.overrides.seeds
+        )
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -352,7 +367,7 @@ class Plan:
     def size(self, study: Study) -> int:
         """Planned number of members of a study; suggestions or winners that turn out equal count twice."""
         if study.search:
-            return len(self.cells(study)) * study.search.members * len(self.seeds(study))
+            return len(self.cells(study)) * study.search.members * len(study.seeds)
         return len(self._examples[study.name])
 
     def expected(self, study: Study) -> tuple[Member, ...]:
@@ -373,6 +388,14 @@ class Plan:
     def data_sets(self) -> set[str]:
         """The names of the data sets that the members need."""
         return {member.config.data.name for members in self._examples.values() for member in members}
+
+
+def _grid(study: Study) -> list[tuple[Labels, Config]]:
+    """The cells of a study's grid, or a UserError if its base or an axis has values of wrong types."""
+    try:
+        return list(study.cells())
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"study {study.name!r}: its grid is not valid: {first_line(error)}") from None
 
 
 def _axes(study: Study) -> Iterator[Axis | Dimension]:

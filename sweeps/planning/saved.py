@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import re
 import shlex
+from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from search_spaces import Sweep, UnknownSweep, get_sweep
 from sweeps.errors import UserError
+from sweeps.planning import sessions
 from sweeps.planning.plan import Member, Overrides, Plan
 from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger
@@ -16,11 +19,19 @@ from sweeps.records.storage import Storage
 _PLAN = "plan.json"
 
 
-def find_sweep(name: str) -> Sweep:
-    """The sweep with this name, or the original of a derived sweep; raises UserError, with known names, if unknown."""
+def find_sweep(name: str, studies: Path | None = None) -> Sweep:
+    """The sweep with this name, or the original of a derived sweep.
+
+    Args:
+        name: of the sweep.
+        studies: a folder with studies of the user's own (`--studies`).
+
+    Raises:
+        UserError: the sweep is not known, or the folder cannot be read.
+    """
     try:
-        return get_sweep(name.partition("-")[0])
-    except UnknownSweep as error:
+        return get_sweep(name.partition("-")[0], studies)
+    except (UnknownSweep, OSError) as error:
         raise UserError(str(error)) from None
 
 
@@ -29,29 +40,48 @@ def save_plan(storage: Storage, overrides: Overrides) -> None:
     storage.write(_PLAN, json.dumps(dataclasses.asdict(overrides)).encode())
 
 
-def last_plan(storage: Storage) -> Plan:
+def last_plan(storage: Storage, studies: Path | None = None) -> Plan:
     """The plan with which the sweep was last run.
 
+    Args:
+        storage: of the sweep.
+        studies: a folder with studies of the user's own (`--studies`).
+
     Raises:
-        UserError: the sweep has never been run in this storage, or its saved plan is damaged.
+        UserError: the sweep is not known, was never run in this storage, or its saved plan is damaged.
     """
+    try:
+        sweep = find_sweep(storage.name, studies)
+    except UserError as error:
+        raise UserError(f"{error}{_how_it_ran(storage)}") from None
+    again = shlex.join(["python", "-m", "sweeps.run", *sweep.words, "--storage", storage.uri])
     try:
         content = storage.read(_PLAN)
     except FileNotFoundError:
         derived = storage.derived()
         has = f"; what has been run there: {', '.join(derived)}" if derived else ""
         raise UserError(
-            f"sweep {storage.name!r} has not been run in {storage.uri!r}{has}; start with: "
-            f"python -m sweeps.run {storage.name} --storage {shlex.quote(storage.uri)}"
+            f"sweep {storage.name!r} has not been run in {storage.uri!r}{has}; start with: {again}"
         ) from None
     try:
         overrides = TypeAdapter(Overrides).validate_json(content)
     except ValidationError:
         raise UserError(
             f"{storage.full_uri}/{_PLAN} is damaged; running the sweep again, with the options it had, writes it anew: "
-            f"python -m sweeps.run {storage.name} --storage {shlex.quote(storage.uri)}"
+            f"{again}"
         ) from None
-    return Plan(find_sweep(storage.name), overrides)
+    return Plan(sweep, overrides)
+
+
+def _how_it_ran(storage: Storage) -> str:
+    """The last command of a sweep that is not known here: its file may be in a folder that the command names.
+
+    It is only told. Files that a storage names are not imported, since storages are not trusted.
+    """
+    if not re.fullmatch(r"[a-z0-9_-]+", storage.name):
+        return ""
+    last = sessions.read(storage)[-1:]
+    return f"; it was last run with: {last[0].command.text(storage)}" if last and last[0].command else ""
 
 
 def known_members(plan: Plan, ledger: Ledger) -> list[Member]:

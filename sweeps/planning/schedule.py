@@ -28,12 +28,12 @@ keep a GPU busy."""
 
 
 class Workload:
-    """The cost of members of a plan, and of the trainings that must follow them. Computed once for each shape.
+    """The cost of members of a plan, and of the trainings that must follow them. Computed once for each kind of work.
 
     Args:
         plan: the plan of the members.
         data_dir: folder of the data sets; read only if the size of a data set is not known.
-        measured: the cost of members by shape, in any unit; None for the floating-point operations of their training.
+        measured: the cost of members by their work, in any unit; None for the floating-point operations of a training.
 
     Raises:
         UserError: raised by its methods if a network does not fit its images, or a user's own images cannot be used.
@@ -41,7 +41,7 @@ class Workload:
 
     def __init__(self, plan: Plan, data_dir: Path, measured: Mapping[str, float] | None = None):
         self._plan, self._data_dir, self._measured = plan, data_dir, measured
-        self._by_shape: dict[str, float] = {}
+        self._by_work: dict[str, float] = {}
         self._fewest: dict[str, int] = {}
         self._after: dict[str, float] | None = None
 
@@ -49,14 +49,18 @@ class Workload:
         """The total cost of members."""
         total = 0.0
         for member in members:
-            if (found := self._by_shape.get(member.shape)) is None:
-                found = self._by_shape[member.shape] = self._cost(member)
+            if (found := self._by_work.get(member.work)) is None:
+                found = self._by_work[member.work] = self._cost(member)
             total += found
         return total
 
+    def mean(self, members: Sequence[Member]) -> float:
+        """The mean cost of members of one shape. They differ only if they have guides that are over at other epochs."""
+        return self.of(members[0]) if members[0].config.guide is None else self.of(*members) / len(members)
+
     def _cost(self, member: Member) -> float:
         if self._measured is not None:
-            return self._measured[member.shape]
+            return self._measured[member.work]
         size = self._size(member)
         with member.building():
             return operations(member.config, size.image_shape).of_training(member.config, size)
@@ -124,7 +128,7 @@ def group(
         rivals = member.study if member.halving else None
         by_shape[member.shape, rivals][member.key] = member
     shapes = [sorted(same.values(), key=lambda m: -workload.after(m.study)) for same in by_shape.values()]
-    costs = [workload.of(same[0]) for same in shapes]
+    costs = [workload.mean(same) for same in shapes]
     left = sum(cost * len(same) for cost, same in zip(costs, shapes, strict=True)) + running / 2
     share = left / slots
     # A lower bound of the time to the end. Members that others wait for must be done early enough for it.

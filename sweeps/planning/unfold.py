@@ -82,8 +82,7 @@ class Unfolding:
 
     def unmade(self) -> int:
         """How many members are still to come, without those of blocked cells."""
-        seeds = len(self._plan.seeds(self.study))
-        return seeds * sum(cell.unmade(self.study) for cell in self._open if not cell.blocked)
+        return len(self.study.seeds) * sum(cell.unmade(self.study) for cell in self._open if not cell.blocked)
 
     @property
     def blocked(self) -> tuple[str, ...]:

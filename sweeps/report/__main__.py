@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli import run_app, single
+from sweeps.cli import Studies, run_app, single
 
 
 def report(
     name: Annotated[str, typer.Argument(help="The sweep.")],
     storage: Annotated[str, typer.Option(help="Where it was run: a folder or a URI.")] = "./runs",
+    studies: Studies = None,
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
 ) -> None:
     """Writes results.parquet, history.parquet and the report of a sweep from its ledger."""
@@ -22,9 +23,8 @@ def report(
     from sweeps.report.write import write_outputs
     from sweeps.tracking.links import links_of_storage
 
-    saved.find_sweep(name)
     place = Storage(storage, name)
-    plan = saved.last_plan(place)
+    plan = saved.last_plan(place, studies)
     ledger = Ledger(place)
     run_ids = known_run_ids(place)
     links = links_of_storage(place, plan.studies)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sweeps.errors import UserError
 from sweeps.planning import saved, sessions
-from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.plan import Plan
 from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger
 from sweeps.records.lock import Lock
@@ -18,7 +18,7 @@ TIMEOUT_S = 24 * 3600.0
 log = logging.getLogger(__name__)
 
 
-def rebuild(storage: Storage, tracking_uri: str, data_dir: Path) -> int:
+def rebuild(storage: Storage, tracking_uri: str, data_dir: Path, studies: Path | None = None) -> int:
     """Adds the missing runs of all sessions of a sweep to MLflow; returns the number of members that have a run.
 
     It also writes the results and the report again, since they name the runs.
@@ -26,13 +26,13 @@ def rebuild(storage: Storage, tracking_uri: str, data_dir: Path) -> int:
     Raises:
         UserError: the sweep was never run, is running, or MLflow cannot be written.
     """
-    last = saved.last_plan(storage)
+    last = saved.last_plan(storage, studies)
     with Lock(storage):
         ledger = Ledger(storage)
         rows = ledger.read()
         run_ids: dict[tuple[str, str], str] = {}
         # The last plan comes last, so that the aliases end at its best models.
-        for plan in [*_earlier(storage, last.overrides), last]:
+        for plan in [*_earlier(storage, last), last]:
             unfoldings = unfold(plan, ledger)
             members = unfoldings.members()
             ended = [member for member in members if member.key in rows and member.settled_by(rows[member.key].status)]
@@ -49,14 +49,13 @@ def rebuild(storage: Storage, tracking_uri: str, data_dir: Path) -> int:
         return len(run_ids)
 
 
-def _earlier(storage: Storage, last: Overrides) -> Iterable[Plan]:
+def _earlier(storage: Storage, last: Plan) -> Iterable[Plan]:
     """The plans of earlier sessions, each once. Plans that the search spaces no longer have are left out."""
-    sweep = saved.find_sweep(storage.name)
-    known = [last]
+    known = [last.overrides]
     for session in sessions.read(storage):
         if session.overrides not in known:
             known.append(session.overrides)
             try:
-                yield Plan(sweep, session.overrides)
+                yield Plan(last.original, session.overrides)
             except UserError as error:
                 log.warning("the runs of %s are left out: %s", session.started, error)

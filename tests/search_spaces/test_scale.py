@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from search_spaces import get_sweep
-from search_spaces.derived import reduced, reduced_study, searched
+from search_spaces.derived import reduced, reduced_study, reseeded, searched
 from search_spaces.scale import DAY, SMOKE, Scale, due_in_time
 from search_spaces.space import Axis, Study, Sweep, Uniform, Variants, Winner
 
@@ -103,7 +103,8 @@ def test_the_budget_is_shared_by_rows_and_seeds(budget, seeds, suggestions):
 
 
 def test_a_suggestion_gets_the_seeds_that_are_asked_for():
-    study = only(searched(Sweep("s", "", (GRID,)), "random", 40, 1, seeds=5))
+    study = only(searched(reseeded(Sweep("s", "", (GRID,)), 5), "random", 40, 1, all_seeds=True))
+    assert study.seeds == (0, 1, 2, 3, 4)
     assert study.search.members == 40 // (2 * 5)
 
 

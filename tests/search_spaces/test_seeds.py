@@ -3,8 +3,9 @@
 import pytest
 
 from search_spaces import get_sweep, list_sweeps
-from search_spaces.derived import reduced, searched
+from search_spaces.derived import reduced, reseeded, searched
 from search_spaces.scale import SCALES
+from sweeps.planning.plan import Overrides, Plan
 
 
 def comparisons(sweep):
@@ -26,6 +27,8 @@ DERIVED = [
     *SWEEPS,
     *(reduced(sweep, scale) for sweep in SWEEPS for scale in SCALES.values()),
     *(searched(sweep, "tpe", None, 3) for sweep in SWEEPS),
+    *(reseeded(sweep, seeds) for sweep in SWEEPS for seeds in (1, 3, 7, 12)),
+    *(reseeded(reduced(sweep, SCALES["smoke"]), 3) for sweep in SWEEPS),
 ]
 PAIRS = [
     pytest.param(study, chose, id=f"{sweep.name}:{study.name}")
@@ -44,3 +47,37 @@ def test_every_study_that_takes_from_others_is_looked_at():
 def test_no_seed_that_chose_is_compared_on(study, chose):
     assert chose
     assert [other.name for other in chose if set(other.seeds) & set(study.seeds)] == []
+
+
+def seeds_of(plan):
+    """The seeds in the configurations of each study's planned members."""
+    return {study.name: {member.config.seed for member in plan.expected(study)} for study in plan.studies}
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+@pytest.mark.parametrize("name", list_sweeps())
+def test_a_number_of_seeds_gives_so_many_that_chose_nothing(name, count):
+    sweep = get_sweep(name)
+    own, asked = seeds_of(Plan(sweep)), seeds_of(Plan(sweep, Overrides(seeds=count)))
+    pairs = {study.name: {other.name for other in chose} for study, chose in comparisons(sweep)}
+    choose = set().union(*pairs.values())
+    for study in own:
+        if study in choose:
+            assert asked[study] == own[study]
+            continue
+        assert len(asked[study]) == count
+        chose = set().union(*(asked[other] for other in pairs.get(study, ())))
+        assert not asked[study] & chose
+        if study in pairs:  # trained already
+            assert asked[study] <= own[study] or own[study] <= asked[study]
+        else:
+            assert asked[study] == set(range(count))
+
+
+def test_more_seeds_keep_the_members_that_are_trained_already():
+    sweep = get_sweep("paper_grid")
+    keys = [
+        {member.key for study in plan.studies for member in plan.expected(study)}
+        for plan in (Plan(sweep, Overrides(only="dvae/*", seeds=seeds)) for seeds in (None, 10, 12))
+    ]
+    assert keys[0] == keys[1] < keys[2]

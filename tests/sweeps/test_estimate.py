@@ -9,7 +9,7 @@ from rich.console import Console
 from scripted import BASE, GRID, SMALL, row
 
 from search_spaces import get_sweep
-from search_spaces.space import Study, Sweep
+from search_spaces.space import Axis, Study, Sweep
 from sweeps.errors import UserError
 from sweeps.planning import known_rates
 from sweeps.planning.estimate import estimate, size_of_sweep
@@ -20,7 +20,8 @@ from sweeps.rates import rates
 from sweeps.run import print_plan, run
 from trainables import training
 from trainables.config import TrainingConfig
-from trainables.cost.timing import Rate, measure, program_key
+from trainables.cost.steps import program_key
+from trainables.cost.timing import Rate, measure
 from trainables.data import DATASETS, DataError, load
 from trainables.data.sizes import Size, size_of
 
@@ -90,6 +91,25 @@ def test_members_epochs_and_hours_are_of_what_is_left(storage, ledger):
     *_, total = estimated(storage, rates=rates)
     assert (total.done, total.epochs) == (3, 24)
     assert total.hours == pytest.approx(12 * one_member / 3600 / 2)
+
+
+def test_members_of_one_shape_whose_guides_end_at_other_epochs_take_other_hours(storage):
+    parts = {"decoder": {"name": "mlp", "hidden": (8,)}, "estimator": {"name": "reparameterization"}}
+    base = BASE | parts | {"epochs": 10, "guide": {}}
+
+    def sweep(*annealing_rates: float) -> Sweep:
+        grid = (Axis("guide.annealing_rate", annealing_rates),)
+        return Sweep("guided", "", (Study(name="guided", title="", source="", base=base, grid=grid),))
+
+    both = Plan(sweep(0.0, 0.5))
+    rates = Rates(machine="here", rates=everything(both))
+    assert len({member.shape for member in both.members["guided"]}) == 1
+    total, always, briefly = (
+        estimated(storage, one, rates)[-1].hours for one in (both.original, sweep(0.0), sweep(0.5))
+    )
+    assert total == pytest.approx(always + briefly)
+    assert always == pytest.approx(10 * (3 * 0.5 + 1 * 0.25) / 3600 / 2)
+    assert 0.1 * always < briefly < 0.99 * always
 
 
 def test_a_plan_of_which_a_study_is_done_is_estimated_by_its_rates(storage, ledger):

@@ -8,6 +8,7 @@ from search_spaces.space import Sweep
 from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan, SearchOptions
 from sweeps.planning.settings import parse_setting
+from sweeps.run import run
 
 
 def plan(*values: tuple, **overrides) -> Plan:
@@ -179,3 +180,14 @@ def test_a_pattern_that_matches_nothing_is_told_near_names_alone():
         if f"{study.name}," in f"{error.value};".replace(";", ",")
     ]
     assert len(named) == 5
+
+
+@pytest.mark.parametrize(("only", "kept"), [("dvae/tutorial_4x8*", 1), ("dst/fig3", 0), ("sg/table3_mnist", 3)])
+def test_studies_that_keep_their_seeds_are_named(command, only, kept):
+    code, out, _ = command(run, "paper_grid", "--only", only, "--seeds", "3", "--plan")
+    assert code == 0
+    told = [line for line in out.splitlines() if "--seeds 3 is for comparisons" in line]
+    assert len(told) == bool(kept)
+    plan = Plan(get_sweep("paper_grid"), Overrides(only=only, seeds=3))
+    assert len(plan.kept_seeds) == kept
+    assert all(name in told[0] for name in plan.kept_seeds)

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import TrainingConfig
 from trainables.cost.operations import Operations, operations
+from trainables.cost.timing import Rate
 from trainables.data.sizes import Size
 from trainables.objective import VAE, epoch_knobs, training_loss
 
@@ -90,6 +91,39 @@ def test_a_step_counts_what_pytorch_counts(settings, image_shape):
 def test_products_of_which_no_gradient_is_taken_count_a_little_too_much(name, excess):
     config = TrainingConfig.model_validate(of_estimator(name))
     assert 1 <= operations(config, (1, 8, 8)).step / by_pytorch(config, (1, 8, 8)) < excess
+
+
+@pytest.mark.parametrize(
+    ("guide", "guided"),
+    [
+        ({}, 12),
+        ({"annealing_rate": 0.25}, 3),  # its weight is 0 from epoch 4
+        ({"annealing_rate": 0.3}, 3),
+        ({"annealing_rate": 0.01}, 12),
+        ({"freeze_epoch": 6}, 5),
+        ({"freeze_epoch": 1}, 0),
+        ({"annealing_rate": 0.1, "freeze_epoch": 20}, 9),
+        ({"annealing_rate": 3.0, "anneal": "loss"}, 0),
+    ],
+)
+def test_the_guide_counts_only_in_the_epochs_that_train_it(guide, guided):
+    size, epochs = Size((3, 32, 32), 33, 16), 12
+    settings = STRIDED | {"latent": {"family": "gaussian", "size": 256}, "epochs": epochs}
+    plain = TrainingConfig.model_validate(settings)
+    config = TrainingConfig.model_validate(settings | {"guide": guide})
+    knobs = {path: torch.tensor(value) for path, value in config.knobs().items()}
+    over = [epoch_knobs(config, knobs, epoch)["guide.over"].item() for epoch in range(1, epochs + 1)]
+    assert over == [0.0] * guided + [1.0] * (epochs - guided)
+
+    # After its end a step is one of the same configuration without a guide.
+    with_guide, without = by_pytorch(config, size.image_shape), by_pytorch(plain, size.image_shape)
+    assert with_guide > 1.05 * without
+    found = operations(config, size.image_shape)
+    evaluations = epochs * 2 * found.evaluation
+    expected = 5 * (guided * with_guide + (epochs - guided) * without)
+    assert found.of_training(config, size) - evaluations == expected
+    seconds = Rate(step_s=with_guide, evaluation_s=0, members=1).seconds(config, size)
+    assert seconds == pytest.approx(expected, rel=1e-9)
 
 
 def test_operations_grow_with_the_batch_and_a_training_counts_all_its_batches():

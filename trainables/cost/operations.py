@@ -19,21 +19,27 @@ from torch.overrides import TorchFunctionMode
 
 from trainables import objective
 from trainables.config import TrainingConfig
-from trainables.cost.timing import batches, program_key
+from trainables.cost.steps import batches, batches_without_guide, program_key
 from trainables.data.sizes import Size
 from trainables.models.base import ImageShape
 
 
 class Operations(NamedTuple):
-    """One member's floating-point operations for a batch: a training step, and an evaluation."""
+    """One member's floating-point operations for a batch.
+
+    step: a training step. guide: the guide's part of it. evaluation: an evaluation of the batch.
+    """
 
     step: int
     evaluation: int
+    guide: int = 0
 
     def of_training(self, config: TrainingConfig, size: Size) -> int:
         """The operations of a whole training, including diagnostics."""
-        steps, evaluations = batches(config, size.limited(config.data.limit))
-        return steps * self.step + evaluations * self.evaluation
+        size = size.limited(config.data.limit)
+        steps, evaluations = batches(config, size)
+        unguided = batches_without_guide(config, size)
+        return steps * self.step + evaluations * self.evaluation - unguided * self.guide
 
 
 def operations(config: TrainingConfig, image_shape: ImageShape) -> Operations:
@@ -62,12 +68,18 @@ def _counted(config: TrainingConfig, image_shape: ImageShape) -> Operations:
     }
     knobs = {path: torch.tensor(value) for path, value in config.knobs().items()} | {"running_loss": torch.zeros(())}
     noise = torch.zeros(config.estimator.noise_shape((_IMAGES, *config.latent.z_shape)))
-    with torch.enable_grad(), _Products() as products:
-        knobs = objective.epoch_knobs(config, knobs, 1)
-        objective.training_loss(config, model, tensors, torch.zeros(_IMAGES, *image_shape), noise, knobs)
-    forward, backward = (config.batch_size * count // _IMAGES for count in (products.forward, products.backward))
+    knobs = objective.epoch_knobs(config, knobs, 1)
+    x = torch.zeros(_IMAGES, *image_shape)
+
+    def counted(*, guided: bool) -> tuple[int, int]:
+        with torch.enable_grad(), _Products() as products:
+            objective.training_loss(config, model, tensors, x, noise, knobs, guided=guided)
+        return config.batch_size * products.forward // _IMAGES, config.batch_size * products.backward // _IMAGES
+
+    forward, backward = counted(guided=True)
+    unguided = forward + backward if config.guide is None else sum(counted(guided=False))
     # An approximation: an evaluation has no guide, but decodes hard samples.
-    return Operations(step=forward + backward, evaluation=forward)
+    return Operations(step=forward + backward, evaluation=forward, guide=forward + backward - unguided)
 
 
 class _Products(TorchFunctionMode):

@@ -1,8 +1,5 @@
 """Measures the time of a training step, and estimates from it the time of whole trainings."""
 
-import hashlib
-import json
-import math
 import time
 from collections.abc import Sequence
 
@@ -10,22 +7,22 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainables.components import SHAPE
 from trainables.config import TrainingConfig
+from trainables.cost.operations import operations
+from trainables.cost.steps import batches, batches_without_guide
 from trainables.data import Images
 from trainables.data.sizes import Size
-from trainables.measurements import DIAGNOSTICS
 from trainables.models.base import ImageShape
 from trainables.packing.cohort import Cohort
 
-_NOT_IN_A_STEP = ("epochs", "data.name", "data.limit")
 _FEW, _MORE = 1, 3
 
 
 class Rate(BaseModel):
     """Seconds for one member in a cohort of `members`, with one thread per cohort.
 
-    step_s: for a training step on one batch. evaluation_s: for the evaluation of one batch of the same size.
+    step_s: for a training step on one batch, with the guide if there is one.
+    evaluation_s: for the evaluation of one batch of the same size.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,28 +32,16 @@ class Rate(BaseModel):
     members: int = Field(ge=1)
 
     def seconds(self, config: TrainingConfig, size: Size) -> float:
-        """The seconds of a whole training, including diagnostics."""
+        """The seconds of a whole training, including diagnostics.
+
+        Raises:
+            ValueError: the network does not fit the images.
+        """
         steps, evaluations = batches(config, size)
+        if unguided := batches_without_guide(config, size):
+            counted = operations(config, size.image_shape)
+            steps -= unguided * counted.guide / counted.step
         return steps * self.step_s + evaluations * self.evaluation_s
-
-
-def batches(config: TrainingConfig, size: Size) -> tuple[int, int]:
-    """The number of batches that a whole training trains on, including those of diagnostics, and that it evaluates."""
-    steps, evaluations = (config.epochs * math.ceil(n / config.batch_size) for n in (size.train, size.validation))
-    draws = config.diagnostics.draws
-    measured = sum((draws or DIAGNOSTICS[name].draws) * len(epochs) for name, epochs in config.diagnostics.due())
-    return steps + measured, evaluations
-
-
-def program_key(config: TrainingConfig, image_shape: ImageShape) -> str:
-    """A hash of all fields that decide the program, and of the image shape; equal keys mean steps of equal cost."""
-    decides = {
-        path: value
-        for path, value, role in config.leaves()
-        if role is SHAPE and path not in _NOT_IN_A_STEP and not path.startswith("diagnostics.")
-    }
-    text = json.dumps([decides, image_shape], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def measure(configs: Sequence[TrainingConfig], image_shape: ImageShape, device: torch.device) -> Rate:
