@@ -109,6 +109,7 @@ def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None
         sections=sections,
         marks=_marked(sections),
         settings=plan.overrides,
+        kept_seeds=plan.kept_seeds,
         rule=claims.RULE,
         provenance=provenance,
     )
