@@ -73,8 +73,9 @@ class CellSearch:
         return f"{self._study.name}/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def members(self) -> tuple[Member, ...]:
-        """The members of all suggestions made so far."""
-        return tuple({m.key: m for _, members in self._suggestions for m in members}.values())
+        """The members of the suggestions made so far, without suggestions beyond the budget of this plan."""
+        within = self._suggestions[: self._search.members]
+        return tuple({m.key: m for _, members in within for m in members}.values())
 
     def suggestions_left(self) -> int:
         """How many suggestions of the budget are left."""

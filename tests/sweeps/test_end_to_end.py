@@ -1,5 +1,6 @@
 """Real runs of quickstart, in processes of their own."""
 
+import base64
 import json
 import os
 import shutil
@@ -9,7 +10,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter, defaultdict
+from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -17,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from search_spaces import get_sweep
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 
@@ -59,6 +64,10 @@ def test_the_first_run_says_where_the_report_is(finished_quickstart):
     output = finished_quickstart.with_name("printed.txt").read_text()
     assert f"Report: {finished_quickstart}/quickstart/report/index.html" in output
     assert "Traceback" not in output
+    links = "Members of temperatures, the best first: http://127.0.0.1:5000/#/experiments/"
+    assert [line.startswith(links) for line in output.splitlines()].count(True) == 1
+    (experiment,) = {run.info.experiment_id for run in mlflow_runs(finished_quickstart)}
+    assert f"{links}{experiment}/runs?" in output
 
 
 @pytest.fixture
@@ -80,7 +89,44 @@ def test_every_member_finishes_with_the_promised_files(done):
     assert len(history) == table["config.epochs"].sum()
     last = history.groupby("key")["metrics.elbo"].last()
     pd.testing.assert_series_equal(last, table.set_index("key")["metrics.elbo"].loc[last.index])
-    assert (done / "quickstart" / "report" / "index.html").read_text().count("data:image/png") == 10  # 7 by Optuna
+
+
+class Figures(HTMLParser):
+    """The figures that a page shows, by the anchor of their section: images within the page, as SVG."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: dict[str, list[ElementTree.Element]] = defaultdict(list)
+        self._section = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "section":
+            self._section = given["aria-labelledby"] or ""
+        if tag == "img":
+            kind, _, content = (given["src"] or "").partition(",")
+            assert kind == "data:image/svg+xml;base64"
+            self.shown[self._section].append(ElementTree.fromstring(base64.b64decode(content)))
+
+
+def test_the_page_shows_every_figure_of_every_study(done):
+    page = Figures()
+    page.feed((done / "quickstart" / "report" / "index.html").read_text())
+    by_optuna = {"history", "importances", "parallel", "contour", "slice", "rank", "timeline"}
+    expected = {
+        study.name: len(study.figures) + (len(by_optuna) if study.search else 0)
+        for study in get_sweep("quickstart").studies
+    }
+    assert {section: len(found) for section, found in page.shown.items()} == expected
+    for figure in (figure for found in page.shown.values() for figure in found):
+        assert figure.tag == "{http://www.w3.org/2000/svg}svg"
+        _, _, width, height = map(float, figure.attrib["viewBox"].split())
+        assert min(width, height) > 100
+        drawn = Counter(element.tag.rpartition("}")[2] for element in figure.iter())
+        assert drawn["path"] + drawn["use"] + drawn["image"] > 5
+    files = {path.stem for path in (done / "quickstart" / "report" / "figures").iterdir()}
+    assert len(files) == sum(expected.values())
+    assert {f"search-search-{kind}" for kind in by_optuna} <= files
 
 
 def test_mlflow_has_the_runs_nested_with_parameters_curves_and_tags(done):
