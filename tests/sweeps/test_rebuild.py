@@ -34,7 +34,7 @@ def uri(empty_database, tmp_path):
 @pytest.fixture
 def small(monkeypatch):
     """Registers the tests' sweep by its name."""
-    monkeypatch.setattr(saved, "find_sweep", lambda name: {"small": SMALL}[name])
+    monkeypatch.setattr(saved, "find_sweep", lambda name, studies=None: {"small": SMALL}[name])
     return SMALL
 
 
