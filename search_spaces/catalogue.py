@@ -16,6 +16,7 @@ from types import ModuleType
 
 from search_spaces.space import Sweep
 
+_PACKAGE = "search_spaces"
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +43,7 @@ def known_sweeps(folder: Path | None = None) -> Catalogue:
     """
     if folder is not None and not folder.is_dir():
         raise NotADirectoryError(f"--studies: {str(folder)!r} is no folder; name one with files that define SWEEPS")
-    files = [(path, None) for place in sys.modules[__package__].__path__ for path in _python_files(Path(place))]
+    files = [(path, None) for place in sys.modules[_PACKAGE].__path__ for path in _python_files(Path(place))]
     files += [] if folder is None else [(path, folder) for path in _python_files(folder)]
     sweeps: dict[str, Sweep] = {}
     origins: dict[str, Path] = {}
@@ -50,7 +51,7 @@ def known_sweeps(folder: Path | None = None) -> Catalogue:
     unusable: dict[Path, str] = {}
     for path, own in files:
         try:
-            found = _declared(importlib.import_module(f"{__package__}.{path.stem}") if own is None else _own(path))
+            found = _declared(importlib.import_module(f"{_PACKAGE}.{path.stem}") if own is None else _own(path))
         except (Exception, SystemExit) as error:  # whatever a user's file can raise
             unusable[path] = _reason(error, path)
             log.warning("%s cannot be used, so its sweeps are missing: %s", path, unusable[path])
