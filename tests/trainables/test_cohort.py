@@ -441,7 +441,7 @@ def test_on_a_cpu_small_members_are_packed_and_large_ones_trained_in_turn(hidden
 def test_metrics_of_a_split_are_of_its_images_and_of_the_mean_pixel(likelihood):
     """If all pixels have the same mean, the squared error follows from the images alone."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 1, 4, 4)).astype(np.uint8)
-    parts = Images(train=pixels[:10], validation=pixels[10:20] // 2, test=pixels[20:] // 4)
+    parts = Images(train=pixels[:10], validation=pixels[10:22] // 2, test=pixels[22:] // 4)
     own = member("bernoulli", "reinforce", data={"pixels": "unit"}, likelihood={"name": likelihood})
     cohort = Cohort([own], parts, dtype=torch.float64)
     for name, value in cohort.members.tensors().items():

@@ -250,6 +250,21 @@ def test_a_dead_guide_that_is_over_harms_nobody(end, packed, poison):
         assert moved(part(poisoned, prefix), part(healthy, prefix)) == set()
 
 
+@pytest.mark.parametrize("end", [{"freeze_epoch": 1}, {"annealing_rate": 1.0}])
+def test_a_guide_that_is_over_is_harmless_at_certain_codes(end):
+    """If every bit is certainly 0, a decoder without biases has the precision 0, with a logarithm of minus infinity."""
+    own = [config("bernoulli", "straight_through", end), config("bernoulli", "straight_through", seed=1)]
+    cohort = Cohort(own, images(), packed=True)
+    for name, value in cohort.members.parameters_of(slice(0, 1)).items():
+        if name.startswith("encoder."):
+            value.fill_(-1e9 if name.endswith("2.bias") else 0.0)
+    before = part(cohort, "encoder")
+    cohort.train_epoch()
+    assert cohort.diverged_epoch == [None, None]
+    assert all(torch.isfinite(value).all() for value in part(cohort, "encoder").values())
+    assert moved(before, part(cohort, "encoder"), 1) == before.keys()
+
+
 def test_no_guide_is_computed_once_all_of_a_stack_are_over(monkeypatch):
     computed = []
     honest = gaussian.expected_log_likelihood

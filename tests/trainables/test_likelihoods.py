@@ -44,6 +44,13 @@ def test_gaussian_log_density(name):
     assert not likelihood.binary
 
 
+@pytest.mark.parametrize("name", sorted(GAUSSIANS))
+def test_only_learned_standard_deviations_are_given(name):
+    likelihood, reference = GAUSSIANS[name]
+    o = output(likelihood.outputs)
+    assert_close(likelihood.deviation(o), None if name == "gaussian_fixed" else reference(o).stddev)
+
+
 def test_bernoulli_log_probability_of_bits():
     o, bits = output(1), pixels().round()
     want = D.Bernoulli(logits=o[:, :, 0]).log_prob(bits).sum(-1)

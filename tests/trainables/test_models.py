@@ -109,6 +109,14 @@ def test_residual_codes_are_8_by_8_by_32(shape):
     assert from_code(torch.zeros(2, 2048)).shape == (2, 1, np.prod(shape))
 
 
+def test_residual_codes_are_a_quarter_of_the_padded_size():
+    shape = (1, 72, 33)  # padded to 72 x 40
+    to_code = ResidualEncoder(channels=4).build(shape, 5 * 18 * 10)
+    from_code = ResidualDecoder(channels=4).build(5 * 18 * 10, shape, 1)
+    assert to_code[:-1](torch.zeros(2, *shape)).shape == (2, 5, 18, 10)
+    assert from_code(torch.zeros(2, 5 * 18 * 10)).shape == (2, 1, 72 * 33)
+
+
 def convolutions(network):
     """Weight and bias of each convolution, in the order of application."""
     return [(m.weight, m.bias) for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]

@@ -34,18 +34,53 @@ def test_known_answers_of_random123(counter, key, answer):
     assert words.flatten().tolist() == answer
 
 
-def test_philox_agrees_with_arithmetic_in_python_integers():
-    def reference(c, k):
-        c, k = list(c), list(k)
-        for _ in range(10):
-            p0, p1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
-            c = [(p1 >> 32) ^ c[1] ^ k[0], p1 & ONES, (p0 >> 32) ^ c[3] ^ k[1], p0 & ONES]
-            k = [(k[0] + 0x9E3779B9) & ONES, (k[1] + 0xBB67AE85) & ONES]
-        return c
+def reference(c, k):
+    """Philox4x32-10 of one counter (four words) under one key (two words), in Python's integers."""
+    c, k = list(c), list(k)
+    for _ in range(10):
+        p0, p1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+        c = [(p1 >> 32) ^ c[1] ^ k[0], p1 & ONES, (p0 >> 32) ^ c[3] ^ k[1], p0 & ONES]
+        k = [(k[0] + 0x9E3779B9) & ONES, (k[1] + 0xBB67AE85) & ONES]
+    return c
 
+
+def test_philox_agrees_with_arithmetic_in_python_integers():
     draws = np.random.default_rng(0).integers(0, 2**32, size=(6, 20))
     words = philox(torch.from_numpy(draws[:4, None]), torch.from_numpy(draws[4:, None]))
     assert words[:, 0].T.tolist() == [reference(column[:4], column[4:]) for column in draws.T.tolist()]
+
+
+# --- numbers from words ----------------------------------------------------------------------------------------------
+
+
+def words(n: int, seed: int, purpose: int, epoch: int, step: int) -> list[int]:
+    """The first n words of a stream: the cipher of the counters (block, step, epoch, purpose)."""
+    key = (seed & ONES, seed >> 32)
+    return [word for block in range(-(-n // 4)) for word in reference((block, step, epoch, purpose), key)][:n]
+
+
+@pytest.mark.parametrize("number", [int, lambda value: torch.tensor([value])], ids=["integers", "tensors"])
+def test_every_number_follows_from_the_cipher(number):
+    """These numbers are part of every result: with others, a member that goes on is no longer the member it was."""
+    seed, purpose, epoch, step, n = 7 + 2**40, Purpose.LATENT, 3, 5, 7
+    streams, at = Streams([1, seed], dtype=torch.float64), {"epoch": number(epoch), "step": number(step)}
+    halves = [half for word in words(4, seed, purpose, epoch, step) for half in (word & 0xFFFF, word >> 16)]
+    uniform = [((word >> 9) + 0.5) / 2**23 for word in words(8, seed, purpose, epoch, step)]
+    angles = [(math.sqrt(-2 * math.log(u)), 2 * math.pi * v) for u, v in zip(uniform[:4], uniform[4:], strict=True)]
+    expected = {
+        "uniform": uniform,
+        "uniform_coarse": [half / 2**16 for half in halves],
+        "normal": [r * math.cos(a) for r, a in angles] + [r * math.sin(a) for r, a in angles],
+        "logistic": [math.log(u / (1 - u)) for u in uniform],
+        "gumbel": [-math.log(-math.log(u)) for u in uniform],
+    }
+    assert expected.keys() == DISTRIBUTIONS.keys()
+    for kind, numbers in expected.items():
+        drawn = getattr(streams, kind)((n,), purpose, **at)[1]
+        np.testing.assert_allclose(drawn, numbers[:n], rtol=1e-12, atol=1e-12, err_msg=kind)
+    high, low = np.reshape(words(2 * n, seed, Purpose.ORDER, epoch, 0), (2, n)).tolist()
+    order = sorted(range(n), key=lambda i: (high[i] << 20) ^ low[i])
+    assert streams.permutation(n, Purpose.ORDER, epoch=number(epoch))[1].tolist() == order
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
