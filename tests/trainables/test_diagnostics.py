@@ -217,6 +217,18 @@ def test_gradient_error_compares_with_enumeration(images):
     assert_close({name: value[0] for name, value in measured.items()}, expected, rtol=1e-9, atol=0)
 
 
+def test_each_state_is_decoded_once_for_all_images_and_in_parts_that_fit_into_memory(images, monkeypatch):
+    cohort, decoded = trained(images, config("bernoulli", "st_gumbel_softmax")), []
+    cohort._model.decoder.register_forward_hook(lambda module, codes, output: decoded.append(len(codes[0])))
+    (members,) = cohort.snapshots()
+    whole = gradient_error(members, draws=2)
+    assert decoded == [2**5, BATCH, BATCH]
+    decoded.clear()
+    monkeypatch.setattr("trainables.diagnostics.gradient_error._PIXELS_AT_ONCE", 12 * BATCH * 64)
+    assert_close(gradient_error(members, draws=2), whole, rtol=1e-12, atol=0)
+    assert decoded == [12, 12, 8, BATCH, BATCH]
+
+
 @pytest.mark.parametrize("name", ["exact", "silent"])
 def test_exact_gradients_have_no_error(images, name):
     measured = measure(trained(images, config("categorical", name)), ["gradient_error"])

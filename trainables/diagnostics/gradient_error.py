@@ -22,7 +22,7 @@ from trainables.packing.snapshot import Snapshot
 
 DRAWS = 1024
 _PIXELS_AT_ONCE = 2**24
-"""The most pixels decoded at once in the enumeration of states: 64 MiB in float32."""
+"""The most pixels compared at once with decoded states: 64 MiB in float32."""
 
 
 def _check(config: TrainingConfig) -> None:
@@ -98,5 +98,5 @@ def _expected_loss(
     z = states(q)[:, None]
     at_once = max(1, _PIXELS_AT_ONCE // x.numel())
     with torch.no_grad():
-        nats = torch.cat([loss(part.expand(-1, *q.logits.shape)) for part in z.split(at_once)])
+        nats = torch.cat([loss(part) for part in z.split(at_once)])
     return (q.log_prob(z).exp() * nats).sum(0)
