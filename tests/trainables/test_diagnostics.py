@@ -1,6 +1,7 @@
 """Diagnostics of gradients: compared with their definitions, in cohorts, in trainings and from checkpoints."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -385,6 +386,7 @@ def test_results_give_reinforce_a_baseline(tmp_path):
     [
         (lambda results: [results[1], results[0]], "of other members"),
         (lambda results: results[:1], "of other members"),
+        (lambda results: [results[0], replace(results[1], status="failed")], "only finished members .* failed"),
         (lambda results: b"nonsense", "not a training checkpoint"),
     ],
 )

@@ -92,6 +92,14 @@ def test_a_strided_encoder_ends_in_a_single_position():
     assert network[:-2](torch.zeros(2, 3, 32, 32)).shape == (2, 256, 1, 1)
 
 
+@pytest.mark.parametrize("name", sorted(ENCODERS.keys() & DECODERS.keys()))
+def test_networks_fit_images_that_are_not_square(name):
+    shape, features = (3, 40, 56), 2 * 10 * 14  # fills the residual networks' grid
+    to_code, from_code = (parts[name].model_copy(update=SMALL.get(name, {})) for parts in (ENCODERS, DECODERS))
+    assert to_code.build(shape, features)(torch.zeros(2, *shape)).shape == (2, features)
+    assert from_code.build(features, shape, 2)(torch.zeros(2, features)).shape == (2, 2, 3 * 40 * 56)
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 24, 32), (3, 36, 36)])
 def test_strided_networks_refuse_other_sizes(shape):
     with pytest.raises(ValueError, match="multiples of 8 and at least 32"):
@@ -191,6 +199,11 @@ def test_the_scale_of_every_other_decoder_starts_at_1_for_every_code(name):
     mean, log_scale = decoder(name)(100 * torch.randn(4, CODE)).unbind(1)
     assert torch.equal(log_scale, torch.zeros_like(log_scale))
     assert (mean[0] != mean[1]).any()
+    last = [m for m in decoder(name).modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)][-1]
+    weight = last.weight.transpose(0, 1) if isinstance(last, nn.ConvTranspose2d) else last.weight
+    for mean_part, scale_part in (weight.chunk(2), last.bias.chunk(2)):
+        assert (mean_part != 0).all()
+        assert (scale_part == 0).all()
     assert (decoder(name, outputs=1)(torch.randn(4, CODE)) != 0).any()
 
 
