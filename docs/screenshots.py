@@ -7,14 +7,10 @@ Needs Chromium (on Debian: apt-get install chromium) and the test dependencies.
 
 import argparse
 import contextlib
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,20 +71,13 @@ def served(storage: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "sweeps.ui", "--storage", str(storage), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
-                break
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"MLflow does not answer at {address}")
-            time.sleep(0.5)
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            if server.stdout is None or not server.stdout.readline():  # a line is printed when it answers
+                raise SystemExit("MLflow does not answer; python -m sweeps.ui says why")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
 
 
 if __name__ == "__main__":

@@ -2,19 +2,25 @@
 
 import typer
 
-from sweeps import doctor, run, status, ui
+from sweeps import doctor, rates, run, status, ui
 from sweeps.cli import run_app
 from sweeps.report import __main__ as report
 
+COMMANDS = {
+    "run": run.run,
+    "status": status.status,
+    "report": report.report,
+    "ui": ui.ui,
+    "doctor": doctor.doctor,
+    "rates": rates.rates,
+}
+
 
 def main() -> None:
-    """The `sweeps` command: run, status, report, ui and doctor as subcommands."""
+    """The `sweeps` command."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
-    app.command("run")(run.run)
-    app.command("status")(status.status)
-    app.command("report")(report.report)
-    app.command("ui")(ui.ui)
-    app.command("doctor")(doctor.doctor)
+    for name, command in COMMANDS.items():
+        app.command(name)(command)
     run_app(app, "sweeps")
 
 

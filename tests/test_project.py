@@ -11,21 +11,12 @@ import pytest
 import typer
 from packaging.requirements import Requirement
 
-from sweeps import doctor, rates, run, status, ui
+from sweeps.__main__ import COMMANDS
 from sweeps.cli import single
-from sweeps.report import __main__ as report
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("search_spaces", "sweeps", "trainables")
-COMMANDS = {
-    "run": run.run,
-    "status": status.status,
-    "report": report.report,
-    "ui": ui.ui,
-    "doctor": doctor.doctor,
-    "rates": rates.rates,
-}
 
 
 def pins() -> dict[str, str]:

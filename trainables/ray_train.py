@@ -16,7 +16,7 @@ import torch.distributed as dist
 from trainables.config import TrainingConfig
 from trainables.reports import Report
 from trainables.shards import Shards
-from trainables.worker import Task, WorkerError, reason_of, train_cohort, try_cohort
+from trainables.worker import Task, WorkerError, failures_reported, reason_of, train_cohort
 
 _STOP = "vae-sweeps stop"
 """The namespace of stop requests in Ray's key-value store."""
@@ -48,13 +48,12 @@ def _local_loop(config: dict[str, str]) -> None:
 
     task = Task.from_json(config["task"])
     configs = [TrainingConfig.model_validate(member) for member in task.configs]
-    try_cohort(
-        task,
-        configs,
-        lambda report: tune.report(report.plain()),
-        name="members",
-        stop=lambda: asked_to_stop(task.scratch),
-    )
+
+    def tell(report: Report) -> None:
+        tune.report(report.plain())
+
+    with failures_reported(configs, tell):
+        train_cohort(task, configs, tell, name="members", stop=lambda: asked_to_stop(task.scratch))
 
 
 def _worker_loop(config: dict[str, str]) -> None:
@@ -87,7 +86,8 @@ def _worker_loop(config: dict[str, str]) -> None:
     own = configs[shards.rank :: shards.count]
     reports: list[Report] = []
     name = f"members-{shards.rank}-of-{shards.count}"
-    try_cohort(task, own, reports.append, name=name, every_s=np.inf, stop=stop)
+    with failures_reported(own, reports.append):
+        train_cohort(task, own, reports.append, name=name, every_s=np.inf, stop=stop)
     gathered: list[Any] = [None] * shards.count
     dist.all_gather_object(gathered, reports[-1])
     if any(report.interrupted for report in gathered):

@@ -8,7 +8,7 @@ import json
 import platform
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -169,18 +169,11 @@ class _Timer:
         return due
 
 
-def try_cohort(
-    task: Task,
-    configs: list[TrainingConfig],
-    report: Callable[[Report], None],
-    *,
-    name: str,
-    every_s: float = REPORT_EVERY_S,
-    stop: Callable[[], bool] = lambda: False,
-) -> None:
-    """Calls `train_cohort`, and reports exceptions as failures of all members, since Ray would retry after one."""
+@contextlib.contextmanager
+def failures_reported(configs: Sequence[TrainingConfig], report: Callable[[Report], None]) -> Generator[None]:
+    """Reports an exception as failures of all members: Ray would start the cohort again after one."""
     try:
-        train_cohort(task, configs, report, name=name, every_s=every_s, stop=stop)
+        yield
     except Exception as error:
         fit = error.fit if isinstance(error, TooManyError) else None
         report(Report(outcomes=failures([config.key() for config in configs], *reason_of(error), fit=fit)))

@@ -1,13 +1,9 @@
 """Fixtures: a browser, a finished sweep and MLflow's user interface."""
 
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,23 +52,11 @@ def mlflow_ui(quickstart) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "sweeps.ui", "--storage", str(quickstart), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while not _answers(f"{address}/health"):
-            assert server.poll() is None, "the server has ended"
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            assert server.stdout is not None
+            assert server.stdout.readline() == f"MLflow on {address} (Ctrl-C ends it)\n"  # printed when it answers
+            yield address
+        finally:
+            server.terminate()

@@ -6,6 +6,8 @@ from urllib.parse import quote
 import pytest
 from mlflow import MlflowClient
 
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+expect.set_options(timeout=60_000)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -31,12 +33,12 @@ def best(client):
 
 def test_members_are_nested_below_their_study_and_that_below_the_sweep(page, experiment, client):
     page.goto(f"{experiment}/runs")
-    page.get_by_role("link", name="quickstart", exact=True).last.wait_for()
+    expect(page.get_by_role("link", name="quickstart", exact=True).last).to_be_visible()
     assert page.get_by_role("link", name="temperatures", exact=True).count() == 0
     for above, below in [("quickstart", "temperatures"), ("temperatures", best(client).info.run_name)]:
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=above, exact=True)).last
         row.get_by_role("button").first.click()
-        page.get_by_role("link", name=below, exact=True).first.wait_for()
+        expect(page.get_by_role("link", name=below, exact=True).first).to_be_visible()
 
 
 def test_runs_are_filtered_by_their_parameters(page, experiment, client):
@@ -44,11 +46,11 @@ def test_runs_are_filtered_by_their_parameters(page, experiment, client):
     count = len(found(client, condition))
     assert count == 4
     page.goto(f"{experiment}/runs")
-    page.get_by_text("68 matching runs").wait_for()
+    expect(page.get_by_text("68 matching runs")).to_be_visible()
     search = page.get_by_placeholder("metrics.rmse")
     search.fill(condition)
     search.press("Enter")
-    page.get_by_text(f"{count + 1} matching runs").wait_for()  # with the run of their study
+    expect(page.get_by_text(f"{count + 1} matching runs")).to_be_visible()  # with the run of their study
 
 
 def test_two_runs_are_compared(page, mlflow_ui, client):
@@ -56,23 +58,25 @@ def test_two_runs_are_compared(page, mlflow_ui, client):
     ids, experiments = [run.info.run_id for run in runs], [runs[0].info.experiment_id]
     page.goto(f"{mlflow_ui}/#/compare-runs?runs={quote(json.dumps(ids))}&experiments={quote(json.dumps(experiments))}")
     for run in runs:
-        page.get_by_text(run.info.run_name, exact=True).first.wait_for()
+        expect(page.get_by_text(run.info.run_name, exact=True).first).to_be_visible()
     differing = {name for name, value in runs[0].data.params.items() if runs[1].data.params[name] != value}
     assert differing
     for name in differing:
-        page.get_by_text(name, exact=True).first.wait_for()
-        page.get_by_text(runs[0].data.params[name], exact=True).first.wait_for()
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+        expect(page.get_by_text(runs[0].data.params[name], exact=True).first).to_be_visible()
 
 
 def test_a_run_shows_its_curves(page, experiment, client):
     page.goto(f"{experiment}/runs/{best(client).info.run_id}/model-metrics")
-    page.get_by_text("bits_per_dim", exact=True).first.wait_for()
-    page.locator(".js-plotly-plot .scatterlayer path.js-line").first.wait_for(state="attached")
+    expect(page.get_by_text("bits_per_dim", exact=True).first).to_be_visible()
+    expect(page.locator(".js-plotly-plot .scatterlayer path.js-line").first).to_be_attached()
 
 
 def test_a_run_shows_its_figure(page, experiment, client):
     page.goto(f"{experiment}/runs/{best(client).info.run_id}/artifacts/figures/reconstructions.png")
-    page.wait_for_function("[...document.images].some(image => image.complete && image.naturalWidth > 500)")
+    figure = page.get_by_role("img", name="reconstructions.png")
+    expect(figure).to_be_visible()
+    assert figure.evaluate("image => image.naturalWidth") > 500
 
 
 def test_the_sweeps_run_has_the_report(client):
@@ -84,11 +88,11 @@ def test_the_best_of_every_study_is_among_the_models(page, mlflow_ui):
     page.goto(f"{mlflow_ui}/#/models")
     for study in ("estimators", "search", "temperatures"):
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=f"quickstart.{study}"))
-        row.get_by_text("best").first.wait_for()
+        expect(row.get_by_text("best").first).to_be_visible()
 
 
 def test_a_version_says_what_it_is(page, mlflow_ui, client):
     version = client.get_model_version_by_alias("quickstart.temperatures", "best")
     page.goto(f"{mlflow_ui}/#/models/quickstart.temperatures/versions/{version.version}")
-    page.get_by_text(version.description).first.wait_for()
-    page.get_by_text(version.tags["key"]).first.wait_for()
+    expect(page.get_by_text(version.description).first).to_be_visible()
+    expect(page.get_by_text(version.tags["key"]).first).to_be_visible()

@@ -129,7 +129,10 @@ def test_the_dashboard_is_reached_through_the_tunnel_alone(cluster):
 
 
 def test_after_ray_down_nothing_of_ray_runs(cluster):
+    def at_work() -> list[str]:
+        return [name for name, node in cluster.nodes.items() if "raylet" in node.run("ps ax").stdout]
+
+    assert at_work() != []
     cluster.on_laptop("ray down -y ~/cluster.yaml")
-    for node in cluster.nodes.values():
-        # Workers end after a minute without the head.
-        until(lambda node=node: "raylet" not in node.run("ps ax").stdout)
+    until(lambda: at_work() == [])  # workers end after a minute without the head
+    assert at_work() == []

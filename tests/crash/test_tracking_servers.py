@@ -27,21 +27,6 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def away_for_a_while(server: "Server | PostgreSQL", folder: Path) -> None:
-    """Stops a server during a sweep. Members end meanwhile, and tracking catches up when the server is back."""
-    storage = folder / "runs"
-    arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--max-concurrent", "2")
-    command = Command(*arguments, "--tracking-uri", server.uri, cwd=folder).until(lambda: ledger(storage))
-    server.stop()
-    before, back = len(keys(ledger(storage))), time.monotonic() + AWAY_S
-    command.until(lambda: time.monotonic() > back and len(keys(ledger(storage))) > before)
-    server.start()
-    code, output = command.end()
-    assert code == 0, output
-    assert "MLflow is behind" not in output
-    check(storage, undisturbed(EPOCHS), server.uri)
-
-
 class Server:
     """An `mlflow server` on a free port."""
 
@@ -77,16 +62,12 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path) -> Iterator[Server]:
+def mlflow_server(tmp_path) -> Iterator[Server]:
     server = Server(tmp_path)
     server.start()
     yield server
     with contextlib.suppress(ProcessLookupError):
         server.stop()
-
-
-def test_an_mlflow_server_that_is_killed_and_started_again_lacks_nothing(server, tmp_path):
-    away_for_a_while(server, tmp_path)
 
 
 class PostgreSQL:
@@ -136,5 +117,17 @@ def postgresql() -> Iterator[PostgreSQL]:
             server.stop()
 
 
-def test_postgresql_that_is_stopped_for_a_while_lacks_nothing(postgresql, tmp_path):
-    away_for_a_while(postgresql, tmp_path)
+@pytest.mark.parametrize("kind", ["mlflow_server", "postgresql"])
+def test_a_server_that_is_away_for_a_while_lacks_nothing(kind, request, tmp_path):
+    """Members end while the server is away, and tracking catches up when it is back."""
+    server, storage = request.getfixturevalue(kind), tmp_path / "runs"
+    arguments = ("--storage", storage, "--set", f"epochs={EPOCHS}", "--max-concurrent", "2")
+    command = Command(*arguments, "--tracking-uri", server.uri, cwd=tmp_path).until(lambda: ledger(storage))
+    server.stop()
+    before, back = len(keys(ledger(storage))), time.monotonic() + AWAY_S
+    command.until(lambda: time.monotonic() > back and len(keys(ledger(storage))) > before)
+    server.start()
+    code, output = command.end()
+    assert code == 0, output
+    assert "MLflow is behind" not in output
+    check(storage, undisturbed(EPOCHS), server.uri)

@@ -1,9 +1,13 @@
 """A small sweep, and made-up results of its members."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from search_spaces.space import Axis, LogUniform, Search, Study, Sweep
+from sweeps.driver.launch import Options
+from sweeps.planning.command import called_here
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row, now
 from trainables.reports import Outcome
@@ -63,3 +67,22 @@ def _parts(member: Member) -> dict[str, Any]:
         "metrics": {"bits_per_dim": value, "elbo": -value},
         "history": {"bits_per_dim": [value + 1, value], "elbo": [-value - 1, -value]},
     }
+
+
+def launch_options(**changes: Any) -> Options:
+    """The options of `sweeps.run small`, on a CPU of this machine."""
+    options = Options(
+        command=called_here(("small",)),
+        retry_failed=False,
+        max_failures=None,
+        tracking_uri="",
+        data_dir=Path("data"),
+        download=False,
+        device="cpu",
+        pack=None,
+        workers=0,
+        per_gpu=1,
+        max_concurrent=None,
+        address=None,
+    )
+    return replace(options, **changes)

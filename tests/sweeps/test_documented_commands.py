@@ -21,20 +21,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchUtils
 from ray.scripts.scripts import cli as ray_cli
 
-from sweeps import doctor, rates, run, status, ui
+from sweeps.__main__ import COMMANDS
 from sweeps.cli import single
-from sweeps.report import __main__ as report
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = {
-    "run": run.run,
-    "status": status.status,
-    "report": report.report,
-    "ui": ui.ui,
-    "doctor": doctor.doctor,
-    "rates": rates.rates,
-}
 pytestmark = pytest.mark.timeout(600)
 
 

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from rich.console import Console
-from scripted import BASE, row
+from scripted import BASE, launch_options, row
 
 from search_spaces.figures import Images
 from search_spaces.space import Study, Sweep, Variants
@@ -15,7 +15,6 @@ from sweeps.driver import launch
 from sweeps.driver.keep import Keep, remove_weights, wanted
 from sweeps.errors import UserError
 from sweeps.planning import saved
-from sweeps.planning.command import called_here
 from sweeps.planning.plan import Member, Overrides, Plan
 from sweeps.planning.unfold import unfold
 from sweeps.records.checkpoints import NoModelError, trained_model
@@ -212,22 +211,7 @@ def test_a_run_deletes_weights_only_after_everything_is_made_of_them(
     monkeypatch.setattr(launch, "Tracker", lambda *_: Mock(problem=problem, run_ids={}, links=dict))
     if fault == "storage":
         monkeypatch.setattr(launch, "remove_weights", fails)
-    options = launch.Options(
-        command=called_here(("small",)),
-        retry_failed=False,
-        max_failures=None,
-        tracking_uri="",
-        data_dir=Path("data"),
-        download=False,
-        device="cpu",
-        pack=None,
-        workers=0,
-        per_gpu=1,
-        max_concurrent=None,
-        address=None,
-        keep="none",
-    )
-    assert launch.launch(PLAN, storage, options, Console(width=200)) == 0
+    assert launch.launch(PLAN, storage, launch_options(keep="none"), Console(width=200)) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("--keep none")]
     assert len(told) == bool(fault)
     assert files(storage) == (contents if fault else {})

@@ -162,7 +162,8 @@ def reported(task: worker.Task) -> tuple[Outcome, ...]:
     """The outcomes that a cohort reports."""
     configs = [TrainingConfig.model_validate(config) for config in task.configs]
     reports: list[dict[str, Any]] = []
-    worker.try_cohort(task, configs, reports.append, name="members", every_s=np.inf)
+    with worker.failures_reported(configs, reports.append):
+        worker.train_cohort(task, configs, reports.append, name="members", every_s=np.inf)
     return reports[-1].outcomes
 
 

@@ -3,14 +3,13 @@ import html
 import io
 import math
 import re
-from pathlib import Path
 from unittest.mock import Mock
 
 import pandas as pd
 import pytest
 from PIL import Image
 from rich.console import Console
-from scripted import BASE, GRID, SMALL, row
+from scripted import BASE, GRID, SMALL, launch_options, row
 
 from search_spaces import published
 from search_spaces.derived import reduced
@@ -22,7 +21,6 @@ from sweeps.analysis import cells as tables
 from sweeps.analysis.frames import history_table, results_table
 from sweeps.driver import launch
 from sweeps.errors import UserError
-from sweeps.planning.command import called_here
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.report.html import report
 
@@ -299,21 +297,7 @@ def test_a_report_that_fails_costs_one_line_and_no_result(storage, ledger, monke
     monkeypatch.setattr(launch, "Tracker", lambda *_: Mock(problem=None, run_ids={}, links=dict))
     plan = Plan(Sweep("small", "Small", (GRID,)))
     ledger.append([row(member, status=status, reason="diverged") for member in plan.members["grid"]])
-    options = launch.Options(
-        retry_failed=False,
-        max_failures=None,
-        tracking_uri="",
-        data_dir=Path("data"),
-        download=False,
-        device="cpu",
-        pack=None,
-        workers=0,
-        per_gpu=1,
-        max_concurrent=None,
-        address=None,
-        command=called_here(("small",)),
-    )
-    assert launch.launch(plan, storage, options, Console(width=200)) == code
+    assert launch.launch(plan, storage, launch_options(), Console(width=200)) == code
     told = [line for line in capsys.readouterr().out.splitlines() if type(error).__name__ in line]
     assert len(told) == 1
     assert f"python -m sweeps.report small --storage {storage.uri}" in told[0]
