@@ -217,6 +217,8 @@ class Claim:
         chooses.
     metric: the metric to compare; None for the study's own metric.
     reaches: a value of the metric; if given, the first epoch that reaches it is compared instead of the last value.
+    margin: the largest difference that does not matter, in units of the metric; None for a tenth of the difference that
+        the paper prints, else 0.01 bits/dim; without any of these the claim has no margin.
     """
 
     text: str
@@ -224,6 +226,11 @@ class Claim:
     worse: Mapping[str, Any]
     metric: str | None = None
     reaches: float | None = None
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.margin is not None and not self.margin > 0:
+            raise ValueError(f"a claim's margin is above 0, got {self.margin}")
 
 
 @dataclass(frozen=True, kw_only=True)

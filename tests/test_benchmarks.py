@@ -21,6 +21,7 @@ SMALL = {
     ],
     "loop": ["--images", "200", "--epochs", "1", "--workers", "0", "--data-dir", "nowhere"],
     "driver": ["--members", "20", "40", "--mlflow-members", "20"],
+    "verdicts": ["--sweeps", "20"],
     "sweep_overhead": ["--epochs", "1", "--ordinary-members", "1"],
 }
 

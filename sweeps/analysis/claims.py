@@ -2,29 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from search_spaces.space import Claim, Study
 from sweeps.analysis import statistics
 from sweeps.analysis.cells import Cell, compared, matching, ranked
 from sweeps.analysis.metrics import direction
-from sweeps.analysis.statistics import Paired, holm
+from sweeps.analysis.paper import printed_difference
+from sweeps.analysis.statistics import Paired
+from sweeps.analysis.verdicts import Judgement, Question, Verdict, judge
 
-RULE = (
-    f"A claim counts as reproduced where the mean paired difference over at least {statistics.ENOUGH} seeds favours it "
-    f"with p < {statistics.LEVEL} in a one-sided paired t-test, p values of one study's claims corrected after Holm. "
-    "Wilcoxon's signed-rank test stands beside it and decides nothing. Where a row is the best of several "
-    "configurations, these were chosen on the same seeds, which favours rows with more of them."
-)
-
-
-class Verdict(StrEnum):
-    """The result of testing a claim."""
-
-    REPRODUCED = "reproduced"
-    NOT_REPRODUCED = "not reproduced"
-    TOO_FEW = "not yet enough seeds"
+BITS_PER_DIM = 0.01
+"""The difference in bits/dim that does not matter, where neither the claim nor the paper says another."""
+TENTH = 0.1
+"""The part of the paper's difference that does not matter, unless the claim says another margin."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,8 @@ class Tested:
 
     better, worse: the cells compared; None for a cell without results.
     comparison: None if the cells have no seed in common.
-    p: p value of the paired t-test, corrected for the study's other claims; None if there are too few seeds.
+    margin: the largest difference that does not matter, in units of the metric; None if nobody says so.
+    lost: planned seeds that are in no pair, in words; empty if there are none.
     """
 
     claim: Claim
@@ -41,31 +33,54 @@ class Tested:
     better: Cell | None
     worse: Cell | None
     comparison: Paired | None
-    p: float | None
-    verdict: Verdict
+    judgement: Judgement
+    margin: float | None = None
+    lost: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.judgement.verdict
 
 
 def tested(study: Study, found: Sequence[Cell]) -> list[Tested]:
     """The verdicts on a study's claims."""
     pairs = [(_best(study, found, claim.better), _best(study, found, claim.worse)) for claim in study.claims]
-    comparisons = [
-        compare(study, better, worse, claim.metric, claim.reaches) if better and worse else None
-        for claim, (better, worse) in zip(study.claims, pairs, strict=True)
+    questions = [
+        _question(study, claim, better, worse) for claim, (better, worse) in zip(study.claims, pairs, strict=True)
     ]
-    testable = [index for index, c in enumerate(comparisons) if c is not None and c.enough]
-    p_values = dict(zip(testable, holm([_p(comparisons[index]) for index in testable]), strict=True))
     return [
         Tested(
             claim=claim,
             metric=claim.metric or study.metric,
             better=better,
             worse=worse,
-            comparison=comparison,
-            p=p_values.get(index),
-            verdict=_verdict(p_values.get(index)),
+            comparison=question.comparison,
+            judgement=judgement,
+            margin=question.margin,
+            lost="; ".join(filter(None, (_lost("the better row", better), _lost("the other row", worse)))),
         )
-        for index, (claim, (better, worse), comparison) in enumerate(zip(study.claims, pairs, comparisons, strict=True))
+        for claim, (better, worse), question, judgement in zip(
+            study.claims, pairs, questions, judge(questions), strict=True
+        )
     ]
+
+
+def _question(study: Study, claim: Claim, better: Cell | None, worse: Cell | None) -> Question:
+    if better is None or worse is None:
+        return Question(None)
+    name = claim.metric or study.metric
+    theirs = None if claim.reaches is not None else printed_difference(study, better, worse, name)
+    margin = claim.margin
+    if margin is None and claim.reaches is None:
+        margin = TENTH * theirs if theirs else BITS_PER_DIM if name == "bits_per_dim" else None
+    return Question(compare(study, better, worse, claim.metric, claim.reaches), margin, theirs or None)
+
+
+def _lost(row: str, cell: Cell | None) -> str:
+    """The seeds of a row that did not finish: those of diverged members above all."""
+    counts = cell.counts if cell else {}
+    words = [f"{counts[status]} {status}" for status in ("failed", "stopped", "missing") if counts.get(status)]
+    return f"of {cell.planned} seeds of {row} {', '.join(words)}" if cell and words else ""
 
 
 def compare(
@@ -107,14 +122,3 @@ def _equal(cell: Cell, names: tuple[str, str]) -> bool:
 
 def _best(study: Study, found: Sequence[Cell], labels: Mapping[str, Any]) -> Cell | None:
     return next(iter(ranked(study, matching(found, labels))), None)
-
-
-def _p(comparison: Paired | None) -> float:
-    assert comparison is not None
-    return comparison.t_p
-
-
-def _verdict(p: float | None) -> Verdict:
-    if p is None:
-        return Verdict.TOO_FEW
-    return Verdict.REPRODUCED if p < statistics.LEVEL else Verdict.NOT_REPRODUCED

@@ -7,10 +7,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
 from sweeps.analysis.metrics import Mode
 
@@ -19,6 +21,10 @@ LEVEL = 0.05
 """The significance level, after correction."""
 ENOUGH = 5
 """Pairs that a test needs. With fewer, the p value of Wilcoxon's signed-rank test is never below the level."""
+POWER = 0.8
+"""The probability with which a test is to find the difference looked for, where the number of seeds is advised."""
+MANY = 10_000
+"""More seeds than anybody trains."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +53,71 @@ class Paired:
     """How much better one configuration is than another, over the seeds that both have.
 
     gain: mean and interval of the paired differences, positive where the first is better.
-    t_p, wilcoxon_p: one-sided p values of the paired t-test and of Wilcoxon's signed-rank test; NaN with fewer than two
-        pairs.
+    differences: one for each seed.
     """
 
     gain: Mean
-    t_p: float
-    wilcoxon_p: float
+    differences: tuple[float, ...]
 
     @property
     def enough(self) -> bool:
         return self.gain.n >= ENOUGH
+
+    @property
+    def t_p(self) -> float:
+        """The p value of the one-sided paired t-test that the first is better; NaN with fewer than two pairs."""
+        return self.p_above(0)
+
+    @cached_property
+    def wilcoxon_p(self) -> float:
+        """The one-sided p value of Wilcoxon's signed-rank test; NaN with fewer than two pairs."""
+        if self.gain.n < 2:
+            return math.nan
+        if self._equal:
+            return 0.5**self.gain.n if self.gain.value > 0 else 1.0
+        signed_rank: Any = stats.wilcoxon(self.differences, alternative="greater")  # typed as a tuple of two objects
+        return float(signed_rank.pvalue)
+
+    def p_above(self, bound: float) -> float:
+        """The p value of the one-sided t-test that the mean difference is above a bound; NaN with fewer than two."""
+        if self.gain.n < 2:
+            return math.nan
+        if self._equal:
+            return 0.0 if self.gain.value > bound else 1.0
+        return float(stats.t.sf((self.gain.value - bound) / self.gain.stderr, self.gain.n - 1))
+
+    def p_below(self, bound: float) -> float:
+        """The p value of the one-sided t-test that the mean difference is below a bound; NaN with fewer than two."""
+        return Paired(_negative(self.gain), tuple(-each for each in self.differences)).p_above(-bound)
+
+    def p_within(self, margin: float) -> float:
+        """The p value of two one-sided t-tests that the mean difference is within ± margin (Schuirmann 1987)."""
+        return max(self.p_above(-margin), self.p_below(margin))
+
+    def seeds_needed(self, difference: float) -> int | None:
+        """The pairs that a paired t-test needs to find a difference with power `POWER`, at the spread observed here.
+
+        At least `ENOUGH`. None where this is unknown (fewer than two pairs, no difference) or more than `MANY`.
+        """
+        if self.gain.n < 2 or not difference:
+            return None
+        spread = self.gain.stderr * math.sqrt(self.gain.n)
+        if self._equal or TTestPower().power(abs(difference) / spread, ENOUGH, LEVEL, alternative="larger") >= POWER:
+            return ENOUGH
+        if TTestPower().power(abs(difference) / spread, MANY, LEVEL, alternative="larger") < POWER:
+            return None
+        effect = abs(difference) / spread
+        found: Any = TTestPower().solve_power(effect, alpha=LEVEL, power=POWER, alternative="larger")
+        return math.ceil(float(found))
+
+    @cached_property
+    def _equal(self) -> bool:
+        """Whether the differences are equal but for rounding: the test statistics would divide by zero."""
+        return bool(np.ptp(self.differences) <= 1e-12 * np.abs(self.differences).max())
+
+
+def _negative(gain: Mean) -> Mean:
+    return Mean(gain.n, -gain.value, gain.stderr, -gain.high, -gain.low)
 
 
 def paired(first: Mapping[int, float], second: Mapping[int, float], mode: Mode) -> Paired | None:
@@ -66,16 +126,8 @@ def paired(first: Mapping[int, float], second: Mapping[int, float], mode: Mode) 
     if not seeds:
         return None
     sign = 1 if mode == "max" else -1
-    gains = np.array([sign * (first[seed] - second[seed]) for seed in seeds])
-    if len(seeds) < 2:
-        return Paired(mean(gains.tolist()), math.nan, math.nan)
-    if np.ptp(gains) <= 1e-12 * np.abs(gains).max():  # equal but for rounding: the test statistics would divide by 0
-        p = 0.0 if gains[0] > 0 else 1.0
-        return Paired(mean(gains.tolist()), p, p if gains[0] <= 0 else 0.5 ** len(gains))
-    # Type checkers see scipy's results as tuples of two objects.
-    t_test: Any = stats.ttest_1samp(gains, 0, alternative="greater")
-    signed_rank: Any = stats.wilcoxon(gains, alternative="greater")
-    return Paired(mean(gains.tolist()), float(t_test.pvalue), float(signed_rank.pvalue))
+    differences = tuple(sign * (first[seed] - second[seed]) for seed in seeds)
+    return Paired(mean(differences), differences)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -11,8 +11,10 @@ import jinja2
 from search_spaces.space import Study
 from sweeps.analysis import cells as tables
 from sweeps.analysis import claims
-from sweeps.analysis.claims import Tested, Verdict
+from sweeps.analysis.claims import Tested
 from sweeps.analysis.labels import describe
+from sweeps.analysis.paper import printed
+from sweeps.analysis.verdicts import RULE, Verdict
 from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
 from sweeps.report import exports
@@ -24,7 +26,7 @@ from sweeps.report.marks import marks, short
 from sweeps.report.provenance import Provenance
 from sweeps.report.reconstructions import Sources, image_figures
 from sweeps.report.search_plots import search_plots
-from sweeps.report.study_table import printed, study_table, unfinished, unmatched
+from sweeps.report.study_table import study_table, unfinished, unmatched
 from sweeps.report.table import Table, stem
 
 PAGE = "index.html"
@@ -110,7 +112,7 @@ def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None
         marks=_marked(sections),
         settings=plan.overrides,
         kept_seeds=plan.kept_seeds,
-        rule=claims.RULE,
+        rule=RULE,
         provenance=provenance,
     )
     return page.encode()

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.published import Number, published
+from search_spaces.published import Number
 from search_spaces.space import Study
 from sweeps.analysis import cells as tables
 from sweeps.analysis.cells import Cell
 from sweeps.analysis.labels import label, readable
 from sweeps.analysis.metrics import SHOWN, TEST, direction, metric
 from sweeps.analysis.numbers import number, signed
+from sweeps.analysis.paper import consistency, printed, printed_for
 from sweeps.analysis.statistics import Mean
 from sweeps.report.table import NOTHING, Entry, Table, interval, stem
 
@@ -31,11 +32,6 @@ class Quantity:
     @property
     def name(self) -> str:
         return self.metric + (f"@{self.epoch}" if self.epoch else "")
-
-
-def printed(study: Study) -> tuple[Number, ...]:
-    """The paper's numbers for a study; none if the paper has no table of them."""
-    return published(study.published) if study.published else ()
 
 
 def quantities(study: Study, found: Sequence[Cell]) -> list[Quantity]:
@@ -73,7 +69,7 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
     best = {q: _best(study, q, chosen, _last_epoch(found)) for q in columns}
     headings = [readable(name) for name in names]
     for q in columns:
-        headings += [q.title] + (["published", "difference"] if q in theirs else [])
+        headings += [q.title] + (["published", "difference", "consistent"] if q in theirs else [])
     headings += [f"95 % interval of {metric(study.metric).title}", "seeds", "not finished"]
     rows, records = [], []
     for cell in chosen:
@@ -81,7 +77,7 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
         record: dict[str, Any] = {name: cell.labels.get(name) for name in names}
         for q in columns:
             own = cell.average(q.metric, q.epoch)
-            paper = next((n for n in numbers if _matches(n, q) and _of(n, cell)), None)
+            paper = printed_for(study, cell, q.metric, q.epoch)
             row.append(_own(own, cell is best[q]))
             row += _beside(own, paper) if q in theirs else []
             record |= _numbers(q, own) | (_published(q, own, paper) if q in theirs else {})
@@ -89,11 +85,7 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
         record |= {"seeds": cell.n, "planned": cell.planned} | {s: cell.counts[s] for s in _UNFINISHED}
         rows.append(row)
         records.append(record | ({"not_comparable": mark} if mark else {}))
-    last = range(len(headings) - 3, len(headings))
-    empty = {i for i in last if all(row[i].text in ("", NOTHING) for row in rows)}
-    headings = [heading for i, heading in enumerate(headings) if i not in empty]
-    rows = [[entry for i, entry in enumerate(row) if i not in empty] for row in rows]
-    return Table(stem(study), _caption(study, found), headings, rows, records, mark)
+    return Table(stem(study), _caption(study, found), headings, rows, records, mark).without_empty(last=3)
 
 
 _UNFINISHED = {"failed": "failed", "stopped": "stopped early", "missing": "missing"}
@@ -132,10 +124,6 @@ def _matches(number: Number, quantity: Quantity) -> bool:
     return (number.metric, number.epoch) == (quantity.metric, quantity.epoch)
 
 
-def _of(number: Number, cell: Cell) -> bool:
-    return bool(tables.matching([cell], number.labels))
-
-
 def unmatched(study: Study, found: Sequence[Cell]) -> list[Number]:
     """Published numbers without a row or a column in this run."""
     columns = quantities(study, found)
@@ -167,12 +155,22 @@ def _own(own: Mean | None, best: bool) -> Entry:
 
 def _beside(own: Mean | None, paper: Number | None) -> list[Entry]:
     if paper is None:
-        return [Entry(NOTHING, None, "published")] * 2
+        return [Entry(NOTHING, None, "published")] * 3
     difference = own.value - paper.value if own else None
     return [
         Entry(number(paper.value, paper.stderr), paper.value, "published"),
         Entry(NOTHING if difference is None else signed(difference), difference, "published"),
+        Entry(_consistent(own, paper), None, "published"),
     ]
+
+
+def _consistent(own: Mean | None, paper: Number) -> str:
+    if own is None:
+        return NOTHING
+    found = consistency(own, paper)
+    if found.consistent is None:
+        return NOTHING if found.sees is None else f"would see ±{number(found.sees)}"
+    return "yes" if found.consistent else "no"
 
 
 def _seeds(cell: Cell) -> Entry:
@@ -193,8 +191,14 @@ def _numbers(quantity: Quantity, own: Mean | None) -> dict[str, float | None]:
     }
 
 
-def _published(quantity: Quantity, own: Mean | None, paper: Number | None) -> dict[str, float | None]:
+def _published(quantity: Quantity, own: Mean | None, paper: Number | None) -> dict[str, float | bool | None]:
+    name = quantity.name
+    found = consistency(own, paper) if own and paper else None
     return {
-        f"{quantity.name}_published": paper.value if paper else None,
-        f"{quantity.name}_difference": own.value - paper.value if own and paper else None,
+        f"{name}_published": paper.value if paper else None,
+        f"{name}_difference": own.value - paper.value if own and paper else None,
+        f"{name}_consistent": found.consistent if found else None,
+        f"{name}_predicted_low": found.low if found else None,
+        f"{name}_predicted_high": found.high if found else None,
+        f"{name}_detectable": found.sees if found else None,
     }

@@ -1,7 +1,7 @@
 """Tables in a form that can be written in any format."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from search_spaces.space import Study
@@ -39,6 +39,16 @@ class Table:
     rows: Sequence[Sequence[Entry]]
     records: Sequence[Mapping[str, Any]] = field(repr=False)
     mark: str = ""
+
+    def without_empty(self, last: int) -> "Table":
+        """The table without those of its last columns that are empty in every row."""
+        candidates = range(len(self.headings) - last, len(self.headings))
+        empty = {i for i in candidates if all(row[i].text in ("", NOTHING) for row in self.rows)}
+
+        def rest(line: Sequence[Any]) -> list[Any]:
+            return [each for i, each in enumerate(line) if i not in empty]
+
+        return replace(self, headings=rest(self.headings), rows=[rest(row) for row in self.rows])
 
 
 def stem(study: Study, *parts: str) -> str:

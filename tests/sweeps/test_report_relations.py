@@ -9,6 +9,7 @@ from search_spaces.figures import Heatmap
 from search_spaces.space import Axis, Claim, Relation, Study, Sweep
 from sweeps.analysis import cells as tables
 from sweeps.analysis import claims
+from sweeps.analysis.verdicts import Verdict
 from sweeps.planning.plan import Plan
 from sweeps.report.heatmap import heatmap
 from sweeps.report.panels import Panel
@@ -47,8 +48,8 @@ def test_the_best_cells_that_stand_in_a_relation_are_compared():
     assert below.better.labels == {FORWARD: 0.5, BACKWARD: 1.0}
     assert above.better.labels == {FORWARD: 1.0, BACKWARD: 0.5}
     assert below.worse.labels == above.worse.labels == {FORWARD: 0.5, BACKWARD: 0.5}
-    assert below.verdict is claims.Verdict.REPRODUCED
-    assert above.verdict is claims.Verdict.NOT_REPRODUCED
+    assert below.verdict is Verdict.REPRODUCED
+    assert above.verdict is Verdict.CONTRADICTED
 
 
 @pytest.mark.parametrize(("log", "best"), [(False, 1.004), (True, math.log(1.004))])

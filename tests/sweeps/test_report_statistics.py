@@ -11,7 +11,7 @@ from scripted import GRID, row
 from search_spaces.space import Claim, Sweep
 from sweeps.analysis import claims, statistics
 from sweeps.analysis.cells import cells, ranked
-from sweeps.analysis.claims import Verdict
+from sweeps.analysis.verdicts import Verdict
 from sweeps.planning.plan import Plan
 
 SEEDS = tuple(range(8))
@@ -48,24 +48,26 @@ def test_a_small_gain_in_every_seed_is_reproduced_whatever_the_spread_between_se
 
 
 @pytest.mark.parametrize(
-    "gains",
+    ("gains", "verdict"),
     [
-        [0.0] * 8,
-        [0.5, -0.5, 0.4, -0.3, 0.2, -0.4, 0.3, -0.2],
-        [-0.02, -0.03, -0.01, -0.02, -0.04, -0.02, -0.03, -0.02],  # the opposite holds
+        ([0.0] * 8, Verdict.EQUIVALENT),
+        ([0.001, -0.002, 0.001, 0.0, 0.002, -0.001, 0.0, 0.001], Verdict.EQUIVALENT),  # the margin is 0.01 bits/dim
+        ([0.5, -0.5, 0.4, -0.3, 0.2, -0.4, 0.3, -0.2], Verdict.UNDECIDED),
+        ([-0.02, -0.03, -0.01, -0.02, -0.04, -0.02, -0.03, -0.02], Verdict.CONTRADICTED),
     ],
 )
-def test_no_gain_an_uncertain_one_and_a_loss_are_not_reproduced(gains):
+def test_no_gain_an_uncertain_one_and_a_loss_are_told_apart(gains, verdict):
     (test,) = verdicts(gains)
-    assert test.verdict is Verdict.NOT_REPRODUCED
-    assert test.p > 0.05
+    assert test.verdict is verdict
+    assert test.judgement.p_better > 0.05
 
 
-@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2, 3)])
-def test_fewer_than_five_pairs_are_too_few_however_clear_they_are(seeds):
+@pytest.mark.parametrize(("seeds", "further"), [((0,), 4), ((0, 1, 2, 3), 1)])
+def test_fewer_than_five_pairs_are_too_few_however_clear_they_are(seeds, further):
     (test,) = verdicts([10.0, 11.0, 10.5, 10.2], seeds=seeds)
-    assert test.verdict is Verdict.TOO_FEW
-    assert test.p is None
+    assert test.verdict is Verdict.UNDECIDED
+    assert test.judgement.p_better is None
+    assert test.judgement.further == further
 
 
 def test_a_metric_that_is_maximized_is_tested_the_other_way():
@@ -73,17 +75,17 @@ def test_a_metric_that_is_maximized_is_tested_the_other_way():
     (test,) = verdicts(gains, mode="max")
     assert test.verdict is Verdict.REPRODUCED
     (test,) = verdicts(gains, mode="max", claim=Claim("the other way", HIGH, LOW))
-    assert test.verdict is Verdict.NOT_REPRODUCED
+    assert test.verdict is Verdict.CONTRADICTED
 
 
 def test_claims_of_one_study_are_corrected_for_their_number():
     gains = [0.06, -0.01, 0.05, -0.02, 0.05, 0.02, 0.01, 0.01]
     (alone,) = verdicts(gains)
     assert alone.verdict is Verdict.REPRODUCED
-    assert 0.025 < alone.p < 0.05
+    assert 0.025 < alone.judgement.p_better < 0.05
     together = verdicts(gains, also=[Claim("and the other way", HIGH, LOW)])
-    assert [test.verdict for test in together] == [Verdict.NOT_REPRODUCED] * 2
-    assert together[0].p == pytest.approx(2 * alone.p)
+    assert [test.verdict for test in together] == [Verdict.UNDECIDED] * 2
+    assert together[0].judgement.p_better == pytest.approx(2 * alone.judgement.p_better)
 
 
 def test_claims_about_when_a_value_is_reached_compare_epochs():
@@ -120,6 +122,7 @@ def test_seeds_that_failed_or_were_stopped_are_in_no_pair():
     (test,) = claims.tested(tested, found)
     assert test.comparison.gain.n == 6
     assert found[0].counts == {"finished": 6, "failed": 1, "stopped": 1}
+    assert test.lost.startswith("of 8 seeds of the better row 1 failed, 1 stopped")
 
 
 def test_configurations_that_lost_a_seed_come_after_those_that_did_not():
