@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trainables.filesystem import appearing, located
+from trainables.filesystem import Permit, appearing, located
 
 CHECKPOINT_FORMAT = 1
 HISTORY = "history/"
@@ -186,12 +186,14 @@ class CheckpointFile:
     Args:
         folder: a URI or local path.
         name: of the file, without its suffix.
+        permit: without it nothing is written; None allows every write.
 
     Raises:
         StorageError: raised by its methods for any error of the file system.
     """
 
-    def __init__(self, folder: str, name: str):
+    def __init__(self, folder: str, name: str, permit: Permit | None = None):
+        self._permit = permit
         self._fs, root = located(folder)
         self._path = f"{root}/{name}.safetensors"
 
@@ -208,10 +210,19 @@ class CheckpointFile:
     def write(self, content: bytes) -> None:
         """Writes or replaces the file."""
         try:
-            with appearing(self._fs, self._path) as path, self._fs.open_output_stream(path) as stream:
-                stream.write(content)
+            with appearing(self._fs, self._path) as path:
+                if path == self._path:
+                    self._check()  # before the upload, since the object appears when it ends
+                with self._fs.open_output_stream(path) as stream:
+                    stream.write(content)
+                if path != self._path:
+                    self._check()  # at the last moment before the file is renamed
         except OSError as error:
             raise StorageError(str(error)) from error
+
+    def _check(self) -> None:
+        if self._permit is not None and not self._permit.holds():
+            raise StorageError("the run of this training has lost its lock")
 
 
 def last_saved_ns(folder: str) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +19,24 @@ def located(place: str) -> tuple[fs.FileSystem, str]:
         OSError: the file system cannot be reached.
     """
     return fs.FileSystem.from_uri(place) if "://" in place else (fs.LocalFileSystem(), str(Path(place).absolute()))
+
+
+@dataclass(frozen=True)
+class Permit:
+    """A permission to write that ends when a file changes, such as the lock of a sweep."""
+
+    file: str
+    """A URI or local path."""
+    content: str
+
+    def holds(self) -> bool:
+        """Whether the file still has the content; reads it. Raises OSError if it cannot be read."""
+        system, path = located(self.file)
+        try:
+            with system.open_input_stream(path) as stream:
+                return stream.read() == self.content.encode()
+        except FileNotFoundError:
+            return False
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from trainables.config import TrainingConfig
 from trainables.cost.memory import Footprint, footprint, free_bytes
 from trainables.data import DataError
 from trainables.data.sizes import size_of
+from trainables.filesystem import Permit
 from trainables.halving import Halving
 from trainables.reports import Fault, Outcome, Reason, Report, failures
 from trainables.shards import ALONE, Shards
@@ -53,6 +54,8 @@ class Task:
     """The rule for stopping members early (`Halving`), or None; each worker of a group applies it to its members."""
     per_gpu: int = 1
     """The number of trials or workers that share a GPU."""
+    permit: dict[str, str] | None = None
+    """The permission to write checkpoints (`Permit`); None allows every write."""
     memory_share: float | None = None
     """The share of the device's free memory for all members together; None skips the check of their memory."""
 
@@ -119,7 +122,7 @@ def train_cohort(
         _check_memory(configs, device, data_dir, task.memory_share)
     halving = Halving(**task.halving) if task.halving else None
     training = CohortTraining(configs, device=device, data_dir=data_dir, halving=halving, shards=shards)
-    file = CheckpointFile(task.checkpoints, name)
+    file = CheckpointFile(task.checkpoints, name, Permit(**task.permit) if task.permit else None)
     if (saved := shards.from_first(file.read)) is not None:
         with contextlib.suppress(ValueError):  # a damaged or foreign checkpoint: train from the beginning
             training.restore(saved)

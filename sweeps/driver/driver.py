@@ -247,6 +247,7 @@ class Driver:
             listener.progressed(cohort.members, since, history)
 
     def ended(self, cohort: PlannedCohort, outcomes: Sequence[Outcome]) -> None:
+        self._ledger.fence()  # a worker without the lock cannot write its checkpoint, and reports this as an error
         self._running.pop(cohort.key, None)
         configs = {member.key: member.config for member in cohort.members}
         rows = [_row(outcome, configs[outcome.key]) for outcome in outcomes]

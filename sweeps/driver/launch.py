@@ -24,7 +24,7 @@ from sweeps.planning.plan import Plan
 from sweeps.planning.schedule import Workload
 from sweeps.records import snapshot
 from sweeps.records.ledger import Ledger
-from sweeps.records.lock import LockLostError
+from sweeps.records.lock import LockLostError, permit
 from sweeps.records.storage import Storage, joined
 from sweeps.redact import redact
 from sweeps.report.write import write_outputs
@@ -145,11 +145,13 @@ def _run(
     except KeyboardInterrupt:
         status = "KILLED"
     except LockLostError:
-        status = None  # the runs in MLflow are the other driver's now
+        status = None  # the tracker may close no run of the other driver
         raise
     finally:
-        snapshot.delete(storage)
-        tracker.close(status)
+        try:
+            snapshot.delete(storage)
+        finally:
+            tracker.close(status)
     return status == "FINISHED"
 
 
@@ -157,7 +159,9 @@ def _train(driver: Driver, progress: Progress, resources: "Resources", storage: 
     from sweeps.on_ray import execute
 
     driver.begin(slots=resources.slots, pack=options.pack)
-    places = execute.Places(checkpoints=joined(storage.full_uri, "checkpoints"), data_dir=options.data_dir)
+    places = execute.Places(
+        checkpoints=joined(storage.full_uri, "checkpoints"), data_dir=options.data_dir, permit=permit(storage)
+    )
     with progress:
         try:
             execute.execute(driver, resources, places, probe=options.pack is None)
@@ -190,6 +194,8 @@ def _write_outputs(
         report = write_outputs(
             storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir, tracker.links()
         )
+    except LockLostError:
+        raise
     except Exception as error:  # drawing and writing can fail in many ways; training is done
         log.debug("the report could not be written", exc_info=True)
         reason = redact(f"{type(error).__name__}: {first_line(error)}")

@@ -28,6 +28,7 @@ from sweeps.planning.plan import PlannedCohort
 from sweeps.records.scratch import scratch_folder
 from sweeps.records.storage import joined
 from trainables.checkpoint import last_saved_ns
+from trainables.filesystem import Permit
 from trainables.ray_train import ask_to_stop, forget_stop, trial
 from trainables.reports import Fault, History, Outcome, Reason, Report, failures
 from trainables.worker import Task, WorkerError
@@ -81,6 +82,8 @@ class Places:
     checkpoints: str
     data_dir: Path
     checkpoint_every_s: float = 60.0
+    permit: Permit | None = None
+    """The permission to write checkpoints; None allows every write."""
 
 
 def execute(work: Work, resources: Resources, places: Places, *, probe: bool = False) -> None:
@@ -210,6 +213,7 @@ class _Dispatcher(Searcher):
             scratch=self._scratch,
             halving=asdict(cohort.halving) if cohort.halving else None,
             per_gpu=self._resources.per_gpu,
+            permit=asdict(self._places.permit) if self._places.permit else None,
             memory_share=self._resources.memory_share if self._probe else None,
         )
         self._cohorts[trial_id] = cohort

@@ -196,6 +196,10 @@ class Ledger:
         """Raises UserError if this process may no longer write here."""
         self._storage.check()
 
+    def fence(self) -> None:
+        """As `check`, but reads the lock file."""
+        self._storage.fence()
+
     # --- cohorts in training -----------------------------------------------------------------------------------------
 
     def begin_cohort(self, key: str, members: Sequence[str]) -> None:

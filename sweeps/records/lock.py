@@ -25,7 +25,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from sweeps.errors import UserError
 from sweeps.records.lock_file import FILE, LockFile, Version, lock_file
-from sweeps.records.storage import Storage
+from sweeps.records.storage import Storage, joined
+from trainables.filesystem import Permit
 
 BEAT_EVERY_S, STALE_AFTER_S = 30.0, 300.0
 log = logging.getLogger(__name__)
@@ -115,6 +116,20 @@ def running(storage: Storage) -> Holder | None:
     return None
 
 
+def permit(storage: Storage) -> Permit | None:
+    """A permission to write for the workers of this process, as long as it holds the lock; None without a lock.
+
+    Raises:
+        LockLostError: the lock is lost.
+    """
+    try:
+        content = storage.read(FILE)
+    except FileNotFoundError:
+        content = None
+    storage.fence()  # passes only if the content is this process's own
+    return None if content is None else Permit(joined(storage.full_uri, FILE), content.decode())
+
+
 class Lock:
     """The lock as a context manager: the driver holds it while it may write.
 
@@ -198,6 +213,8 @@ class Lock:
         """Whether the file still names this holder; reads the file."""
         if self._lost is None:
             version = self._file.read()
+            if version is not None and version.content == self._version.content:
+                return True
             holder = _holder(version)
             if holder is None or holder.token != self._own.token:
                 who = "its lock is gone" if version is None else f"it was taken over by {holder or 'another driver'}"

@@ -7,9 +7,10 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -46,8 +47,29 @@ Name = tuple[str, str]
 log = logging.getLogger(__name__)
 
 
+class _Fenced:
+    def __init__(self, client: MlflowClient, fence: Callable[[], None]):
+        self._client, self._fence = client, fence
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._fence()
+            return method(*arguments, **named)
+
+        return call
+
+
+def fenced(client: MlflowClient, fence: Callable[[], None]) -> MlflowClient:
+    """A client that calls `fence` before each call, which raises an exception if the call is not allowed any more."""
+    return cast(MlflowClient, _Fenced(client, fence))
+
+
 class Runs:
     """The runs of a sweep as one connection to MLflow knows them. After an exception it must not be used again.
+
+    Each call of MLflow first checks the sweep's lock: after a takeover the runs belong to the other driver.
 
     Args:
         uri: the address of the tracking server or database.
@@ -64,7 +86,7 @@ class Runs:
         self._uri, self._sweep, self._storage, self._data_dir = uri, sweep, storage, data_dir
         self._sessions = sessions.read(storage)
         create_database(uri)
-        self._client = MlflowClient(uri)
+        self._client = fenced(MlflowClient(uri), storage.fence)
         experiment = self._client.get_experiment_by_name(sweep.name)
         if experiment is None:
             tags = {"mlflow.note.content": sweep.title, **_EXPERIMENT_TAGS}

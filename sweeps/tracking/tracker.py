@@ -20,6 +20,7 @@ import numpy as np
 from sweeps.errors import first_line
 from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
+from sweeps.records.lock import LockLostError
 from sweeps.records.storage import Storage
 from sweeps.tracking.links import member_links
 from trainables.reports import History
@@ -155,6 +156,10 @@ class Tracker:
                     self._register(study)(self._runs)
                 self.problem = None
             job(self._runs)
+        except LockLostError:  # the driver notices it too; the runs are the other driver's now
+            if self._runs is not None:
+                self._runs.unwatch()
+            self._runs, self._retry_at = None, np.inf
         except Exception as error:  # MLflow, its database and the network may raise anything
             self.problem = f"{type(error).__name__}: {first_line(error)}"
             if self._runs is not None:

@@ -13,9 +13,10 @@ from scripted import SMALL, row
 from sweeps.errors import UserError
 from sweeps.planning.plan import Plan
 from sweeps.records.ledger import Ledger
-from sweeps.records.lock import Holder, Lock, LockLostError, _started_s
+from sweeps.records.lock import Holder, Lock, LockLostError, _started_s, permit
 from sweeps.records.lock_file import FILE, PlainFile
 from sweeps.records.storage import Storage
+from trainables.checkpoint import CheckpointFile, StorageError
 
 
 @pytest.fixture
@@ -173,6 +174,26 @@ def test_who_loses_the_lock_changes_nothing_more_and_leaves_it_to_the_other(stor
             storage.check()
         assert files(storage) == before
     assert files(storage) == before
+
+
+def test_workers_may_write_checkpoints_as_long_as_their_driver_holds_the_lock(storage):
+    file = storage.local_path / "checkpoints" / "cohort" / "members.safetensors"
+    with Lock(storage):
+        checkpoint = CheckpointFile(str(file.parent), "members", permit(storage))
+        checkpoint.write(b"own")
+        held_by(storage, host="elsewhere")
+        with pytest.raises(LockLostError):
+            permit(storage)
+        with pytest.raises(StorageError, match="has lost its lock"):
+            checkpoint.write(b"too late")
+        (storage.local_path / FILE).unlink()
+        with pytest.raises(StorageError, match="has lost its lock"):
+            checkpoint.write(b"too late")
+    assert [(path.name, path.read_bytes()) for path in file.parent.iterdir()] == [(file.name, b"own")]
+
+
+def test_without_a_lock_every_write_is_allowed(storage):
+    assert permit(storage) is None
 
 
 def test_the_heartbeat_notices_that_the_lock_is_lost(storage):

@@ -16,6 +16,8 @@ from sweeps.analysis.labels import run_name
 from sweeps.planning import sessions
 from sweeps.planning.command import called_here
 from sweeps.planning.plan import Overrides, Plan
+from sweeps.records.lock import Lock
+from sweeps.records.lock_file import FILE
 from sweeps.records.storage import Storage
 from sweeps.tracking import links, sqlite
 from sweeps.tracking import runs as mlflow_runs
@@ -105,6 +107,30 @@ def test_an_interruption_leaves_no_run_running(tracker):
     t.close("KILLED")
     assert {run.info.status for run in tracker.runs()} == {"KILLED"}
     assert len(tracker.runs()) == 5
+
+
+def test_after_a_takeover_a_tracker_changes_nothing_more(tracker, storage):
+    rows = {member.key: row(member) for member in MEMBERS}
+    displaced = tracker()
+    with Lock(storage):
+        displaced.start(MEMBERS, {})
+        displaced.progressed(MEMBERS, 0, history(MEMBERS, 1))
+        settle(displaced)
+        storage.local_path.joinpath(FILE).write_bytes(b"another holder")
+        successor = tracker()
+        successor._storage = Storage(storage.uri, storage.name)  # as in another process: it has no fence of this lock
+        successor.start(MEMBERS, {})
+        successor.ended(MEMBERS, rows)
+        settle(successor)
+        before = [run.to_dictionary() for run in tracker.runs()]
+        displaced.progressed(MEMBERS, 1, history(MEMBERS, 1))
+        displaced.ended(MEMBERS[:1], {MEMBERS[0].key: row(MEMBERS[0], status="failed", reason="error")})
+        displaced.close("KILLED")
+        assert [run.to_dictionary() for run in tracker.runs()] == before
+    successor.close("FINISHED")
+    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+    for run in by_kind(tracker.runs())["member"]:
+        assert [metric.step for metric in tracker.client.get_metric_history(run.info.run_id, "elbo")] == [1, 2]
 
 
 def test_after_a_kill_runs_are_taken_up_and_no_step_is_logged_twice(tracker):
