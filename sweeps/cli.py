@@ -1,10 +1,13 @@
-"""Helpers of all commands: one-line messages for a user's mistakes, exit codes, and tables."""
+"""Helpers of all commands: one-line messages for a user's mistakes, exit codes, output, and tables."""
 
+import contextlib
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -35,13 +38,15 @@ def run_app(app: typer.Typer, prog_name: str) -> None:
 
     SIGTERM ends the program as Ctrl-C does.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # it may be ASCII, and names of files may be no text
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(prog_name=prog_name, standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
+        code = _complain(prog_name, "interrupted", INTERRUPTED)
     except (typer.TyperException, UserError) as error:
         code = _complain(prog_name, getattr(error, "format_message", error.__str__)())
     finally:
@@ -53,9 +58,26 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _complain(prog_name: str, message: str) -> int:
-    print(f"{prog_name}: {redact(' '.join(message.split()))}", file=sys.stderr)
-    return UNUSABLE
+def _complain(prog_name: str, message: str, code: int = UNUSABLE) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"{prog_name}: {redact(' '.join(message.split()))}", file=sys.stderr)
+    return code
+
+
+class LongConsole(Console):
+    """A console whose program goes on when nobody reads its output any more, as in `… | head`."""
+
+    def on_broken_pipe(self) -> None:
+        go_on_without(self.file)
+
+
+def go_on_without(stream: IO[str]) -> None:
+    """Sends the rest of a stream nowhere, after its reader has gone; says so on standard error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    with contextlib.suppress(BrokenPipeError):
+        print("Nobody reads the output any more; the run goes on without it.", file=sys.stderr)
 
 
 def single(function: Callable[..., int | None]) -> typer.Typer:

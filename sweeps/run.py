@@ -11,7 +11,7 @@ from rich.console import Console, JustifyMethod
 from search_spaces import get_sweep, list_sweeps
 from search_spaces.scale import SCALES
 from search_spaces.space import Sampler
-from sweeps.cli import Studies, check_device, fitting, given, run_app, show, single
+from sweeps.cli import LongConsole, Studies, check_device, fitting, given, run_app, show, single
 from sweeps.errors import OK, UserError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def run(
     if not download:
         planned = _with_stand_ins(planned, data_dir.absolute())
     place = Storage(storage, planned.sweep.name)
-    console = Console(stderr=log_format != "text")
+    console = LongConsole(stderr=log_format != "text")
     for line in planned.moved:
         console.print(line)
     if kept := planned.kept_seeds:

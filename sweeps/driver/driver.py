@@ -171,6 +171,8 @@ class Driver:
 
     def check(self) -> None:
         self._ledger.check()
+        for listener in self._listeners:
+            listener.tick()
 
     def exhausted(self) -> bool:
         return not self._fixed and not self._queue and not self._running

@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from sweeps.cli import go_on_without
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row, now
 from trainables.reports import History
@@ -34,10 +35,16 @@ class JsonLog:
     def write(self, event: str, **content: Any) -> None:
         """Writes one event."""
         line = {"event": event, "time": now().isoformat()} | _finite(content)
-        print(json.dumps(line, allow_nan=False, default=str), file=self._stream, flush=True)
+        try:
+            print(json.dumps(line, allow_nan=False, default=str), file=self._stream, flush=True)
+        except BrokenPipeError:
+            go_on_without(self._stream)
 
     def found(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
         pass  # nothing happened to them in this run
+
+    def tick(self) -> None:
+        pass
 
     def started(self, members: Sequence[Member]) -> None:
         self.write("started", cohort=members[0].key, members=[_member(member) for member in members])

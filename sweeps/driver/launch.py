@@ -16,7 +16,9 @@ from sweeps.driver.driver import Driver
 from sweeps.driver.json_log import JsonLog
 from sweeps.driver.keep import Keep, remove_weights, wanted
 from sweeps.driver.progress import Progress
+from sweeps.driver.waiting import waiting
 from sweeps.errors import INTERRUPTED, OK, SOME_FAILED, UserError, first_line
+from sweeps.on_ray.watch import RayLostError
 from sweeps.planning import disk_space, saved, sessions
 from sweeps.planning.command import Command
 from sweeps.planning.pace import Pace
@@ -68,10 +70,27 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     """Trains the missing members, writes everything that is derived from the ledger, and returns the exit code.
 
     Raises:
-        UserError: a data set is missing, space for the results is missing, Ray cannot be used as asked, the storage
-            failed, or the lock was lost.
+        UserError: a data set is missing, space for the results is missing, Ray cannot be used as asked or has ended,
+            the storage failed, or the lock was lost.
     """
+    try:
+        return _launch(plan, storage, options, console)
+    except RayLostError as error:
+        raise UserError(f"{error}; {_advice(storage, options)}") from None
+    except KeyboardInterrupt:  # before or after training, which handles its own
+        console.print(
+            f"Interrupted. To go on: {options.command.text(storage)}", highlight=False, markup=False, soft_wrap=True
+        )
+        return INTERRUPTED
+
+
+def _advice(storage: Storage, options: Options) -> str:
+    return f"what is done is recorded, and the same command goes on: {options.command.text(storage)}"
+
+
+def _launch(plan: Plan, storage: Storage, options: Options, console: Console) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    snapshot.delete(storage)
     driver = Driver(
         plan,
         Ledger(storage),
@@ -83,13 +102,15 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
         _check_data(plan, options)
         disk_space.check(storage, driver.left(), options.data_dir)
     tracker = Tracker(options.tracking_uri, plan, storage, options.data_dir, driver.unfoldings)
-    with _ray(storage, options, console) if driver.todo else contextlib.nullcontext() as resources:
+    with contextlib.ExitStack() as stack:
+        resources = _ray(stack, storage, options, console) if driver.todo else None
         if resources is not None and options.address is not None:
             _check_nodes(plan, resources, storage, options)
         # Saved only here, after all checks have passed.
         saved.save_plan(storage, plan.overrides)
         sessions.record(storage, plan.overrides, options.command)
-        finished = _run(driver, tracker, _progress(driver, storage, options, console), resources, storage, options)
+        progress = _progress(driver, storage, options, console)
+        finished = _run(driver, tracker, progress, resources, storage, options, console)
     if not finished:
         console.print("Interrupted; what is done is recorded.", highlight=False)
     report = _write_outputs(driver, tracker, storage, options, console)
@@ -103,18 +124,22 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
     return code
 
 
-def _ray(storage: Storage, options: Options, console: Console) -> contextlib.AbstractContextManager["Resources"]:
+def _ray(stack: contextlib.ExitStack, storage: Storage, options: Options, console: Console) -> "Resources":
+    """Starts Ray, or joins a cluster, until the end of the stack."""
     console.print("Starting Ray …", highlight=False)
     from sweeps.on_ray.cluster import connected  # Ray takes seconds to import; not needed if nothing is left to train
 
-    return connected(
+    ray = connected(
         address=options.address,
         device=options.device,
         workers=options.workers,
         max_concurrent=options.max_concurrent,
         per_gpu=options.per_gpu,
         token_folder=storage.local_path if storage.local else None,
+        advice=_advice(storage, options),
     )
+    with waiting(console, "Ray is starting"):
+        return stack.enter_context(ray)
 
 
 def _progress(driver: Driver, storage: Storage, options: Options, console: Console) -> Progress:
@@ -132,6 +157,7 @@ def _run(
     resources: "Resources | None",
     storage: Storage,
     options: Options,
+    console: Console,
 ) -> bool:
     """Trains what is left, if there are resources; returns False if it was interrupted."""
     progress.found(driver.members(), driver.settled())
@@ -151,7 +177,8 @@ def _run(
         try:
             snapshot.delete(storage)
         finally:
-            tracker.close(status)
+            with waiting(console, "MLflow is being completed"):
+                tracker.close(status)
     return status == "FINISHED"
 
 
@@ -168,7 +195,7 @@ def _train(driver: Driver, progress: Progress, resources: "Resources", storage: 
         except LockLostError:
             raise
         except UserError as error:
-            raise UserError(f"{error}; what is done is recorded, and the same command goes on") from None
+            raise UserError(f"{error}; {_advice(storage, options)}") from None
 
 
 def _check_data(plan: Plan, options: Options) -> None:
@@ -191,9 +218,10 @@ def _write_outputs(
 ) -> str | None:
     """Writes tables and report, and returns the report's path or URI. A failure is printed; no result is lost."""
     try:
-        report = write_outputs(
-            storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir, tracker.links()
-        )
+        with waiting(console, "The report is being written"):
+            report = write_outputs(
+                storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir, tracker.links()
+            )
     except LockLostError:
         raise
     except Exception as error:  # drawing and writing can fail in many ways; training is done

@@ -23,6 +23,10 @@ class Listener(Protocol):
         """
         ...
 
+    def tick(self) -> None:
+        """Called about ten times a second, for work that depends on time alone; must cost next to nothing."""
+        ...
+
     def started(self, members: Sequence[Member]) -> None:
         """Called when a cohort begins to train."""
         ...

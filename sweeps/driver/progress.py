@@ -22,7 +22,8 @@ from sweeps.planning.plan import Counted, Member
 from sweeps.records.ledger import Row
 from sweeps.records.snapshot import InTraining, Snapshot
 
-LINE_EVERY_S = 10.0
+LINE_EVERY_S, QUIET_S = 10.0, 30.0
+"""Seconds between two lines: at least, if there is news, and at most."""
 FAILURES_TOLD = 20
 """The number of failures that are printed; more would push everything else off the screen."""
 _BARS, _SPARKS = "▁▂▃▄▅▆▇█", 16
@@ -165,7 +166,7 @@ class Progress:
         if self._console.is_terminal:
             self._live.stop()
         else:
-            self._line(force=True)
+            self._line(every_s=0)
 
     def found(self, members: Iterable[Member], rows: Mapping[str, Row]) -> None:
         """Adds members that ended in an earlier run."""
@@ -174,6 +175,11 @@ class Progress:
             self._courses[member.study].set(member, rows[member.key].status, rows[member.key])
         if self._pace is not None:
             self._pace.ended(ended, rows)
+
+    def tick(self) -> None:
+        """Prints a line if none was printed for long, as in a long epoch."""
+        if time.monotonic() - self._started >= QUIET_S:
+            self._line(every_s=QUIET_S)
 
     def started(self, members: Sequence[Member]) -> None:
         """Adds a cohort that begins to train."""
@@ -259,8 +265,8 @@ class Progress:
             with contextlib.suppress(UserError):  # the ledger reports a storage that cannot be written
                 self._keep(Snapshot(self.left_s(), {name: now for name, now in in_training.items() if now}))
 
-    def _line(self, force: bool = False) -> None:
-        if self._console.is_terminal or (not force and time.monotonic() - self._last_line < LINE_EVERY_S):
+    def _line(self, every_s: float = LINE_EVERY_S) -> None:
+        if self._console.is_terminal or time.monotonic() - self._last_line < every_s:
             return
         self._last_line = time.monotonic()
         courses = self._courses.values()

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from sweeps.on_ray.address import answering
 from sweeps.on_ray.authentication import own_token
 from sweeps.on_ray.autoscaling import largest
 from sweeps.on_ray.placement import nodes
+from sweeps.on_ray.watch import Head, OwnRay, RayLostError, Watch, end_without_ray
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # results are small; the default takes a third of the machine's memory
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Resources:
     alive_nodes: int = 1
     most_cpus: int = 1
     """The CPUs of the largest node."""
+    own: bool = True
+    """Whether this process has started the Ray; no node can join it."""
+    watch: Watch | None = field(default=None, compare=False, repr=False)
+    """Notices that Ray cannot go on."""
 
     def threads(self, cohorts: int) -> int:
         """The number of threads of each cohort if `cohorts` run at the same time; they share the CPUs.
@@ -72,6 +78,7 @@ def connected(
     max_concurrent: int | None,
     per_gpu: int = 1,
     token_folder: Path | None = None,
+    advice: str = "",
 ) -> Iterator[Resources]:
     """A context that starts Ray on this machine, or joins a cluster, and gives its resources.
 
@@ -82,36 +89,51 @@ def connected(
         max_concurrent: the largest number of cohorts at the same time; None sets no limit.
         per_gpu: number of cohorts, or of workers of a cohort, that share a GPU.
         token_folder: folder for the token of a Ray that is started here; None for a temporary folder.
+        advice: what the user can do if Ray is lost, for the one message that this process cannot raise.
 
     Raises:
         UserError: the address does not answer, its versions differ, or the resources do not allow what is asked for.
+        RayLostError: Ray did not start.
     """
+    own = OwnRay()
     with own_token(token_folder) if address is None else contextlib.nullcontext():
+        head = None if address is None else answering(address)
+        watch = Watch(own.ended if head is None else Head(head).away, own.kill, advice)
         try:
-            _start(address)
-            yield available(device, workers, max_concurrent, per_gpu)
+            with watch:
+                _start(head, watch)
+                yield replace(available(device, workers, max_concurrent, per_gpu), own=head is None, watch=watch)
         finally:
-            ray.shutdown()
+            if watch.lost:
+                own.kill()
+                end_without_ray()
+            else:
+                ray.shutdown()
 
 
-def _start(address: str | None) -> None:
+def _start(head: str | None, watch: Watch) -> None:
     quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
     terminate = signal.getsignal(signal.SIGTERM)
+    private.silence()
     try:
-        if address is None:
+        if head is None:
             # Processes on this machine inherit our environment. Tune would pass AWS credentials again in a runtime
             # environment, and Ray writes this into logs that everybody can read.
             private.keep_from_trials(_CREDENTIALS)
             ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         else:
-            ray.init(answering(address), **quiet)
-    except RuntimeError as error:
-        if address is None or "ersion mismatch" not in str(error):
-            raise
-        what = " ".join(str(error).split())
-        raise UserError(f"--address {address!r}: {what}; install one constraints.txt everywhere") from None
+            ray.init(head, **quiet)
     except SystemExit:
         raise KeyboardInterrupt from None  # Ray raises SystemExit on SIGTERM
+    except Exception as error:  # Ray raises plain exceptions here
+        log.debug("Ray did not start", exc_info=True)
+        watch.check()
+        what = " ".join(str(error).split())
+        if head is None:
+            raise RayLostError(f"Ray could not be started on this machine ({what})") from None
+        if "ersion mismatch" in what:
+            raise UserError(f"--address {head!r}: {what}; install one constraints.txt everywhere") from None
+        raise UserError(f"--address {head!r}: the cluster cannot be joined ({what})") from None
     finally:
         signal.signal(signal.SIGTERM, terminate)  # Ray replaces the handler
 
@@ -138,7 +160,8 @@ def available(device: str, workers: int, max_concurrent: int | None, per_gpu: in
 def renewed(resources: Resources) -> Resources:
     """The current resources, after nodes may have come or gone."""
     places = _units("GPU") * resources.per_gpu if resources.device == "cuda" else _units("CPU")
-    return _resources(resources.device, places, resources.workers, resources.max_concurrent, resources.per_gpu)
+    now = _resources(resources.device, places, resources.workers, resources.max_concurrent, resources.per_gpu)
+    return replace(now, own=resources.own, watch=resources.watch)
 
 
 def _resources(device: str, places: int, workers: int, max_concurrent: int | None, per_gpu: int) -> Resources:

@@ -19,9 +19,11 @@ from ray import tune
 from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError
 from ray.tune import TuneError
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from sweeps.on_ray.cluster import Resources, renewed
+from sweeps.on_ray.idle import Idle
 from sweeps.on_ray.losses import Losses
 from sweeps.on_ray.placement import nodes
 from sweeps.planning.plan import PlannedCohort
@@ -100,6 +102,7 @@ def execute(work: Work, resources: Resources, places: Places, *, probe: bool = F
 
     Raises:
         KeyboardInterrupt: the run was interrupted.
+        RayLostError: Ray has ended, or no node of this machine's Ray is alive.
         Exception: any exception that a method of `work` raises.
     """
     with scratch_folder() as scratch, _Interruption() as interruption:
@@ -126,6 +129,9 @@ def execute(work: Work, resources: Resources, places: Places, *, probe: bool = F
             if dispatcher.error is None:
                 raise
             raise dispatcher.error from None
+        finally:
+            if resources.watch is not None and resources.watch.lost:
+                resources.watch.close()  # this thread has noticed, and calls Ray no more
         if interruption.since is not None:
             raise KeyboardInterrupt
 
@@ -182,6 +188,7 @@ class _Dispatcher(Searcher):
         self._cohorts: dict[str, PlannedCohort] = {}
         self._lost: deque[PlannedCohort] = deque()
         self._losses, self._dead_nodes = Losses(), _dead_nodes()
+        self._idle = Idle(own=resources.own)
         self._live: set[str] = set()
         """Trials that have not ended, including those that still wait for resources."""
         self._counted_at = time.monotonic()
@@ -228,13 +235,20 @@ class _Dispatcher(Searcher):
         if before.slots != self._resources.slots:
             self._work.resize(self._resources.slots)
 
-    def step(self) -> None:
+    def step(self, training: int) -> None:
         """Acts on an interruption, and asks `work` whether to go on.
+
+        Args:
+            training: how many trials have begun and not ended.
 
         Raises:
             KeyboardInterrupt: the run was interrupted, and all cohorts have saved or `SAVING_S` has passed.
+            RayLostError: Ray cannot go on.
         """
         with self._kept():
+            if self._resources.watch is not None:
+                self._resources.watch.check()
+            self._idle.step(training, len(self._live), self._resources.alive_nodes)
             self._work.check()
         since = self._interruption.since
         if since is None:
@@ -324,7 +338,7 @@ class _Listener(tune.Callback):
         return {}
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
-        self._dispatcher.step()
+        self._dispatcher.step(sum(trial.status == Trial.RUNNING for trial in trials))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
         self._dispatcher.heard(trial.trial_id, result)

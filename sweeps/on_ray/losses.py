@@ -26,6 +26,6 @@ class Losses:
                 losses that it causes, so deaths are not assigned to losses.
         """
         known_ns, losses = self._since.get(cohort, (saved_ns, 0))
-        losses = 1 if saved_ns > known_ns else losses + 1
+        losses = 1 if saved_ns != known_ns else losses + 1  # not >: the clock may have been set back
         self._since[cohort] = (saved_ns, losses)
         return losses <= LOSSES + min(dead_nodes, NODES)

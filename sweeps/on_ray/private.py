@@ -45,6 +45,11 @@ def admitted(head: str) -> None:
     GcsClient(address=head)
 
 
+def silence() -> None:
+    """Keeps Ray from printing messages of its processes to standard output, which may carry JSON."""
+    worker.print_to_stdstream = lambda *_, **__: None
+
+
 def keep_from_trials(names: tuple[str, ...]) -> None:
     """Stops Tune from passing environment variables of the driver to trials, since Ray writes them into its logs."""
     ENV_VARS_TO_PROPAGATE.difference_update(names)

@@ -49,7 +49,7 @@ class Holder:
     token: str
     """Random; identifies the holder."""
     since_s: float
-    """When it took the lock, in seconds since 1970 by its own clock."""
+    """When it took the lock, in seconds since 1970 by its own clock. Only earlier versions read it."""
 
     @classmethod
     def here(cls) -> "Holder":
@@ -112,7 +112,7 @@ def running(storage: Storage) -> Holder | None:
     if holder.local:
         return holder if holder.lives() else None
     with contextlib.suppress(FileNotFoundError):
-        return holder if time.time() - storage.modified_s(FILE) <= STALE_AFTER_S else None
+        return holder if abs(time.time() - storage.modified_s(FILE)) <= STALE_AFTER_S else None
     return None
 
 
@@ -195,10 +195,22 @@ class Lock:
 
     def _refuse(self, holder: Holder) -> None:
         """Raises UserError unless the holder is gone."""
-        if not holder.lives() if holder.local else self._file.age_s() > self._stale_after_s:
+        if not holder.lives() if holder.local else self._silent(holder):
             log.warning("Taking over from a run that is gone (%s).", holder)
         else:
             raise UserError(self._complaint(holder))
+
+    def _silent(self, holder: Holder) -> bool:
+        """Whether a holder on another host shows no sign of life.
+
+        A clock that was set makes a heartbeat look old, or one of the future. So this waits for the next heartbeat.
+        """
+        if -self._beat_every_s <= self._file.age_s() <= self._stale_after_s:
+            return False
+        wait_s = 1.5 * self._beat_every_s
+        log.warning("Waiting %.0f s for a sign of life of the run before (%s) …", wait_s, holder)
+        time.sleep(wait_s)
+        return not 0 <= self._file.age_s() <= wait_s + 1
 
     def _complaint(self, holder: Holder | None) -> str:
         message = f"sweep {self._storage.name!r} in {self._storage.uri!r} is being run by {holder or 'another driver'}"

@@ -38,11 +38,8 @@ class Snapshot:
         storage.write(_FILE, json.dumps(asdict(self)).encode())
 
     @classmethod
-    def read(cls, storage: Storage, since_s: float) -> Self:
-        """The snapshot of a driver that began at a time, with the seconds left from now; an empty one if there is none.
-
-        Args:
-            since_s: when the driver began, in seconds since 1970.
+    def read(cls, storage: Storage) -> Self:
+        """The last snapshot, with the seconds left from now; an empty one if there is none.
 
         Raises:
             UserError: the storage cannot be read.
@@ -52,12 +49,10 @@ class Snapshot:
             found = TypeAdapter(cls).validate_json(storage.read(_FILE))
         except (FileNotFoundError, ValidationError):
             return cls()
-        if written_s < since_s:  # left by a driver that was killed
-            return cls()
         left_s = None if found.left_s is None else max(0.0, found.left_s - max(0.0, time.time() - written_s))
         return cls(left_s, found.studies)
 
 
 def delete(storage: Storage) -> None:
-    """Deletes the snapshot, if there is one: the run has ended."""
+    """Deletes the snapshot, if there is one: a run has ended, or begins after one that was killed."""
     storage.delete(_FILE)

@@ -97,6 +97,9 @@ class Tracker:
         """Completes the runs of members that were trained before, as `ended` does."""
         self.ended(members, rows)
 
+    def tick(self) -> None:
+        pass  # the thread keeps its own time
+
     def started(self, members: Sequence[Member]) -> None:
         """Begins the system metrics when a cohort begins. The runs of its members are made at its first report."""
         self._jobs.put(lambda runs: runs.watch())

@@ -380,6 +380,9 @@ class Told:
         assert all(member.key in rows for member in members)
         self.before += [(member.study, member.key) for member in members]
 
+    def tick(self) -> None:
+        pass
+
     def started(self, members) -> None:
         pass
 

@@ -181,6 +181,21 @@ def test_a_second_run_trains_nothing_and_starts_no_ray(done):
     assert len(mlflow_runs(done)) == 68
 
 
+def test_output_in_ascii_that_nobody_reads_changes_no_result(done):
+    before = results(done)
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "sweeps.run", "quickstart", "--storage", str(done)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=done.parent, env=environment
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (0, "Nobody reads the output any more; the run goes on without it.\n")
+    pd.testing.assert_frame_equal(results(done), before)
+
+
 def test_with_one_row_removed_that_member_alone_is_trained(done):
     before = results(done).set_index("key")
     ledger = done / "quickstart" / "ledger"

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from scripted import SMALL, row
 
@@ -107,8 +108,40 @@ def test_another_host_is_believed_until_its_heartbeat_is_old(storage):
     assert "5 minutes" in message
     assert f"delete {FILE} in {storage.full_uri}" in message
     held_by(storage, age_s=310, host="elsewhere", pid=os.getpid())
+    with Lock(storage, beat_every_s=0.1):
+        assert token(storage) != "another"
+
+
+@pytest.mark.parametrize("jump_s", [-3 * 3600, 3 * 3600], ids=["backwards", "forwards"])
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_clock_that_was_set_makes_nobody_lose_a_lock_or_keep_one(storage, jump_s, lives):
+    held_by(storage, age_s=jump_s, host="elsewhere")
+    beats = threading.Timer(0.2, os.utime, (storage.local_path / FILE,))
+    if lives:
+        beats.start()
+        with pytest.raises(UserError, match="is being run by host elsewhere"), Lock(storage, beat_every_s=0.5):
+            pass
+        beats.join()
+    else:
+        with Lock(storage, beat_every_s=0.5):
+            assert token(storage) != "another"
+
+
+def test_the_lock_of_a_process_on_this_host_does_not_depend_on_the_clock(storage, process, monkeypatch):
+    held_by(storage, age_s=1e6, **of(process))
+    set_clock(monkeypatch, 5 * 3600)
+    assert "is being run by" in refused(storage)
+    process.kill()
+    process.wait()
     with Lock(storage):
         assert token(storage) != "another"
+
+
+def set_clock(monkeypatch, jump_s: float) -> None:
+    """Sets the clock as the kernel does: the time of its start moves with it."""
+    boot_time, now = psutil._pslinux.boot_time, time.time
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time() + jump_s)
+    monkeypatch.setattr(time, "time", lambda: now() + jump_s)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}'])
@@ -234,7 +267,7 @@ def contend(storages: list[Storage], pause_s: float) -> list[bool]:
     got = [False] * len(storages)
 
     def want(index: int) -> None:
-        lock = Lock(storages[index], pause_s=pause_s)
+        lock = Lock(storages[index], pause_s=pause_s, beat_every_s=0.1)
         ready.wait()
         try:
             lock.__enter__()

@@ -38,6 +38,12 @@ def test_a_checkpoint_of_an_earlier_run_is_no_progress():
     assert tries(Losses(), saved_ns=1) == LOSSES
 
 
+def test_new_checkpoints_are_progress_though_the_clock_was_set_back():
+    losses = Losses()
+    for hour in range(10 * LOSSES):
+        assert losses.again("cohort", saved_ns=(1000 - hour) * 3600 * 10**9, dead_nodes=0)
+
+
 def test_each_node_that_died_excuses_a_loss_but_no_cohort_brings_down_nodes_for_ever():
     assert tries(Losses(), dead_nodes=5) == LOSSES + 5
     assert tries(Losses(), dead_nodes=10_000) == LOSSES + NODES
