@@ -2,19 +2,32 @@
 
 EPOCHS=file CHECKPOINT_EVERY_S=0 EPOCH_S=0 python instrumented.py NAME …
 
-Each epoch takes EPOCH_S seconds longer than usual.
+Each epoch takes EPOCH_S seconds longer than usual. CLOCK_JUMPS_S sets the clock of the driver forwards and
+backwards by so many seconds, every second.
 """
 
 import functools
 import os
 import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 from sweeps.cli import run_app, single
+from sweeps.driver import driver
 from sweeps.on_ray import execute
 from sweeps.records import lock
 from sweeps.run import run
 
+
+def set_clock(by_s: float) -> None:
+    """Makes `time.time` jump every second."""
+    now = time.time
+    time.time = lambda: now() + by_s * (int(now()) % 3 - 1)
+    driver.now = lambda: datetime.fromtimestamp(time.time(), UTC)
+
+
+if "CLOCK_JUMPS_S" in os.environ:
+    set_clock(float(os.environ["CLOCK_JUMPS_S"]))
 NOTES, EPOCH_S = os.environ["EPOCHS"], float(os.environ.get("EPOCH_S", "0"))
 
 

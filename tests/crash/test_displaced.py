@@ -23,7 +23,7 @@ def test_a_driver_that_lost_its_lock_while_it_was_stopped_writes_nothing_more(tm
     storage = tmp_path / "runs"
     (tmp_path / "epochs").touch()
     monkeypatch.setenv("EPOCHS", str(tmp_path / "epochs"))
-    monkeypatch.setenv("CHECKPOINT_EVERY_S", "60")
+    monkeypatch.setenv("CHECKPOINT_EVERY_S", "0")  # the workers of the first driver write after each epoch
     monkeypatch.setenv("STALE_AFTER_S", str(STALE_AFTER_S))
 
     def start(host: str) -> Command:

@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -101,16 +102,21 @@ class PostgreSQL:
         self._control("stop", "--mode=immediate")
 
 
+def postgresql_programs() -> Path | None:
+    """The folder of PostgreSQL's programs; None without them or psycopg. Debian's programs are not on the PATH."""
+    found = shutil.which("pg_ctl") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")), None)
+    return None if found is None or find_spec("psycopg") is None else Path(found).resolve().parent
+
+
 @pytest.fixture
 def postgresql() -> Iterator[PostgreSQL]:
-    """A running server; skips the test without PostgreSQL. Debian's programs are not on the PATH."""
-    pytest.importorskip("psycopg")
-    found = shutil.which("pg_ctl") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")), None)
-    if found is None:
+    """A running server; skips the test without PostgreSQL."""
+    programs = postgresql_programs()
+    if programs is None:
         pytest.skip("PostgreSQL is not installed")
     # Other users cannot read pytest's folders.
     with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
-        server = PostgreSQL(Path(folder), Path(found).resolve().parent)
+        server = PostgreSQL(Path(folder), programs)
         server.start()
         yield server
         with contextlib.suppress(subprocess.CalledProcessError):  # already stopped

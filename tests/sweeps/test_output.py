@@ -1,14 +1,20 @@
-"""Output that nobody reads any more, and output in ASCII."""
+"""Output that nobody reads any more, output in ASCII, and lines while something takes long."""
 
 import io
 import os
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from scripted import SMALL
 
 from sweeps.cli import LongConsole, run_app, single
+from sweeps.driver import progress
 from sweeps.driver.json_log import JsonLog
+from sweeps.driver.waiting import waiting
+from sweeps.planning.plan import Plan
 
 
 @pytest.fixture
@@ -46,3 +52,28 @@ def test_what_ascii_or_utf_8_cannot_say_ends_no_command(monkeypatch):
         run_app(single(command), "command")
     assert stop.value.code == 0
     assert written.getvalue() == b"Starting Ray ? ??? ?\n"
+
+
+def test_a_long_epoch_is_told_twice_a_minute(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    written = io.StringIO()
+    view = progress.Progress(Console(file=written, width=200), Plan(SMALL))
+    with view:
+        view.started(Plan(SMALL).members["grid"])
+        for _ in range(3000):  # five minutes
+            now += 0.1
+            view.tick()
+        lines = written.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("0/15 done, 8 running, 0 failed; 30 s, starting")
+
+
+def test_a_long_end_is_told_now_and_then():
+    written = io.StringIO()
+    with waiting(Console(file=written), "MLflow is being completed", every_s=0.05):
+        time.sleep(0.5)
+    told = written.getvalue()
+    assert told.count("MLflow is being completed (") >= 2
+    time.sleep(0.2)
+    assert written.getvalue() == told
