@@ -104,7 +104,7 @@ class OwnRay:
                         self._found[name] = child
         for name, process in self._found.items():
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                return f"Ray's {name} has ended (it was killed, or memory ran out)"
+                return f"Ray's {name} has ended (it was killed, memory ran out, or the machine is overloaded)"
         return None
 
     def kill(self) -> None:
