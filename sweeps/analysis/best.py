@@ -28,7 +28,8 @@ class Best:
 
     def __str__(self) -> str:
         seeds = str(self.n) if self.n == self.planned else f"{self.n} of {self.planned}"
-        return f"{self.metric} {self.mean:.4g} ({describe(self.labels)}; n = {seeds})"
+        told = [describe(self.labels)] if self.labels else []
+        return f"{self.metric} {self.mean:.4g} ({'; '.join([*told, f'n = {seeds}'])})"
 
 
 def best(study: Study, members: Iterable[Member], rows: Mapping[str, Row]) -> Best | None:

@@ -7,9 +7,9 @@ from sweeps.planning.plan import Member
 
 
 def describe(labels: Mapping[str, Any]) -> str:
-    """The labels of a configuration in one line: "ReinMax, lr 0.001"."""
+    """The labels of a configuration in one line: "ReinMax, lr 0.001". Only a text tells by itself what it is."""
     return ", ".join(
-        f"{path.rpartition('.')[2]} {label(value)}" if isinstance(value, float) else str(value)
+        value if isinstance(value, str) else f"{path.rpartition('.')[2]} {_shown(value)}"
         for path, value in labels.items()
     )
 
@@ -19,10 +19,10 @@ def run_name(labels: Mapping[str, Any], seed: int) -> str:
 
     "0.3 1.5 s0 (temperature_forward, temperature_backward)", or "0.001 s1 ReinMax (lr)".
     """
-    numbers = {path.rpartition(".")[2]: value for path, value in labels.items() if isinstance(value, float)}
-    texts = [str(value) for value in labels.values() if not isinstance(value, float)]
-    shown = " ".join([*map(label, numbers.values()), f"s{seed}", ", ".join(texts)]).strip()
-    return f"{shown} ({', '.join(numbers)})" if numbers else shown
+    others = {path.rpartition(".")[2]: value for path, value in labels.items() if not isinstance(value, str)}
+    texts = [value for value in labels.values() if isinstance(value, str)]
+    shown = " ".join([*map(_shown, others.values()), f"s{seed}", ", ".join(texts)]).strip()
+    return f"{shown} ({', '.join(others)})" if others else shown
 
 
 def member_tags(member: Member) -> dict[str, str]:
@@ -36,8 +36,19 @@ def member_tags(member: Member) -> dict[str, str]:
 
 
 def label(value: object) -> str:
-    """The value of a label: a float with four significant digits; empty for None."""
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    """The value of a label; empty for None.
+
+    Floats that somebody wrote, with at most twelve significant digits, are whole, so that two values never look alike.
+    Others, such as suggestions of a search, have four digits.
+    """
+    if isinstance(value, float):
+        whole = f"{value:.12g}"
+        return whole if float(whole) == value else f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else label(value)
 
 
 def readable(path: str) -> str:

@@ -149,6 +149,8 @@ class Progress:
         self._plan = plan
         self._courses = {study.name: _Course(study) for study in plan.studies}
         self._failures = 0
+        self._status: dict[str, str] = {}
+        """The status of each member that has begun or ended; studies that share a member count it once here."""
         self._epochs: dict[str, int] = defaultdict(int)
         """The last epoch of each member that has trained in this run."""
         self._trained_epochs = 0
@@ -172,7 +174,7 @@ class Progress:
         """Adds members that ended in an earlier run."""
         ended = [member for member in members if member.key in rows]
         for member in ended:
-            self._courses[member.study].set(member, rows[member.key].status, rows[member.key])
+            self._set(member, rows[member.key].status, rows[member.key])
         if self._pace is not None:
             self._pace.ended(ended, rows)
 
@@ -184,7 +186,7 @@ class Progress:
     def started(self, members: Sequence[Member]) -> None:
         """Adds a cohort that begins to train."""
         for member in members:
-            self._courses[member.study].set(member, "running")
+            self._set(member, "running")
         if self._pace is not None:
             self._pace.began(members)
 
@@ -205,7 +207,7 @@ class Progress:
     def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
         for member in members:
             row = rows[member.key]
-            self._courses[member.study].set(member, row.status, row)
+            self._set(member, row.status, row)
             self._trained(member, row.epochs)
             if row.status == "failed":
                 self._tell_failure(member, row)
@@ -226,6 +228,10 @@ class Progress:
     def _sizes(self) -> dict[str, int]:
         """Number of members by study. Not cached: fewer members can become known than were planned."""
         return {study.name: self._plan.size(study) for study in self._plan.studies}
+
+    def _set(self, member: Member, status: str, row: Row | None = None) -> None:
+        self._status[member.key] = status
+        self._courses[member.study].set(member, status, row)
 
     def _trained(self, member: Member, epoch: int) -> None:
         self._trained_epochs += max(0, epoch - self._epochs[member.key])
@@ -253,8 +259,9 @@ class Progress:
     def _rate_text(self) -> str:
         elapsed = time.monotonic() - self._started
         left_s = self.left_s()
-        rate = f"{self._trained_epochs / max(elapsed, 1e-9):.0f} epochs/s" if self._trained_epochs else "starting"
-        return f"{duration(elapsed)}, {rate}" + (f", about {duration(left_s)} left" if left_s is not None else "")
+        rate = self._trained_epochs / max(elapsed, 1e-9)
+        told = f"{rate:.{0 if rate >= 10 else 1}f} epochs/s" if self._trained_epochs else "starting"
+        return f"{duration(elapsed)}, {told}" + (f", about {duration(left_s)} left" if left_s is not None else "")
 
     def _told(self) -> None:
         """Prints a line and keeps a snapshot, if they are due."""
@@ -269,11 +276,11 @@ class Progress:
         if self._console.is_terminal or time.monotonic() - self._last_line < every_s:
             return
         self._last_line = time.monotonic()
-        courses = self._courses.values()
-        done, total = sum(course.done for course in courses), sum(self._sizes().values())
-        running, failed = (sum(course.counts[status] for course in courses) for status in ("running", "failed"))
+        count = Counter(self._status.values())
+        done = count["finished"] + count["stopped"]
         self._console.print(
-            f"{done}/{total} done, {running} running, {failed} failed; {self._rate_text()}",
+            f"{done}/{self._plan.total()} done, {count['running']} running, {count['failed']} failed; "
+            f"{self._rate_text()}",
             highlight=False,
             soft_wrap=True,
         )

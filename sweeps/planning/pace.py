@@ -25,6 +25,8 @@ class _Speed:
 
     first_s: float = 0.0
     first_epoch: int | None = None
+    at_first: int = 0
+    """Epochs that it had trained at its first report, without those of an earlier run."""
     epoch: int = 0
     reported_s: float = 0.0
 
@@ -35,9 +37,14 @@ class _Speed:
             return 0.0
         return self.reported_s + (self.reported_s - self.first_s) / trained * (epochs - self.epoch)
 
-    def reached(self, epoch: int, now_s: float) -> None:
+    def began_s(self) -> float | None:
+        """The time at which its training began, by its own rate; None before its second report."""
+        trained = self.epoch - (self.first_epoch or 0)
+        return self.first_s - self.at_first * (self.reported_s - self.first_s) / trained if trained else None
+
+    def reached(self, epoch: int, now_s: float, since: int) -> None:
         if self.first_epoch is None or epoch <= self.epoch:  # it begins, or goes on from an earlier checkpoint
-            self.first_epoch, self.first_s = epoch, now_s
+            self.first_epoch, self.first_s, self.at_first = epoch, now_s, epoch - since
         self.epoch, self.reported_s = epoch, now_s
 
 
@@ -75,6 +82,8 @@ class Pace:
         self._worked = 0.0
         """The work done in this run."""
         self._began_s: float | None = None
+        self._first: _Speed | None = None
+        """The cohort that reported first; tells when training began after Ray and its processes had started."""
         self._reported_s = 0.0
 
     def began(self, members: Iterable[Member]) -> None:
@@ -94,7 +103,8 @@ class Pace:
             self._advance(member, since)
             self._worked += self._advance(member, since + epochs)
         for cohort in {id(own): own for own in (self._cohorts[member.key][1] for member in members)}.values():
-            cohort.reached(since + epochs, self._reported_s)
+            cohort.reached(since + epochs, self._reported_s, since)
+            self._first = self._first or cohort
 
     def ended(self, members: Iterable[Member], rows: Mapping[str, Row]) -> None:
         """Adds members that have ended, in this run or before it."""
@@ -128,7 +138,8 @@ class Pace:
         for study, (cost, count) in self._planned.items():
             size = count if sizes is None else sizes.get(study, count)
             left += max(0.0, cost * size / max(1, count) - self._spent[study])
-        ends = self._reported_s + left * (self._reported_s - self._began_s) / self._worked
+        trained_from = max(self._began_s, (self._first and self._first.began_s()) or 0.0)
+        ends = self._reported_s + left * (self._reported_s - trained_from) / self._worked
         last = max((cohort.ends_s(member.config.epochs) for member, cohort in self._cohorts.values()), default=0.0)
         return max(0.0, ends - now, last - now)
 

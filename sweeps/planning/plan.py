@@ -328,7 +328,7 @@ class Plan:
             # Copies: the configuration stays valid with another seed, and validation takes ten times as long.
             Member(study.name, labels, member.config.model_copy(update={"seed": seed}), halving, sibling=member)
             for seed in others
-            if config["seed"] == first  # otherwise --set has set one seed for all
+            if "seed" not in self._settings  # which sets one seed for all
         )
         return (member, *siblings)
 

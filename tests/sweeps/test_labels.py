@@ -10,6 +10,7 @@ from scripted import BASE, GRID, SEARCH, SMALL
 
 from search_spaces import get_sweep, list_sweeps
 from search_spaces.space import Choice, Search, Study, Sweep, Uniform, Variants, Winner, holds
+from sweeps.analysis.labels import describe, label
 from sweeps.errors import UserError
 from sweeps.planning.plan import Member, Overrides, Plan
 from sweeps.planning.search import CellSearch
@@ -188,3 +189,40 @@ def test_suggestions_without_a_setting_lie_where_they_always_did(ledger):
     """The folder's name is as before settings changed the space, so that older searches go on."""
     plan = Plan(SMALL)
     assert CellSearch(plan, plan.cells(SEARCH)[0], ledger)._folder == "searched/bffedc44b437"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.99999, "0.99999"),
+        (0.9999, "0.9999"),
+        (0.00012345678, "0.00012345678"),
+        (1e-3, "0.001"),
+        (0.0010000000001, "0.0010000000001"),
+        (1e-7, "1e-07"),
+        (2.0, "2"),
+        (0.00018237462937461, "0.0001824"),  # suggested
+        (64, "64"),
+        ((8, 8), "(8, 8)"),
+        (None, ""),
+    ],
+)
+def test_a_value_that_somebody_wrote_is_shown_whole(value, text):
+    assert label(value) == text
+
+
+def test_only_texts_stand_without_the_name_of_their_field():
+    labels = {
+        "method": "silent",
+        "guide.freeze_epoch": None,
+        "batch_size": 64,
+        "encoder.hidden": (8, 8),
+        "optim.lr": 0.1,
+    }
+    assert describe(labels) == "silent, freeze_epoch none, batch_size 64, hidden (8, 8), lr 0.1"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])
+def test_a_seed_that_is_set_is_the_only_one(seed):
+    plan = Plan(get_sweep("quickstart"), Overrides(only="temperatures", values=(("seed", seed),)))
+    assert [member.config.seed for member in plan.members["temperatures"]] == [seed] * 16

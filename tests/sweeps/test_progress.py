@@ -106,7 +106,7 @@ def test_labels_with_brackets_are_shown_as_they_are():
     widths = dataclasses.replace(GRID, grid=(Axis("encoder.hidden", ([8], [4])),), compare=())
     plan = Plan(Sweep("widths", "Widths", (widths,)))
     members = plan.members["grid"]
-    assert "([8]; n = 2)" in shown(plan, lambda p: p.ended(members, {m.key: row(m) for m in members}))
+    assert "(hidden [8]; n = 2)" in shown(plan, lambda p: p.ended(members, {m.key: row(m) for m in members}))
 
 
 def test_what_is_kept_for_status_says_how_far_members_in_training_are(storage):
@@ -192,3 +192,26 @@ def test_the_summary_fits_one_screen_however_many_studies_there_are():
     assert lines[0] == "199 of 200 members done, 1 failed, 3 trained now."
     assert lines[-1] == "… and 38 more studies, in the report"
     assert len(lines) < 20
+
+
+def test_the_line_counts_a_member_that_studies_share_once():
+    twin = dataclasses.replace(GRID, name="twin")
+    plan = Plan(Sweep("twins", "", (GRID, twin)))
+    members = [member for own in plan.members.values() for member in own]
+    console = Console(file=io.StringIO(), width=200)
+    progress = Progress(console, plan)
+    some = {member.key for member in members[:3]}
+    progress.started([member for member in members if member.key in some])
+    ended = [member for member in members if member.key == members[0].key]
+    progress.ended(ended, {member.key: row(member) for member in ended})
+    progress._line(force=True)
+    assert plan.total() == 8
+    assert console.file.getvalue().splitlines()[-1].startswith("1/8 done, 2 running, 0 failed; ")  # pyright: ignore
+
+
+def test_a_study_without_labels_tells_its_best_without_an_empty_place():
+    plain = dataclasses.replace(GRID, grid=(), compare=())
+    plan = Plan(Sweep("plain", "", (plain,)))
+    members = plan.members["grid"]
+    found = summary(plan, members, {m.key: row(m, metrics={"bits_per_dim": 3.0}) for m in members}, 2)
+    assert found.lines()[1] == "grid: best bits_per_dim 3 (n = 2)"

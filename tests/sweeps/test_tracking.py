@@ -500,6 +500,7 @@ def test_a_name_begins_with_the_values_and_the_seed():
     assert run_name({"a.temperature_forward": 0.3, "b.tau": 1.5}, 0) == "0.3 1.5 s0 (temperature_forward, tau)"
     assert run_name({"estimator": "ReinMax", "optim.lr": 0.001}, 1) == "0.001 s1 ReinMax (lr)"
     assert run_name({}, 2) == "s2"
+    assert run_name({"guide.freeze_epoch": None, "batch_size": 64}, 0) == "none 64 s0 (freeze_epoch, batch_size)"
 
 
 def test_links_lead_to_the_members_of_a_study_and_of_no_other(tracker, database):
