@@ -16,8 +16,11 @@ def answer(study: Study, found: Sequence[tables.Cell]) -> str:
     best = next(iter(tables.ranked(study, found)), None)
     average = best.average(study.metric) if best else None
     if best is None or average is None:
+        if any(cell.finished for cell in found):
+            return f"No finished training has a finite {metric(study.metric).title}."
         return "Nothing has finished yet."
-    text = f"Best: {describe(best.labels)}, {metric(study.metric).title} {number(average.value, average.stderr)}"
+    told = f"{describe(best.labels)}, " if best.labels else ""
+    text = f"Best: {told}{metric(study.metric).title} {number(average.value, average.stderr)}"
     text += f" (n = {average.n})."
     if study.heatmap:
         rows, columns = study.heatmap

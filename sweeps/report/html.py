@@ -21,7 +21,7 @@ from sweeps.report import exports
 from sweeps.report.answers import answer
 from sweeps.report.claims_table import claims_table
 from sweeps.report.drawing import Drawing, style
-from sweeps.report.figures import figures
+from sweeps.report.figures import figures, not_measured
 from sweeps.report.marks import marks, short
 from sweeps.report.provenance import Provenance
 from sweeps.report.reconstructions import Sources, image_figures
@@ -142,6 +142,7 @@ def _section(
     search, notes = search_plots(study, found, mark) if drawn and study.search else ([], [])
     images, missing = image_figures(study, found, mark, sources) if drawn and sources else ([], [])
     verdicts = claims.tested(study, found)
+    notes += not_measured(study, found)
     if absent := unmatched(study, found):
         notes.append(f"{len(absent)} of {len(printed(study))} published numbers have no row or column here.")
     return Section(

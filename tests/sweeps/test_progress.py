@@ -81,7 +81,8 @@ LONG = dataclasses.replace(
 )
 
 
-def test_at_60_columns_nothing_is_cut_or_left_out():
+@pytest.mark.parametrize("columns", [60, 80])
+def test_on_a_narrow_terminal_nothing_is_cut_or_left_out(columns):
     plan = Plan(Sweep("long", "Long", (LONG,)))
     members = plan.members[LONG.name]
     failed = row(members[2], status="failed", reason="diverged", metrics={})
@@ -91,9 +92,9 @@ def test_at_60_columns_nothing_is_cut_or_left_out():
         progress.progressed(members, 0, {"bits_per_dim": np.array([[9.0] * 16, [8.0] * 16])})
         progress.ended(members[:3], {m.key: row(m) for m in members[:2]} | {members[2].key: failed})
 
-    wide, narrow = (shown(plan, told, width=width).splitlines() for width in (200, 60))
+    wide, narrow = (shown(plan, told, width=width).splitlines() for width in (200, columns))
     view = narrow[narrow.index(next(line for line in narrow if line.startswith(LONG.name))) :]
-    assert max(map(len, view)) <= 60
+    assert max(map(len, view)) <= columns
     text = " ".join(" ".join(view).split())
     assert "…" not in text
     best = next(line for line in wide if line.startswith(LONG.name)).partition("bits_per_dim")[2].strip()

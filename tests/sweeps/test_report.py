@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from scripted import BASE, GRID, SMALL, launch_options, row
 
-from search_spaces import published
+from search_spaces import get_sweep, published
 from search_spaces.derived import reduced
 from search_spaces.figures import Curves, Heatmap, Lines
 from search_spaces.published import Number
@@ -302,3 +302,34 @@ def test_a_report_that_fails_costs_one_line_and_no_result(storage, ledger, monke
     assert len(told) == 1
     assert f"python -m sweeps.report small --storage {storage.uri}" in told[0]
     assert len(ledger.read()) == 8
+
+
+FIGURE_6 = Plan(get_sweep("paper_grid"), Overrides(only="dst/fig6_forward"))
+
+
+@pytest.mark.parametrize(("lacking", "drawn"), [(90, 1), (1, 2), (0, 2)])
+def test_a_metric_that_an_earlier_version_did_not_measure_is_told_and_gives_no_empty_figure(lacking, drawn):
+    (members,) = FIGURE_6.members.values()
+    assert len(members) == 90
+    old = {"gradient_bias_over_exact": 0.5, "bce": 90.0}
+    rows = {
+        member.key: row(
+            member, metrics=old if number < lacking else old | {"gradient_spread": 2.0 + member.config.seed}
+        )
+        for number, member in enumerate(members)
+    }
+    page = report(FIGURE_6, members, rows)["index.html"].decode()
+    assert page.count("<img ") == drawn
+    told = re.findall(
+        r"(\d+) of 90 finished trainings have no ([^,]*), so (there is no figure|the figure leaves)", page
+    )
+    expected = {90: [("90", "there is no figure")], 1: [("1", "the figure leaves")], 0: []}
+    assert [(count, rest) for count, _, rest in told] == expected[lacking]
+
+
+def test_finished_trainings_without_the_metric_of_their_study_are_not_called_unfinished():
+    (members,) = FIGURE_6.members.values()
+    page = report(FIGURE_6, members, {m.key: row(m, metrics={"bce": 90.0}) for m in members})["index.html"].decode()
+    assert "No finished training has a finite" in page
+    assert "Nothing has finished yet" not in page
+    assert "<img " not in page
