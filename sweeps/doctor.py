@@ -7,6 +7,8 @@ import importlib.metadata
 import logging
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 import urllib.error
 import urllib.parse
@@ -52,6 +54,17 @@ def python_and_packages() -> Iterator[Finding]:
         yield problem("packages", ", ".join(wrong), "pip install --constraint constraints.txt --editable .")
     else:
         yield ok("packages", f"all {len(required)} as required")
+
+
+def environment() -> Iterator[Finding]:
+    """Compares the requirements of all installed packages with each other, by `pip check`."""
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        yield ok("environment", "no installed package lacks what it requires")
+        return
+    said = [line for line in (done.stdout or done.stderr).splitlines() if line.strip()]
+    # Only a note: packages that this project does not use may be in the same environment.
+    yield Finding("environment", "note", "; ".join(said), "make a virtual environment for this project alone")
 
 
 def _unmet(requirement: Requirement) -> str | None:
@@ -191,6 +204,7 @@ def findings(
 ) -> Iterator[Finding]:
     """Runs all checks, one after another."""
     yield from safely("packages", python_and_packages)
+    yield from safely("environment", environment)
     yield from safely("torch", lambda: torch_and_gpus(device))
     yield from safely("memory", memory)
     yield from safely("storage", lambda: storage_place(storage))

@@ -11,15 +11,14 @@
 A study names its table (`Study.published`). The labels pick one row of the study's own table.
 """
 
-import reprlib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 FOLDER = Path(__file__).parent
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -48,7 +47,30 @@ class Number:
     source: str = ""
 
 
-_NUMBER = TypeAdapter(Number)
+def _distinct(numbers: tuple[Number, ...]) -> tuple[Number, ...]:
+    seen = []
+    for index, number in enumerate(numbers):
+        place = (number.labels, number.metric, number.epoch)
+        if place in seen:
+            raise ValueError(f"number {index} has the same labels, metric and epoch as an earlier one")
+        seen.append(place)
+    return numbers
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    source: str
+    numbers: Annotated[tuple[Number, ...], AfterValidator(_distinct)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True)
+class _Paper:
+    tables: dict[str, _Table]
+
+
+_PAPER = TypeAdapter(_Paper)
 
 
 def published(name: str) -> tuple[Number, ...]:
@@ -73,38 +95,18 @@ def read(folder: Path) -> dict[str, tuple[Number, ...]]:
     """The tables of all files in a folder, by name; raises ValueError as `published` does."""
     tables: dict[str, tuple[Number, ...]] = {}
     for path in sorted(folder.glob("*.toml")):
-        for name, table in _tables(path):
+        for name, table in _paper(path).tables.items():
             if name in tables:
                 raise ValueError(f"{path.name}: another file has a table {name!r}, too")
-            tables[name] = tuple(_numbers(f"{path.name}: tables.{name}", table))
+            tables[name] = tuple(replace(number, source=number.source or table.source) for number in table.numbers)
     return tables
 
 
-def _tables(path: Path) -> Iterator[tuple[str, Any]]:
+def _paper(path: Path) -> _Paper:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _PAPER.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path.name}: {error}") from None
-    if set(content) != {"tables"}:
-        raise ValueError(f"{path.name}: needs [tables.NAME] and nothing else, got {sorted(content)}")
-    yield from content["tables"].items()
-
-
-def _numbers(where: str, table: Any) -> Iterator[Number]:
-    if not isinstance(table, dict) or set(table) != {"source", "numbers"}:
-        raise ValueError(f"{where}: needs 'source' and 'numbers' and nothing else, got {reprlib.repr(table)}")
-    seen = []
-    for index, entry in enumerate(table["numbers"]):
-        try:
-            number = _NUMBER.validate_python(entry)
-        except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, each['loc'])) or 'entry'}: {each['msg']}"
-                for each in error.errors(include_url=False)
-            )
-            raise ValueError(f"{where}.numbers[{index}]: {wrong}") from None
-        place = (number.labels, number.metric, number.epoch)
-        if place in seen:
-            raise ValueError(f"{where}.numbers[{index}]: the same labels, metric and epoch as an earlier number")
-        seen.append(place)
-        yield number if number.source else replace(number, source=table["source"])
+    except ValidationError as error:
+        wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False))
+        raise ValueError(f"{path.name}: {'; '.join(wrong)}") from None

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from sweeps.analysis.metrics import Mode
@@ -132,8 +133,4 @@ def paired(first: Mapping[int, float], second: Mapping[int, float], mode: Mode) 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values corrected for their number (Holm 1979): compare each one with the level as if it were alone."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    return np.asarray(multipletests(p_values, method="holm")[1]).tolist() if p_values else []

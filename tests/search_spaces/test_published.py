@@ -39,17 +39,21 @@ def test_a_number_has_the_source_of_its_table_unless_it_names_its_own(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEAD + '{labels = {m = "x"}, metric = "kl", value = 3, unit = "nats"}]', r"t\.numbers\[0\]: unit"),
-        (HEAD + '{labels = {m = "x"}, metric = "kl"}]', r"t\.numbers\[0\]: value"),
+        (
+            HEAD + '{labels = {m = "x"}, metric = "kl", value = 3, unit = "nats"}]',
+            r"tables\.t\.numbers\.0\.unit: Unexpected",
+        ),
+        (HEAD + '{labels = {m = "x"}, metric = "kl"}]', r"tables\.t\.numbers\.0\.value: Field required"),
         (HEAD + '{labels = {m = "x"}, metric = "kl", value = "3"}]', "valid number"),
         (HEAD + '{labels = {m = "x"}, metric = "kl", value = nan}]', "finite"),
         (HEAD + '{labels = {m = ["x"]}, metric = "kl", value = 3}]', r"labels\.m"),
         (HEAD + '{labels = {m = "x"}, metric = "kl", value = 3, n = 0}]', "n: "),
-        (HEAD + "3]", "entry"),
+        (HEAD + "3]", r"tables\.t\.numbers\.0: "),
         (HEAD + '{labels = {}, metric = "kl", value = 3}, {labels = {}, metric = "kl", value = 4}]', "same labels"),
-        (HEAD + ']\nnote = "x"', "'source' and 'numbers'"),
-        ("[tables]\nt = 3", "'source' and 'numbers'"),
-        ("[numbers]", "tables.NAME"),
+        (HEAD + ']\nnote = "x"', r"tables\.t\.note: Unexpected"),
+        ("[tables.t]\nnumbers = []", r"tables\.t\.source: Field required"),
+        ("[tables]\nt = 3", r"tables\.t: "),
+        ("[numbers]", "tables: Field required; numbers: Unexpected"),
         ("tables", "Expected '='"),
     ],
 )

@@ -32,7 +32,8 @@ def test_a_sound_machine_is_exit_0_and_nothing_is_left_behind(command, tmp_path)
     code, out, err = command(doctor.doctor)
     assert (code, err) == (0, "")
     found = levels(out)
-    assert found.keys() == {"python", "packages", "torch", "memory", "storage", "disk", "tracking", "data"}
+    checks = {"python", "packages", "environment", "torch", "memory", "storage", "disk", "tracking", "studies", "data"}
+    assert found.keys() == checks
     assert "problem" not in found.values()
     assert "digits is built in" in out
     assert "mnist is missing" in out
@@ -87,6 +88,16 @@ def test_packages_are_compared_with_what_the_project_requires(monkeypatch):
     assert python.level == "ok"
     assert packages.level == "problem"
     assert re.fullmatch(r"optuna is missing \(>=5 needed\), pandas 1.5.3 is not >=2.2", packages.found)
+
+
+def test_packages_that_lack_what_they_require_are_named(monkeypatch, tmp_path):
+    info = tmp_path / "needy-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: needy\nVersion: 1.0\nRequires-Dist: nowhere>=3\n")
+    assert only(doctor.environment()).level == "ok"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = only(doctor.environment())
+    assert (found.level, found.found) == ("note", "needy 1.0 requires nowhere, which is not installed.")
 
 
 def test_an_old_python_is_a_problem(monkeypatch):
