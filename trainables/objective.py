@@ -78,11 +78,19 @@ class Reconstruction:
     def expected(self, q: Latent) -> Tensor:
         """E_q[loss] [B] in closed form, from the likelihood."""
         assert self.linear is not None  # configurations that need it have a linear decoder
-        outputs = [
-            Affine(self.linear[f"{name}.weight"].unflatten(1, self.z_shape), self.linear[f"{name}.bias"])
-            for name in LINEAR_OUTPUTS[: self.likelihood.outputs]
-        ]
-        return -self.likelihood.expected_log_prob(self.x, q, outputs, self.knobs)
+        return _expected_loss(self.x, q, self.linear, self.likelihood, self.knobs)
+
+
+def _expected_loss(
+    x: Tensor, q: Latent, linear: Mapping[str, Tensor], likelihood: Likelihood, knobs: Mapping[str, Tensor]
+) -> Tensor:
+    """E_q[-log p(x|z)] [B] under a linear decoder, with its weights by their name in `Linear`."""
+    z_shape = q.parameters[0].shape[1:]
+    outputs = [
+        Affine(linear[f"{name}.weight"].unflatten(1, z_shape), linear[f"{name}.bias"])
+        for name in LINEAR_OUTPUTS[: likelihood.outputs]
+    ]
+    return -likelihood.expected_log_prob(x, q, outputs, knobs)
 
 
 class StepLoss(NamedTuple):
@@ -109,23 +117,16 @@ def reconstruction(config: TrainingConfig, model: VAE, tensors: Tensors, x: Tens
     )
 
 
-def guide_reconstruction(
-    config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, knobs: Tensors
-) -> Reconstruction:
-    """The loss of the guide's linear decoder on images [B, C, H, W]; finite after the guide is over."""
+def guide_loss(config: TrainingConfig, tensors: Tensors, x: Tensor, q: Latent, knobs: Tensors) -> Tensor:
+    """E_q[-log p(x|z)] [B] of the guide on images [B, C, H, W], in nats; 0 after the guide is over."""
     assert config.guide is not None
-    guide = _part(tensors, "guide")
     over = knobs["guide.over"] > 0
     # Masking the loss is not enough: a gradient of 0 times an infinite weight is NaN. The precision is set to 1, not 0.
-    guide = {name: torch.where(over, float(name == "alpha.bias"), value) for name, value in guide.items()}
-    return Reconstruction(
-        x=x.flatten(1),
-        decode=lambda z: call(model, "guide", tensors, z),
-        likelihood=config.guide.likelihood,
-        knobs=sub_knobs(knobs, "guide.likelihood"),
-        z_shape=config.latent.z_shape,
-        linear=guide,
-    )
+    linear = {
+        name: torch.where(over, float(name == "alpha.bias"), value) for name, value in _part(tensors, "guide").items()
+    }
+    nats = _expected_loss(x.flatten(1), q, linear, config.guide.likelihood, sub_knobs(knobs, "guide.likelihood"))
+    return torch.where(over, 0.0, nats)
 
 
 def _part(tensors: Tensors, part: str) -> Tensors:
@@ -184,9 +185,7 @@ def reconstruction_losses(
     weight, silent = knobs["guide.weight"], None
     if guided:
         by_gradient = config.guide.anneal == "encoder_gradient"
-        guide = guide_reconstruction(config, model, tensors, x, knobs)
-        silent = guide.expected(scale_gradient(q, weight) if by_gradient else q)
-        silent = torch.where(knobs["guide.over"] > 0, 0.0, silent)
+        silent = guide_loss(config, tensors, x, scale_gradient(q, weight) if by_gradient else q, knobs)
     if config.guide.anneal == "encoder_gradient":
         surrogate = config.estimator(loss, scale_gradient(q, 1 - weight), noise, estimator_knobs)
         return surrogate if silent is None else surrogate + silent, surrogate
