@@ -354,7 +354,9 @@ def test_refuses_to_keep_what_is_not_there(members):
 # --- divergence ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, CONV], ids=["mlp", "conv"])
+@pytest.mark.parametrize(
+    ("changes", "packed"), [({}, True), ({}, False), (CONV, True)], ids=["mlp", "mlp in turn", "conv"]
+)
 @pytest.mark.parametrize(
     ("family", "estimator"),
     [
@@ -364,14 +366,14 @@ def test_refuses_to_keep_what_is_not_there(members):
         ("categorical", "decoupled_st_gs"),
     ],
 )
-def test_a_diverged_member_is_masked_and_harms_nobody(family, estimator, changes):
+def test_a_diverged_member_is_masked_and_harms_nobody(family, estimator, changes, packed):
     healthy = three(family, estimator, **changes)
     broken = [
         healthy[0],
         healthy[1].model_copy(update={"optim": healthy[1].optim.model_copy(update={"lr": 1e30})}),
         healthy[2],
     ]
-    cohorts = [Cohort(configs, SOME, packed=True) for configs in (healthy, broken)]
+    cohorts = [Cohort(configs, SOME, packed=packed) for configs in (healthy, broken)]
     for _ in range(2):
         well, ill = (cohort.train_epoch() for cohort in cohorts)
         for name in well:

@@ -74,8 +74,8 @@ def test_decoupled_reinmax_contains_reinmax(family):
     assert all(map(torch.equal, decoupled, run(ReinMax(temperature=1.7), family)))
 
 
-def scheduled(epoch: int, **fields: float) -> dict[str, float]:
-    """The two temperatures in an epoch of five."""
+def scheduled(epoch: int, *, epochs: int = 5, **fields: float) -> dict[str, float]:
+    """The two temperatures in an epoch of `epochs`."""
     config = TrainingConfig.model_validate(
         {
             "latent": {"family": "bernoulli"},
@@ -84,7 +84,7 @@ def scheduled(epoch: int, **fields: float) -> dict[str, float]:
             "likelihood": {"name": "gaussian_fixed"},
             "estimator": {"name": "decoupled_st_gs", **fields},
             "optim": {"name": "adam"},
-            "epochs": 5,
+            "epochs": epochs,
             "batch_size": 8,
         }
     )
@@ -102,6 +102,12 @@ def test_temperatures_are_linear_in_the_epoch(epoch, forward):
 
 def test_both_temperatures_may_move():
     assert scheduled(5, temperature_forward_end=0.3, temperature_backward_end=2.0) == {"forward": 0.3, "backward": 2.0}
+
+
+@pytest.mark.parametrize(("epoch", "epochs", "forward"), [(1, 1, 1.0), (1, 2, 1.0), (2, 2, 0.3)])
+def test_short_trainings_begin_at_the_first_temperature_and_end_at_the_last(epoch, epochs, forward):
+    found = scheduled(epoch, epochs=epochs, temperature_forward=1.0, temperature_forward_end=0.3)
+    assert found["forward"] == pytest.approx(forward, abs=1e-15)
 
 
 def test_members_with_and_without_a_schedule_share_a_cohort():
