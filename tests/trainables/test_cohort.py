@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch import distributions as D
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import TrainingConfig
@@ -400,6 +401,12 @@ def test_a_member_stays_diverged_and_its_epoch_is_the_first():
     assert cohort.diverged_epoch == [None, 2]
     assert np.isnan(metrics["elbo"][1])
     assert np.isfinite(metrics["elbo"][0])
+
+
+def test_no_step_keeps_the_graphs_of_earlier_steps():
+    cohort = Cohort([member("bernoulli", "reinforce")], FEW)
+    cohort.train_epoch()
+    assert not any(tensor.requires_grad for tensor in tree_leaves(cohort.members.of(slice(None))))
 
 
 # --- construction ----------------------------------------------------------------------------------------------------

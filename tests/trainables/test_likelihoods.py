@@ -1,11 +1,14 @@
 """Likelihoods compared with `torch.distributions`."""
 
+import numpy as np
 import pytest
 import torch
+from oracles import expectation, random_posterior
 from torch import distributions as D
 from torch.testing import assert_close
 
-from trainables.likelihoods import LIKELIHOODS
+from trainables.latents import Gaussian
+from trainables.likelihoods import LIKELIHOODS, Affine
 from trainables.likelihoods.bernoulli import BernoulliPixels
 from trainables.likelihoods.gaussian import GaussianFixed, GaussianLogScale, GaussianPrecision
 
@@ -84,3 +87,38 @@ def test_the_sign_of_the_precision_means_nothing():
     o = output(2)
     flipped = torch.stack((o[:, :, 0], -o[:, :, 1]), dim=2)
     assert torch.equal(*(GaussianPrecision().log_prob(pixels(), which, {}) for which in (o, flipped)))
+
+
+# --- expectations under linear decoders ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["gaussian", "bernoulli", "categorical"])
+def test_the_expectation_at_a_members_variance_is_that_over_all_codes(family):
+    generator = torch.Generator().manual_seed(2)
+    q = random_posterior(family, B, 2, 3, generator)
+    weight = torch.randn(P, *q.parameters[0].shape[1:], dtype=torch.float64, generator=generator)
+    bias, own = torch.randn(P, dtype=torch.float64, generator=generator), {"variance": torch.tensor(0.7).double()}
+
+    def log_prob(z: torch.Tensor) -> torch.Tensor:
+        mean = z.flatten(2) @ weight.flatten(1).T + bias
+        return GaussianFixed().log_prob(pixels(), mean[:, :, None], own)
+
+    got = GaussianFixed().expected_log_prob(pixels(), q, [Affine(weight, bias)], own)
+    assert_close(got, expectation(q, log_prob), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("log_term", "exact"), [("taylor", False), ("exact", True)])
+def test_a_learned_precision_takes_its_own_log_term(log_term, exact):
+    """Quadrature over one latent; the mean of the precision is five standard deviations from 0."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(150)
+    z = torch.from_numpy(nodes)
+    x = torch.tensor([[0.3, -0.4]], dtype=torch.float64)
+    mean = Affine(torch.tensor([[0.5], [-0.2]]).double(), torch.tensor([0.1, 0.2]).double())
+    alpha = Affine(torch.tensor([[0.4], [-0.3]]).double(), torch.tensor([2.0, 1.5]).double())
+    output = torch.stack([z[:, None] @ one.weight.T + one.bias for one in (mean, alpha)], dim=1)[:, None]
+    likelihood = GaussianPrecision(log_term=log_term)
+    want = torch.from_numpy(weights / weights.sum()) @ likelihood.log_prob(x, output, {})
+    q = Gaussian(torch.zeros(1, 1).double(), torch.zeros(1, 1).double())
+    got = likelihood.expected_log_prob(x, q, [mean, alpha], {})
+    assert torch.allclose(got, want, rtol=0, atol=1e-5) == exact
+    assert torch.allclose(got, want, rtol=0, atol=1e-2)
