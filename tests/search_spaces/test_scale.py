@@ -2,10 +2,11 @@ import dataclasses
 
 import pytest
 
-from search_spaces import get_sweep
+from search_spaces import get_sweep, list_sweeps
 from search_spaces.derived import reduced, reduced_study, reseeded, searched
 from search_spaces.scale import DAY, SMOKE, Scale, due_in_time
 from search_spaces.space import Axis, Study, Sweep, Uniform, Variants, Winner
+from sweeps.planning.plan import Overrides, Plan
 
 FULL = {
     "data": {"name": "mnist", "pixels": "unit"},
@@ -141,3 +142,12 @@ def test_diagnostics_that_still_come_in_time_stay():
     early = FULL | {"diagnostics": {"gradient_variance": (10, 20), "draws": 5}, "epochs": 20}
     assert due_in_time(early, 200) is early
     assert due_in_time(early | {"epochs": 4}, 20)["diagnostics"] == {"gradient_variance": (2, 4), "draws": 5}
+
+
+@pytest.mark.parametrize("scale", [None, SMOKE.name, DAY.name])
+@pytest.mark.parametrize("name", list_sweeps())
+def test_every_configuration_of_every_sweep_is_valid_at_every_scale(name, scale):
+    sweep = get_sweep(name)
+    plan = Plan(sweep, Overrides(scale=scale, seeds=1))
+    assert [study.name for study in plan.studies] == [study.name for study in sweep.studies]
+    assert all(plan.size(study) > 0 for study in plan.studies)

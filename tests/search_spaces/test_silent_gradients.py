@@ -9,7 +9,7 @@ from search_spaces.published import published
 from search_spaces.scale import DAY, SMOKE, STAND_INS
 from search_spaces.silent_gradients import STUDIES
 from search_spaces.space import Sweep
-from sweeps.planning.plan import Overrides, Plan
+from sweeps.planning.plan import Plan
 from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger, Row, now
 from sweeps.records.storage import Storage
@@ -39,13 +39,6 @@ def values(name, path, **labels):
 def test_it_is_part_of_the_paper_grid():
     names = [study.name for study in get_sweep("paper_grid").studies]
     assert set(STUDY) <= set(names)
-
-
-@pytest.mark.parametrize("scale", [None, SMOKE.name, DAY.name])
-def test_every_configuration_is_valid_at_every_scale(scale):
-    plan = Plan(SWEEP, Overrides(scale=scale))
-    assert [study.name for study in plan.studies] == list(STUDY)
-    assert all(plan.size(study) > 0 for study in plan.studies)
 
 
 @pytest.mark.parametrize("scale", [SMOKE, DAY])
