@@ -9,13 +9,25 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces.scale import Scale
+from search_spaces.scale import SCALES, Scale
 from search_spaces.space import Axis, Choice, Dimension, Sampler, Search, Study, Sweep, Uniform, Variants
 
 BATCH = 9
 """How many suggestions are asked for at a time: enough for two rungs of successive halving by 3."""
 FEW = 3
 """Most seeds of a suggestion: with more seeds there would be fewer suggestions."""
+
+
+def command_words(name: str) -> tuple[str, ...]:
+    """The arguments of `sweeps.run` that run a sweep: `quickstart-smoke` is run as `quickstart --scale smoke`.
+
+    Any other name is returned as it is.
+    """
+    original, *parts = name.split("-")
+    options = {**dict.fromkeys(SCALES, "--scale"), **dict.fromkeys(get_args(Sampler), "--search")}
+    if any(part not in options for part in parts):
+        return (name,)
+    return (original, *(word for part in parts for word in (options[part], part)))
 
 
 def reduced(sweep: Sweep, scale: Scale) -> Sweep:

@@ -106,6 +106,6 @@ def _check(study: Study, axis: Axis | Dimension, settings: Settings) -> None:
 
 def _untrue(study: Study, axis: str, path: str) -> UntrueLabel:
     return UntrueLabel(
-        f"--set {path}: study {study.name!r} tells its rows apart by {axis!r}, which gives this field values of its "
-        "own; leave the setting out, or choose other studies with --only"
+        f"--set {path}: study {study.name!r} compares values of {axis!r}, which sets this field; "
+        "leave the setting out, or choose other studies with --only"
     )

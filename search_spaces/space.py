@@ -115,7 +115,9 @@ class Uniform:
 
     def __post_init__(self) -> None:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"{self.path} needs low < high, positive if logarithmic, got [{self.low}, {self.high}]")
+            raise ValueError(
+                f"{self.path} needs low < high, and low > 0 if logarithmic, got low {self.low} and high {self.high}"
+            )
 
     @property
     def key(self) -> str:
@@ -333,9 +335,11 @@ class Sweep:
         for index, study in enumerate(self.studies):
             for winner in study.takes:
                 if winner.study not in names[:index]:
-                    raise ValueError(f"study {study.name!r} needs {winner.study!r} before it in sweep {self.name!r}")
+                    raise ValueError(
+                        f"study {study.name!r} takes values from {winner.study!r}, which must come before it"
+                    )
         if not _SWEEP.fullmatch(self.name):
-            raise ValueError(f"sweep names are lower-case letters, digits and underscores, got {self.name!r}")
+            raise ValueError(f"a sweep's name may have lower-case letters, digits and underscores, got {self.name!r}")
         if len(set(names)) != len(names):
             raise ValueError(f"sweep {self.name!r} has two studies of one name")
 

@@ -156,4 +156,4 @@ def _paragraph(headings: Sequence[str], row: Sequence[RenderableType]) -> str:
 def check_device(device: str) -> None:
     """Raises UserError if `device` is not a choice of --device."""
     if device not in DEVICES:
-        raise UserError(f"--device is one of {', '.join(DEVICES)}, got {device!r}")
+        raise UserError(f"--device must be one of {', '.join(DEVICES)}, got {device!r}")

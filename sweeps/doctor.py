@@ -46,14 +46,16 @@ def python_and_packages() -> Iterator[Finding]:
     if SpecifierSet(wanted).contains(version):
         yield ok("python", version)
     else:
-        yield problem("python", f"{version} is not {wanted}", "make a virtual environment with a newer Python")
+        yield problem(
+            "python", f"{version} is installed, {wanted} is needed", "make a virtual environment with a newer Python"
+        )
     required = [Requirement(text) for text in importlib.metadata.requires(PROJECT) or ()]
     required = [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
     wrong = [text for requirement in required if (text := _unmet(requirement))]
     if wrong:
         yield problem("packages", ", ".join(wrong), "pip install --constraint constraints.txt --editable .")
     else:
-        yield ok("packages", f"all {len(required)} as required")
+        yield ok("packages", f"all {len(required)} are installed as required")
 
 
 def environment() -> Iterator[Finding]:
@@ -73,7 +75,7 @@ def _unmet(requirement: Requirement) -> str | None:
     except importlib.metadata.PackageNotFoundError:
         return f"{requirement.name} is missing ({requirement.specifier} needed)"
     fits = requirement.specifier.contains(version, prereleases=True)
-    return None if fits else f"{requirement.name} {version} is not {requirement.specifier}"
+    return None if fits else f"{requirement.name} {version} is installed ({requirement.specifier} needed)"
 
 
 def torch_and_gpus(device: str) -> Iterator[Finding]:
@@ -97,7 +99,9 @@ def memory() -> Iterator[Finding]:
     free = psutil.virtual_memory().available
     found = f"{free / GIB:.1f} GiB free"
     if free < LOW_MEMORY:
-        yield problem("memory", found, "end other programs, or limit the run with --max-concurrent 1 and --pack")
+        yield problem(
+            "memory", found, "end other programs, or limit the run, for example with --max-concurrent 1 --pack 8"
+        )
     else:
         yield ok("memory", found)
 
@@ -114,7 +118,9 @@ def storage_place(uri: str) -> Iterator[Finding]:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(4096))
     except OSError as error:
-        yield problem("storage", f"{folder} cannot be written ({error.strerror})", "choose another with --storage")
+        yield problem(
+            "storage", f"{folder} cannot be written ({error.strerror})", "choose another folder with --storage"
+        )
         return
     made = "" if folder == place.local_path.parent else f"; {place.local_path.parent} will be made"
     yield ok("storage", f"{folder} can be written{made}")
@@ -130,7 +136,7 @@ def tracking(uri: str) -> Iterator[Finding]:
     elif uri.startswith(("http://", "https://")):
         yield _server(uri)
     else:
-        yield Finding("tracking", "note", f"{uri.partition(':')[0]} is not checked")
+        yield Finding("tracking", "note", f"addresses of {uri.partition(':')[0]} are not checked")
 
 
 def _database(path: Path) -> Finding:
@@ -139,7 +145,9 @@ def _database(path: Path) -> Finding:
     try:
         runs = count_runs(path)
     except DatabaseError as error:
-        return problem("tracking", f"{path}: {error}", "move it away; the next run of a sweep fills in a new one")
+        return problem(
+            "tracking", f"{path}: {error}", "if it is damaged, move it away; the next run of a sweep makes a new one"
+        )
     return ok("tracking", f"{path} holds {runs} runs")
 
 
@@ -151,7 +159,7 @@ def _server(uri: str) -> Finding:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return ok("tracking", f"{address} answers {answer.read(100).decode(errors='replace').strip()!r}")
     except urllib.error.HTTPError as error:
-        advice = "is it MLflow, and are MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set?"
+        advice = "check that it is MLflow's, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         return problem("tracking", f"{address} answers {error.code} {error.reason}", advice)
     except OSError as error:
         reason = getattr(error, "reason", error)
@@ -224,9 +232,10 @@ def findings(
 
 
 def doctor(
-    storage: Annotated[str, typer.Option(metavar="URI", help="Where sweeps will be kept.")] = "./runs",
+    storage: Annotated[str, typer.Option(metavar="URI", help="Folder or URI for the sweeps.")] = "./runs",
     tracking_uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="MLflow's; by default sqlite in the storage folder.")
+        str | None,
+        typer.Option(metavar="URI", help="MLflow's server or database; default: a file in the storage folder."),
     ] = None,
     studies: Studies = None,
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
@@ -236,10 +245,10 @@ def doctor(
     nodes: Annotated[int | None, typer.Option(min=1, help="How many nodes the cluster must have.")] = None,
     wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for them.")] = 0.0,
 ) -> int:
-    """Checks whether sweeps can run here, and says what to do where they cannot. Exit code 0, or 1 with a problem."""
+    """Checks whether sweeps can run here, and says how to fix problems. Exit codes: 0 no problem, 1 a problem."""
     check_device(device)
     if nodes is not None and address is None:
-        raise UserError(f"--nodes {nodes} is about a cluster: add --address, on its head --address auto")
+        raise UserError(f"--nodes {nodes} needs a cluster; add --address, for example --address auto on its head")
     worst = OK
     for finding in findings(
         storage=storage,

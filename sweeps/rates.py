@@ -71,7 +71,7 @@ def rates(
     data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
     storage: Annotated[Path, typer.Option(metavar="DIR", help="The folder to keep them in.")] = Path("runs"),
 ) -> None:
-    """Measures how fast the members of a sweep train on this machine; `python -m sweeps.run NAME --plan` uses it."""
+    """Measures how fast the members of a sweep train on this machine, for `python -m sweeps.run NAME --plan`."""
     check_device(device)
     plan = Plan(saved.find_sweep(name, studies), Overrides(only=only))
     kind = resolve_device(device).type
@@ -80,7 +80,7 @@ def rates(
     kept = dict(before.rates) if before is not None and before.machine == found.machine else {}
     storage.mkdir(parents=True, exist_ok=True)
     path.write_text(Rates(machine=found.machine, rates=kept | dict(found.rates)).model_dump_json(indent=1))
-    print(f"{len(found.rates)} kinds of training measured on {found.machine}: {path}")
+    print(f"Measured {len(found.rates)} kinds of training on {found.machine}; saved in {path}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console, JustifyMethod
 
 from search_spaces import get_sweep, list_sweeps
+from search_spaces.derived import command_words
 from search_spaces.scale import SCALES
 from search_spaces.space import Sampler
 from sweeps.cli import LongConsole, Studies, check_device, fitting, given, run_app, show, single
@@ -34,15 +35,19 @@ NOT_REPEATED = ("list_", "plan", "fresh", "storage")
 
 def run(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="The sweep; --list shows all.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the sweep; --list shows all names.", show_default=False)
+    ] = None,
     list_: Annotated[
-        bool, typer.Option("--list", help="List the sweeps and stop; with --plan, their members and hours.")
+        bool, typer.Option("--list", help="List the sweeps and exit; with --plan, also their members and hours.")
     ] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be trained and stop.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be trained, and exit.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed members again.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Insist on a folder in which nothing was run yet.")] = False,
-    max_failures: Annotated[int | None, typer.Option(min=1, help="Stop after so many failed members.")] = None,
-    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only the studies whose name matches.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Fail if the sweep was already run in this storage.")] = False,
+    max_failures: Annotated[int | None, typer.Option(min=1, help="Stop after this many failed members.")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only the studies that match, and the studies they depend on.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a field of every configuration that has it; repeatable."),
@@ -53,58 +58,76 @@ def run(
     studies: Studies = None,
     scale: Annotated[str, typer.Option(help="full, or reduced, and marked so: smoke, day.")] = "full",
     search: Annotated[
-        str | None, typer.Option(metavar="SAMPLER", help="Search the grids' ranges instead: tpe, gp or random.")
+        str | None,
+        typer.Option(metavar="SAMPLER", help="Search the ranges of the grids with Optuna: tpe, gp or random."),
     ] = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Members each searched study may have, all seeds counted; by default as in its grid."),
+        typer.Option(
+            min=1, help="Largest number of members of each searched study, all seeds counted; default: as in its grid."
+        ),
     ] = None,
     halving: Annotated[
-        int | None, typer.Option(min=1, help="In a search, the best 1/N of a batch train on at each rung; 1 for all.")
+        int | None,
+        typer.Option(
+            min=1, help="In a search, continue the best 1/N of a batch at each rung; 1 stops none; default: 3."
+        ),
     ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
             metavar="auto|float32|bf16",
-            help="Of all configurations; auto: bf16 where that was measured to change next to nothing. "
-            "By default as the studies have it, which is float32.",
+            help="Precision of all configurations; auto: bf16 where measurements show almost no change, else float32. "
+            "Default: float32, unless the study says otherwise.",
         ),
     ] = None,
     stand_in: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=OTHER", help="Take other images in the place of a data set; repeatable."),
+        typer.Option(metavar="NAME=OTHER", help="Use data set OTHER in place of NAME; repeatable."),
     ] = None,
-    storage: Annotated[str, typer.Option(metavar="URI", help="Folder or URI for everything that is kept.")] = "./runs",
+    storage: Annotated[
+        str, typer.Option(metavar="URI", help="Folder or URI for results, checkpoints and reports.")
+    ] = "./runs",
     tracking_uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="MLflow's; by default sqlite in the storage folder.")
+        str | None,
+        typer.Option(metavar="URI", help="MLflow's server or database; default: a file in the storage folder."),
     ] = None,
-    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
-    download: Annotated[bool, typer.Option("--download", help="Download data sets that are missing.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    pack: Annotated[str, typer.Option(metavar="auto|N", help="Most members trained together.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Ray Train workers that share a cohort, or its batches.")] = 1,
-    per_gpu: Annotated[int, typer.Option(min=1, help="Cohorts, or workers of one, that share a GPU.")] = 1,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most cohorts trained at the same time.")] = None,
-    address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="A Ray cluster to join.")] = None,
+    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the data sets.")] = Path("data"),
+    download: Annotated[bool, typer.Option("--download", help="Download missing data sets.")] = False,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    pack: Annotated[
+        str, typer.Option(metavar="auto|N", help="Largest number of members in a cohort; auto: as memory allows.")
+    ] = "auto",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Ray Train workers of a cohort; they share its members, or each batch.")
+    ] = 1,
+    per_gpu: Annotated[int, typer.Option(min=1, help="Number of cohorts, or of workers, that share a GPU.")] = 1,
+    max_concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of cohorts trained at the same time.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="RAY_ADDRESS", help="Ray cluster to join; default: start Ray on this machine."),
+    ] = None,
     keep: Annotated[
         str,
         typer.Option(
             metavar="best|last|none",
-            help="Weights of ended members that stay at the end of the run: all (last), those that the report and "
-            "the registered models show (best), or none.",
+            help="Weights to keep at the end of the run: last (those of all members), best (those of registered "
+            "models and of images in the report) or none.",
         ),
     ] = "last",
     log_format: Annotated[
         str,
         typer.Option(
             metavar="text|json|json-metrics",
-            help="json: an object a line, for programs; json-metrics: with the metrics of every member.",
+            help="text, or for programs json (one object per line) or json-metrics (with the metrics of every member).",
         ),
     ] = "text",
 ) -> int:
-    """Trains whatever of a sweep has not been trained, and writes results, MLflow runs and the report.
+    """Trains the members of a sweep that are not trained yet, and writes results, MLflow runs and the report.
 
-    Run the same command again to go on after an interruption. Exit codes: 0 all done, 1 internal error, 2 unusable
+    To continue after an interruption, run the same command again. Exit codes: 0 all done, 1 internal error, 2 unusable
     arguments, data or storage, 3 some members failed, 130 interrupted.
     """
     if list_:
@@ -122,7 +145,7 @@ def run(
         raise UserError(f"{name!r} is a folder's name; run {base!r} with --scale or --search, as in --scale {derived}")
     check_device(device)
     if log_format not in LOG_FORMATS:
-        raise UserError(f"--log-format is one of {', '.join(LOG_FORMATS)}, got {log_format!r}")
+        raise UserError(f"--log-format must be one of {', '.join(LOG_FORMATS)}, got {log_format!r}")
     largest = _pack(pack)
 
     # Imported late, since these take seconds to import.
@@ -136,7 +159,7 @@ def run(
     from sweeps.tracking.uri import tracking_uri_of
 
     if keep not in KEEPS:
-        raise UserError(f"--keep is one of {', '.join(KEEPS)}, got {keep!r}")
+        raise UserError(f"--keep must be one of {', '.join(KEEPS)}, got {keep!r}")
     settings = tuple(parse_setting(text) for text in set_ or ())
     settings += _precision(precision, settings)
     wanted = Overrides(
@@ -162,8 +185,7 @@ def run(
         return OK
     if fresh and place.exists():
         raise UserError(
-            f"--fresh: {name!r} has been run in {place.uri!r}, and nothing is ever deleted; "
-            "name another folder, for example --storage ./runs-2"
+            f"--fresh: {name!r} was already run in {place.uri!r}; use another storage, for example --storage ./runs-2"
         )
     tracking_uri = tracking_uri_of(place, tracking_uri)
     place.prepare()
@@ -196,11 +218,11 @@ def _search(sampler: str | None, budget: int | None, halving: int | None) -> "Se
 
     if sampler is None:
         if budget is not None or halving is not None:
-            raise UserError("--budget and --halving belong to a search; add --search tpe, for example")
+            raise UserError("--budget and --halving need a search; for example, add --search tpe")
         return None
     samplers = get_args(Sampler)
     if sampler not in samplers:
-        raise UserError(f"--search is one of {', '.join(samplers)}, got {sampler!r}")
+        raise UserError(f"--search must be one of {', '.join(samplers)}, got {sampler!r}")
     return SearchOptions(cast(Sampler, sampler), budget, SearchOptions.halving if halving is None else halving)
 
 
@@ -211,9 +233,9 @@ def _precision(precision: str | None, settings: Sequence[tuple[str, Any]]) -> tu
     if precision is None:
         return ()
     if precision not in PRECISIONS:
-        raise UserError(f"--precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
+        raise UserError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if any(path == "precision" for path, _ in settings):
-        raise UserError("--precision and --set precision=… are the same setting; leave one of them out")
+        raise UserError("--precision and --set precision=… are the same setting; give only one of them")
     return (("precision", precision),)
 
 
@@ -232,7 +254,7 @@ def _pack(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--pack is 'auto' or a number from 1, got {text!r}")
+        raise UserError(f"--pack must be auto or a whole number from 1, got {text!r}")
     return int(text)
 
 
@@ -261,19 +283,19 @@ def print_plan(
         rows.append((one.name, one.source, one.data, *counts, hours, f"{one.bytes / 1e6:,.0f}"))
     show(console, fitting(console, _COLUMNS, rows, total=True))
     *studies, total = found
-    parts = [f"Hours on {_devices(slots, kind)} at a time, {_measured(known)}"]
+    parts = [_basis(slots, kind, known)]
     if missing := [one.name for one in studies if one.unmeasured]:
-        parts.append(f"+ ?: of {total.unmeasured:,} members nothing is known, in {_some(missing)}")
+        parts.append(f"+ ?: no rates for {total.unmeasured:,} members, in {_some(missing)}")
     if kind == "cuda" and total.hours is not None:
         parts.append(f"{_hours(total.hours * slots, total.unmeasured)} GPU-hours in all")
     measure = shlex.join(["python", "-m", "sweeps.rates", *plan.original.words])
     parts.append(f"to measure here: {measure}")
     console.print("; ".join(parts), highlight=False, soft_wrap=True)
     if keep != "last":
-        rest = "all of them" if keep == "none" else "all but the best"
+        rest = "all weights" if keep == "none" else "all weights but the best"
         console.print(
-            f"The MB are needed until the run ends. About {total.weights_bytes / 1e6:,.1f} MB are weights of ended "
-            f"members; --keep {keep} then deletes {rest}.",
+            f"MB: space needed until the run ends. Then --keep {keep} deletes {rest}; all weights take about "
+            f"{total.weights_bytes / 1e6:,.1f} MB.",
             highlight=False,
             soft_wrap=True,
         )
@@ -317,8 +339,7 @@ def print_sizes(console: Console, storage: "Storage", device: str, data_dir: Pat
             hours = _hours(size.hours, size.unmeasured)
             rows.append((name, sweep.title, f"{size.studies:,}", f"{size.members:,}", hours))
     show(console, fitting(console, _LISTED, rows))
-    text = f"Hours on {_devices(slots, kind)} at a time, {_measured(known)}."
-    console.print(text, highlight=False, soft_wrap=not console.is_terminal)
+    console.print(f"{_basis(slots, kind, known)}.", highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _hours(hours: float | None, unmeasured: int) -> str:
@@ -327,12 +348,13 @@ def _hours(hours: float | None, unmeasured: int) -> str:
     return (f"{hours:,.2f}" if hours < 10 else f"{hours:,.0f}") + (" + ?" if unmeasured else "")
 
 
-def _devices(slots: int, kind: str) -> str:
-    return f"{slots} {kind} {'device' if slots == 1 else 'devices'}"
-
-
-def _measured(known: "Rates | None") -> str:
-    return f"at rates measured on {known.machine}" if known else "unknown: no rates for this device are measured yet"
+def _basis(slots: int, kind: str, known: "Rates | None") -> str:
+    """What the hours are based on."""
+    if known is None:
+        return f"Hours: unknown, since no rates were measured for {kind} devices"
+    return (
+        f"Hours: with {slots} {kind} {'device' if slots == 1 else 'devices'} busy, at rates measured on {known.machine}"
+    )
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:

@@ -94,25 +94,27 @@ def lines_of(now: Status) -> list[str]:
         parts = [f"{study.done} of {study.members} done"]
         parts += [f"{sum(study.failed.values())} failed ({reasons})"] if study.failed else []
         parts += [f"{study.running} running{_epoch(study)}"] if study.running else []
-        waiting = f" ({study.unknown} until others have ended)" if study.unknown else ""
+        waiting = f" ({study.unknown} wait for other members)" if study.unknown else ""
         parts += [f"{study.missing} missing{waiting}"] if study.missing else []
         parts += [f"best {study.best}"] if study.best else []
         lines.append(f"  {study.study}: {'; '.join(parts)}")
     if now.damaged:
-        lines.append(f"Not readable, so not counted: {', '.join(now.damaged)}; the next run sets them aside.")
+        lines.append(f"Unreadable files, not counted: {', '.join(now.damaged)}; the next run sets them aside.")
     if now.driver:
         lines.append(f"Running: {now.driver}.")
         if not any(study.running for study in now.studies):
-            lines.append("Nothing is in training at the moment: it is starting, waiting for resources, or ending.")
+            lines.append("No member is in training: the run is starting, waiting for resources, or ending.")
         elif now.left_s is not None:
             lines.append(f"About {duration(now.left_s)} left.")
     if now.checkpoint_age_s is not None and now.state != "complete":
-        lines.append(f"Members in training were last saved {duration(now.checkpoint_age_s)} ago.")
+        lines.append(f"The last checkpoint was saved {duration(now.checkpoint_age_s)} ago.")
     if now.checkpoint_bytes:
-        lines.append(f"Checkpoints take {now.checkpoint_bytes / 1e6:,.1f} MB; run with --keep best or none for less.")
+        lines.append(
+            f"Checkpoints take {now.checkpoint_bytes / 1e6:,.1f} MB; a run with --keep best or none deletes weights."
+        )
     if now.continue_command:
-        lines.append("Nothing is running: the last run ended before it had trained all members.")
-        lines.append(f"To go on: {now.continue_command}")
+        lines.append("No run is active; the last one ended before all members were trained.")
+        lines.append(f"To continue: {now.continue_command}")
     if now.retry_command:
         lines.append(f"To train failed members again: {now.retry_command}")
     return lines
@@ -122,7 +124,7 @@ def _epoch(study: StudyStatus) -> str:
     now = study.in_training
     if now is None:
         return ""
-    value = "" if now.value is None else f", {study.metric} {now.value:.4g} by the best member so far"
+    value = "" if now.value is None else f", best {study.metric} so far {now.value:.4g}"
     return f" (epoch {now.epoch} of {now.epochs}{value})"
 
 
@@ -132,12 +134,19 @@ def status(
     studies: Studies = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the same as one JSON object.")] = False,
     rebuild_tracking: Annotated[
-        bool, typer.Option("--rebuild-tracking", help="First bring into MLflow whatever of the ledger it lacks.")
+        bool,
+        typer.Option("--rebuild-tracking", help="First add the runs and models that MLflow lacks, from the ledger."),
     ] = False,
     tracking_uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="MLflow's, to rebuild; by default sqlite in the storage folder.")
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="For --rebuild-tracking: MLflow's server or database; default: a file in the storage folder.",
+        ),
     ] = None,
-    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie, to rebuild.")] = Path("data"),
+    data_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="For --rebuild-tracking: folder of the data sets.")
+    ] = Path("data"),
 ) -> None:
     """Says how far a sweep has come, what is best so far, what is missing, and the command that goes on."""
     place = Storage(storage, name)

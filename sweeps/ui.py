@@ -23,13 +23,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 def ui(
-    storage: Annotated[str, typer.Option(help="The folder the sweeps were run in.")] = "./runs",
+    storage: Annotated[str, typer.Option(help="Folder where sweeps were run.")] = "./runs",
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
 ) -> int:
-    """Opens MLflow's user interface on 127.0.0.1; Ctrl-C ends it."""
+    """Starts MLflow's user interface on 127.0.0.1; Ctrl-C ends it."""
     database = Path(storage).absolute() / DATABASE
     if not database.is_file():
-        raise UserError(f"no runs in {storage!r}: {database.name} is missing; first: python -m sweeps.run quickstart")
+        raise UserError(
+            f"--storage {storage!r} has no {database.name}; first run a sweep: python -m sweeps.run quickstart"
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -39,7 +41,8 @@ def ui(
     try:
         relocate(of_database(database))
     except DatabaseError as error:
-        raise UserError(f"{database} cannot be used: {error}") from None
+        advice = "if it is damaged, move it away; the next run of a sweep makes a new one"
+        raise UserError(f"{database} cannot be used: {error}; {advice}") from None
     command = ["mlflow", "server", "--backend-store-uri", of_database(database), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(database.parent / ARTIFACTS)]
     server = subprocess.Popen([sys.executable, "-m", *command], stdout=sys.stderr, preexec_fn=_end_with_parent)
@@ -47,7 +50,7 @@ def ui(
     try:
         while not _answers(f"{address}/health"):
             if server.poll() is not None:
-                raise UserError(f"MLflow's server ended with exit code {server.returncode} before it answered")
+                raise UserError(f"MLflow's server ended with exit code {server.returncode}; its output above says why")
             time.sleep(_ASK_EVERY_S)
         print(f"MLflow on {address} (Ctrl-C ends it)", flush=True)
         return server.wait()

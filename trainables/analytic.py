@@ -119,9 +119,9 @@ def _check(
             f"got {tuple(weight_mu.shape)} and {tuple(bias_mu.shape)}"
         )
     if (variance is None) == (weight_alpha is None):
-        raise ValueError("give either variance or weight_alpha, not both")
+        raise ValueError("give exactly one of variance and weight_alpha")
     if (weight_alpha is None) != (bias_alpha is None):
-        raise ValueError("weight_alpha and bias_alpha go together")
+        raise ValueError("give weight_alpha and bias_alpha together, or neither")
     if (
         weight_alpha is not None
         and bias_alpha is not None
@@ -132,9 +132,9 @@ def _check(
             f"got {tuple(weight_alpha.shape)} and {tuple(bias_alpha.shape)}"
         )
     if log_term not in ("taylor", "exact"):
-        raise ValueError(f"log_term is 'taylor' or 'exact', got {log_term!r}")
+        raise ValueError(f"log_term must be 'taylor' or 'exact', got {log_term!r}")
     if log_term == "exact" and variance is None and not isinstance(q, Gaussian):
-        raise ValueError(f"the exact log term is known for Gaussian latents only, got {q.family}; use 'taylor'")
+        raise ValueError(f"log_term 'exact' needs Gaussian latents, got {q.family}; use 'taylor'")
 
 
 def _mean_and_variance(q: Latent, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ class CheckpointHeader(BaseModel):
     @model_validator(mode="after")
     def _positions_fit(self) -> Self:
         if sorted([*self.kept, *self.dropped, *self.removed]) != list(range(len(self.keys))):
-            raise ValueError("every member is kept, dropped or removed")
+            raise ValueError("every member must be kept, dropped or removed")
         return self
 
     def member(self, key: str) -> int:
@@ -108,7 +108,7 @@ def read_checkpoint(checkpoint: bytes) -> tuple[CheckpointHeader, dict[str, Tens
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"not a training checkpoint of format {CHECKPOINT_FORMAT} ({type(error).__name__})") from None
     if not intact:
-        raise ValueError("this checkpoint is damaged: its checksum differs")
+        raise ValueError("the checkpoint is damaged: its checksum differs")
     return header, tensors
 
 
@@ -163,7 +163,7 @@ def _metadata(first: Callable[[int], bytes]) -> dict[str, str]:
     """The metadata of a safetensors file."""
     size = int.from_bytes(first(8), "little")
     if size > _HEADER_LIMIT:
-        raise ValueError("too long a header")
+        raise ValueError("the header is too long")
     return json.loads(first(8 + size)[8:])["__metadata__"]
 
 

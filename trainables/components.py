@@ -65,7 +65,7 @@ class Frozen(BaseModel):
                 continue
             role = next((mark for mark in info.metadata if isinstance(mark, Role)), None)
             if role is None:
-                raise TypeError(f"{type(self).__name__}.{name} is marked neither SHAPE nor KNOB")
+                raise TypeError(f"{type(self).__name__}.{name} has no role; annotate it with SHAPE or KNOB")
             yield path, value, role
 
 

@@ -174,11 +174,13 @@ class TrainingConfig(Frozen):
             raise ValueError(f"a {name} likelihood needs data.pixels 'unit' or 'binarize', got 'dequantize'")
         if self.likelihood.alternative is not None and not self.decoder.linear:
             name, alternative = self.likelihood.name, self.likelihood.alternative
-            raise ValueError(f"likelihood {name!r} belongs to a linear decoder; use {alternative!r}")
+            raise ValueError(
+                f"likelihood {name!r} needs a linear decoder, got {self.decoder.name!r}; use {alternative!r}"
+            )
         for name, epochs in self.diagnostics.due():
             DIAGNOSTICS[name].check(self)
             if max(epochs) > self.epochs:
-                raise ValueError(f"{name} is due after epoch {max(epochs)}, but there are {self.epochs}")
+                raise ValueError(f"{name} is due after epoch {max(epochs)}, but the training has {self.epochs}")
         return self
 
     def _check_analytic(self, what: str, likelihood: Likelihood) -> None:

@@ -52,10 +52,10 @@ def diagnose(
 
 def _take_up(training: CohortTraining, results: Sequence[TrainingResult]) -> None:
     if [result.key for result in results] != training.keys:
-        raise ValueError("these results are of other members")
+        raise ValueError("the results must be those of the given configurations, in the same order")
     if failed := [result.key for result in results if result.status != "finished"]:
-        raise ValueError(f"only finished members can be diagnosed, got failed {', '.join(failed)}")
+        raise ValueError(f"only finished members can be diagnosed; these are not finished: {', '.join(failed)}")
     if any(not result.state for result in results):
-        raise ValueError("these results hold no state")
+        raise ValueError("these results have no state; use the results of `train`")
     losses = [-(result.metrics["elbo"] + result.metrics["kl"]) for result in results]
     training.cohort.members.load_models([r.state for r in results], epoch=results[0].epochs, running_loss=losses)

@@ -39,5 +39,5 @@ def describe(metrics: Mapping[str, Metric]) -> None:
     """
     for name, metric in metrics.items():
         if METRICS.get(name, metric) != metric:
-            raise ValueError(f"metric {name!r} has two descriptions: {METRICS[name]} and {metric}")
+            raise ValueError(f"metric {name!r} has two descriptions: {METRICS[name]} and {metric}; keep one of them")
         METRICS[name] = metric

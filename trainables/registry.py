@@ -49,7 +49,7 @@ class Registry(dict[str, V]):
             ValueError: the name is already taken.
         """
         if name in self:
-            raise ValueError(f"two {self.kind}s are named {name!r}")
+            raise ValueError(f"two {self.kind}s are named {name!r}; rename one of them")
         self[name] = value
 
 

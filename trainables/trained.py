@@ -113,7 +113,7 @@ class TrainedVAE:
             model = _empty(description.config, description.image_shape)
             model.load_state_dict(safetensors.torch.load(Path(folder, WEIGHTS).read_bytes()))
         except (SafetensorError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{folder} holds no trained model ({type(error).__name__})") from error
+            raise ValueError(f"{folder} has no trained model ({type(error).__name__})") from error
         return cls(description, model)
 
     # --- use ---------------------------------------------------------------------------------------------------------

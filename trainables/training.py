@@ -169,23 +169,23 @@ class CohortTraining:
         """
         header, tensors = read_checkpoint(checkpoint)
         if header.keys != self.keys:
-            raise ValueError("this checkpoint is of other members")
+            raise ValueError("the checkpoint belongs to other members")
         if header.removed:
-            raise ValueError("this checkpoint lacks members that were removed from it")
+            raise ValueError("some members were removed from the checkpoint, so it cannot be restored")
         history = {name: tensors.pop(HISTORY + name, torch.empty(0)).numpy() for name in header.metrics}
         if any((h.shape, h.dtype) != ((header.epoch, len(self.keys)), np.float64) for h in history.values()):
-            raise ValueError("this checkpoint is damaged: its history is not of its epochs and members")
+            raise ValueError("the checkpoint is damaged: its history does not fit its epochs and members")
         own = self.cohort.members.state()
         if not header.moments:
             diverged = tensors.get("diverged_epoch", torch.zeros(1))
             if header.epoch < self.epochs and not diverged.all():
-                raise ValueError("this checkpoint holds no optimizer state, and its training has not ended")
+                raise ValueError("the checkpoint has no optimizer state, but its training has not ended")
             own = {name: value for name, value in own.items() if not name.startswith(MOMENTS)}
         shapes = {name: (len(header.kept), *value.shape[1:]) for name, value in own.items()}
         if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
-            raise ValueError("this checkpoint is of another cohort: its tensors have other names or shapes")
+            raise ValueError("the checkpoint belongs to another cohort: its tensors have other names or shapes")
         if {name: value.dtype for name, value in tensors.items()} != {name: value.dtype for name, value in own.items()}:
-            raise ValueError("this checkpoint is of another cohort: its tensors have other dtypes")
+            raise ValueError("the checkpoint belongs to another cohort: its tensors have other dtypes")
         if len(header.kept) < len(self._kept):
             self.cohort.keep(header.kept)
         self.cohort.members.load_state(tensors, header.epoch)

@@ -26,7 +26,7 @@ class Summary:
         found = [f"{self.done} of {self.members} members done, {self.failed} failed, {self.trained_now} trained now."]
         found += [f"{each.study}: best {each}" for each in self.best[:_STUDIES]]
         if len(self.best) > _STUDIES:
-            found.append(f"… and {len(self.best) - _STUDIES} more studies, in the report")
+            found.append(f"… and {len(self.best) - _STUDIES} more studies; the report has all of them")
         return found
 
 

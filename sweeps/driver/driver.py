@@ -289,7 +289,7 @@ def _row(outcome: Outcome, config: TrainingConfig) -> Row:
     if outcome.reason == "storage":
         raise UserError(f"a checkpoint cannot be written or read: {detail}")
     if outcome.reason == "data":
-        raise UserError(f"images cannot be read {detail}")
+        raise UserError(f"the images cannot be read {detail}")
     return Row(
         key=outcome.key,
         status=outcome.status,

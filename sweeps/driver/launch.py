@@ -112,7 +112,7 @@ def _launch(plan: Plan, storage: Storage, options: Options, console: Console) ->
         progress = _progress(driver, storage, options, console)
         finished = _run(driver, tracker, progress, resources, storage, options, console)
     if not finished:
-        console.print("Interrupted; what is done is recorded.", highlight=False)
+        console.print("Interrupted; finished members are recorded.", highlight=False)
     report = _write_outputs(driver, tracker, storage, options, console)
     _summarize(driver, tracker, storage, report, console)
     if finished:
@@ -243,7 +243,7 @@ def _write_outputs(
 def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str | None, console: Console) -> None:
     lines = summary.summary(driver.unfoldings, driver.members(), driver.current(), driver.trained).lines()
     if tracker.problem:
-        lines.append(f"MLflow is behind ({tracker.problem}); the next run of this command completes it.")
+        lines.append(f"MLflow is incomplete ({tracker.problem}); run the same command again to complete it.")
     lines += [f"Report: {report}"] if report else []
     if storage.local:
         lines.append(f"MLflow: python -m sweeps.ui --storage {shlex.quote(storage.uri)}")
@@ -260,7 +260,7 @@ def _keep(
     keys = wanted(options.keep, driver.unfoldings, driver.current())
     if keys is None:
         return
-    why = "the report could not be written" if report is None else "MLflow is behind" if tracker.problem else ""
+    why = "the report could not be written" if report is None else "MLflow is incomplete" if tracker.problem else ""
     if not why:
         try:
             remove_weights(storage, driver.current(), keys)
@@ -280,13 +280,13 @@ def _keep(
 def _conclude(driver: Driver, storage: Storage, command: Command, console: Console, *, interrupted: bool) -> int:
     reasons = sorted({row.reason or "" for row in driver.current().values() if row.status == "failed"})
     if interrupted:
-        console.print(f"To go on: {command.text(storage)}", highlight=False, soft_wrap=True)
+        console.print(f"To continue: {command.text(storage)}", highlight=False, soft_wrap=True)
         return INTERRUPTED
     for reason in driver.blocked:
         console.print(f"Not trained: {reason}.", highlight=False, soft_wrap=True)
     if driver.gave_up:
         console.print(
-            f"Stopped after {driver.failures} failures (--max-failures); the rest has not been trained.",
+            f"Stopped after {driver.failures} failures (--max-failures); the other members were not trained.",
             highlight=False,
             soft_wrap=True,
         )

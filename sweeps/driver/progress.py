@@ -244,7 +244,7 @@ class Progress:
             text = f"Failed: {what}: {row.reason} in epoch {row.epochs}"
             self._console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
         elif self._failures == FAILURES_TOLD + 1:
-            self._console.print("More failures; the report lists them.", style="red", highlight=False)
+            self._console.print("There are more failures; the report lists them.", style="red", highlight=False)
 
     def _render(self) -> Group:
         # Studies with members in training come first, in case not all fit on the screen.

@@ -22,8 +22,8 @@ def answering(address: str) -> str:
     """
     if address.startswith("ray://"):
         raise UserError(
-            f"--address {address!r}: sweeps cannot run through Ray's client; run on the cluster's head, with "
-            "--address auto, for example by ray submit (docs/cluster.md)"
+            f"--address {address!r}: sweeps cannot run through Ray's client; run on the cluster's head with "
+            "--address auto, for example with ray submit (docs/cluster.md)"
         )
     try:
         place = private.head_of(address)
@@ -33,9 +33,11 @@ def answering(address: str) -> str:
         private.admitted(place)
     except AuthenticationError:
         raise UserError(
-            f"--address {address!r}: the cluster does not know our token; set RAY_AUTH_MODE=token, and "
-            "RAY_AUTH_TOKEN_PATH where ~/.ray/auth_token is not the file that it was started with"
+            f"--address {address!r}: the cluster does not accept our token; set RAY_AUTH_MODE=token, and set "
+            "RAY_AUTH_TOKEN_PATH if the cluster was started with another file than ~/.ray/auth_token"
         ) from None
     except (OSError, OverflowError, ValueError, RpcError) as error:
-        raise UserError(f"no Ray cluster at --address {address!r}: {first_line(error)}") from None
+        raise UserError(
+            f"no Ray cluster at --address {address!r}: {first_line(error)}; start it, or correct the address"
+        ) from None
     return place

@@ -150,10 +150,12 @@ def available(device: str, workers: int, max_concurrent: int | None, per_gpu: in
     if device == "cuda" and not gpus:
         raise UserError("--device cuda: Ray sees no GPU; use --device cpu or join a cluster that has one")
     if device == "cpu" and per_gpu > 1:
-        raise UserError(f"--per-gpu {per_gpu}: cohorts are trained on CPUs here; leave it out, or give --device cuda")
+        raise UserError(
+            f"--per-gpu {per_gpu} needs GPUs, but this run trains on CPUs; leave it out, or give --device cuda"
+        )
     places = gpus * per_gpu if device == "cuda" else cpus
     if workers > places:
-        raise UserError(f"--workers {workers}: Ray has {places} {device} units; ask for at most that many")
+        raise UserError(f"--workers {workers}: Ray has only {places} {device} units; ask for at most {places} workers")
     return _resources(device, places, workers, max_concurrent, per_gpu)
 
 

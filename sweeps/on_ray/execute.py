@@ -258,7 +258,7 @@ class _Dispatcher(Searcher):
             ask_to_stop(self._scratch)
             if self._cohorts:
                 log.warning(
-                    "Interrupted: saving what is in training, for at most %.0f s; interrupt again to end at once.",
+                    "Interrupted: saving members in training, for at most %.0f s; interrupt again to stop at once.",
                     SAVING_S,
                 )
         if not self._cohorts or time.monotonic() - since > SAVING_S:
@@ -303,7 +303,9 @@ class _Dispatcher(Searcher):
         if self._losses.again(cohort.key, saved_ns=saved_ns, dead_nodes=_dead_nodes() - self._dead_nodes):
             del self._cohorts[trial_id]
             self._lost.append(cohort)
-            log.warning("What trained %d members was lost; they go on from their last checkpoint.", len(cohort.members))
+            log.warning(
+                "A worker of %d members was lost; they continue from their last checkpoint.", len(cohort.members)
+            )
         else:
             self.gone(trial_id, "lost", detail)
 

@@ -45,9 +45,9 @@ def ray_cluster(address: str | None, device: str, wanted: int | None = None, wai
     """
     began = time.monotonic()
     with connected(address=address, device=device, workers=1, max_concurrent=None) as resources:
-        place = "on this machine" if address is None else f"at {address}"
+        place = "started on this machine" if address is None else f"joined at {address}"
         slots = f"{resources.slots} cohorts at a time on {resources.device}"
-        yield ok("ray", f"{place} after {time.monotonic() - began:.0f} s: {slots}")
+        yield ok("ray", f"{place} in {time.monotonic() - began:.0f} s; trains {slots}")
         if wanted is not None:
             yield from _counted(wanted, wait_s)
         for node in nodes():
@@ -59,15 +59,15 @@ def _counted(wanted: int, wait_s: float) -> Iterator[Finding]:
     while (alive := sum(node.alive for node in nodes())) < wanted and time.monotonic() < deadline:
         time.sleep(1)
     if alive >= wanted:
-        yield ok("nodes", f"{alive} of {wanted} are there")
+        yield ok("nodes", f"{alive} of {wanted} are up")
         return
-    yield problem("nodes", f"{alive} of {wanted} are there after {wait_s:.0f} s", "see them come and go: ray status")
+    yield problem("nodes", f"{alive} of {wanted} are up after {wait_s:.0f} s", "to watch them: ray status")
     log = private.this_node().logs / "monitor.out"  # exists only on the head
     if not log.exists():
-        yield Finding("setup", "note", "why nodes do not come is known on the head", "run this there with ray exec")
+        yield Finding("setup", "note", "only the head knows why nodes are missing", "run this command there: ray exec")
         return
     for name, said in failed_setups(log.read_text(errors="replace")).items():
-        yield problem("setup", f"{name} said: {said}", "mend what it says, in the cluster file perhaps, and: ray up")
+        yield problem("setup", f"{name} failed: {said}", "correct this, perhaps in the cluster file; then run ray up")
 
 
 def failed_setups(log: str) -> dict[str, str]:
@@ -132,6 +132,8 @@ def compared(node: Node, ours: dict[str, str]) -> Iterator[Finding]:
             "node", f"{node.name} has {', '.join(other)}", "install one checkout and one constraints.txt on all nodes"
         )
     if late:
-        yield problem("node", f"the clock of {node.name} is {node.ahead_s:+.1f} s off", "set the clocks by NTP")
+        yield problem(
+            "node", f"the clock of {node.name} is {node.ahead_s:+.1f} s off", "synchronize the clocks with NTP"
+        )
     if not other and not late:
-        yield ok("node", f"{node.name} has our versions and our time")
+        yield ok("node", f"{node.name} has the same versions and the same time")

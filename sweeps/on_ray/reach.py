@@ -56,7 +56,7 @@ def _lacking(data_sets: Collection[str], data_dir: Path, fetch: bool, place: str
     try:
         Storage(place, name).read(mark)
     except FileNotFoundError:
-        return f"does not see --storage {place!r}; it must be an object store, or a folder that all nodes share"
+        return f"does not see --storage {place!r}; use an object store, or a folder that all nodes share"
     except UserError as error:
         return str(error)
     for data in data_sets:

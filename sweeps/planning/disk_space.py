@@ -69,8 +69,8 @@ def check(storage: Storage, members: Iterable[Member], data_dir: Path) -> None:
     need, have = needed_bytes(members, data_dir), shutil.disk_usage(storage.local_path).free
     if need > have:
         raise UserError(
-            f"--storage {storage.uri!r} has {_megabytes(have)} free, and {len(members)} trainings need about "
-            f"{_megabytes(need)}; make room, or use another --storage"
+            f"--storage {storage.uri!r} has {_megabytes(have)} free, but {len(members)} trainings need about "
+            f"{_megabytes(need)}; free some space, or use another --storage"
         )
 
 

@@ -139,4 +139,4 @@ def estimate(
         )
 
     found = [of(study.name, study, unfoldings.size(study), own) for study, own in studies]
-    return [*found, of("in all", None, unfoldings.total(), everything)]
+    return [*found, of("total", None, unfoldings.total(), everything)]

@@ -68,5 +68,5 @@ def known(device: str, folder: Path | None) -> Rates | None:
     along = Rates.model_validate_json(file.read_bytes()) if file.is_file() else None
     if own is None or along is None:
         return own or along
-    machine = f"{own.machine} (kinds not measured there: on {along.machine})"
+    machine = f"{own.machine} (other kinds of training: on {along.machine})"
     return Rates(machine=machine, rates=dict(along.rates) | dict(own.rates))

@@ -140,7 +140,7 @@ class Overrides:
         """
         if self.scale is not None:
             if self.scale not in SCALES:
-                raise UserError(f"--scale is one of full, {', '.join(SCALES)}, got {self.scale!r}")
+                raise UserError(f"--scale must be one of full, {', '.join(SCALES)}, got {self.scale!r}")
             sweep = reduced(sweep, SCALES[self.scale])
         if self.seeds is not None:
             sweep = reseeded(sweep, self.seeds)
@@ -202,8 +202,8 @@ class Plan:
         most = max(smallest, key=lambda name: smallest[name], default=None)
         if budget is not None and most is not None and smallest[most] > budget:
             raise UserError(
-                f"--budget {budget} is too small for study {most!r}: one suggestion in each row of its table, with all "
-                f"seeds, takes {smallest[most]} members; the smallest budget here is --budget {smallest[most]}"
+                f"--budget {budget} is too small: study {most!r} needs {smallest[most]} members for one suggestion in "
+                f"each row of its table, with all seeds; use at least --budget {smallest[most]}"
             )
 
     @cached_property
@@ -248,7 +248,7 @@ class Plan:
         """The names of the studies, or if they are many, those that are most like a pattern."""
         names = [study.name for study in self.sweep.studies]
         if len(names) <= _NEAR:
-            return f"there are: {', '.join(names)}"
+            return f"its studies: {', '.join(names)}"
         near = difflib.get_close_matches(pattern.strip("*"), names, n=_NEAR, cutoff=0)
         listing = shlex.join(["python", "-m", "sweeps.run", *self.original.words, "--plan"])
         return f"near names: {', '.join(near)}; all {len(names)} are listed by: {listing}"

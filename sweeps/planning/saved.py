@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from search_spaces import Sweep, UnknownSweep, get_sweep
+from search_spaces.derived import command_words
 from sweeps.errors import UserError
 from sweeps.planning import sessions
 from sweeps.planning.plan import Member, Overrides, Plan
@@ -59,7 +60,7 @@ def last_plan(storage: Storage, studies: Path | None = None) -> Plan:
         content = storage.read(_PLAN)
     except FileNotFoundError:
         derived = storage.derived()
-        has = f"; what has been run there: {', '.join(derived)}" if derived else ""
+        others = f"; derived sweeps there: {', '.join(derived)}" if derived else ""
         raise UserError(
             f"sweep {storage.name!r} has not been run in {storage.uri!r}{has}; start with: {again}"
         ) from None
@@ -82,6 +83,11 @@ def _how_it_ran(storage: Storage) -> str:
         return ""
     last = sessions.read(storage)[-1:]
     return f"; it was last run with: {last[0].command.text(storage)}" if last and last[0].command else ""
+
+
+def _command(storage: Storage) -> str:
+    words = (*command_words(storage.name), "--storage", storage.uri)
+    return f"python -m sweeps.run {shlex.join(words)}"
 
 
 def known_members(plan: Plan, ledger: Ledger) -> list[Member]:

@@ -57,8 +57,8 @@ class CellSearch:
                 self._take(batch)
             except (KeyError, IndexError, TypeError, UserError) as error:
                 raise UserError(
-                    f"study {self._study.name!r}: recorded suggestions do not fit its search ({error}); "
-                    f"delete suggestions/{self._folder} in the sweep's folder to search anew"
+                    f"study {self._study.name!r}: the recorded suggestions do not fit its search ({error}); to start "
+                    f"the search again, delete suggestions/{self._folder} in the sweep's folder"
                 ) from None
 
     def batches(self) -> list[list[Point]]:

@@ -81,7 +81,7 @@ def apply(config: Config, settings: Settings, kept: Iterable[str]) -> Config:
             if fields and path not in fields:
                 given = ", ".join(f"{name}={value}" for name, value in settings.items())
                 raise UserError(
-                    f"--set {given} leaves no field {path!r}, by which members are told apart; "
+                    f"--set {given} removes field {path!r}, which distinguishes the members of a study; "
                     "leave the setting out, or choose other studies with --only"
                 )
             config = merge(config, nested(path, value))

@@ -155,7 +155,7 @@ class Unfolding:
                 self._ledger.record_choice(name, choice.model_dump(by_alias=True, mode="json"))
             if choice is None:
                 where = " with " + ", ".join(f"{k} {v}" for k, v in match.items()) if match else ""
-                cell.blocked = f"{self.study.name} takes from {winner.study}, of which nothing{where} has finished"
+                cell.blocked = f"{self.study.name} needs the best of {winner.study}{where}, but no member has finished"
                 return
             cell.choices[name] = choice
             choices.append(choice)
@@ -302,7 +302,9 @@ def _evidence(study: Study, winner: Winner, members: Sequence[Member], rows: Map
 def _fields(member: Member, winner: Winner) -> dict[str, Any]:
     flat = member.config.flat()
     if absent := [path for path in winner.fields if path not in flat]:
-        raise UserError(f"study {member.study!r} has no field {absent[0]!r} for another to take")
+        raise UserError(
+            f"study {member.study!r} has no field {absent[0]!r}, but another study takes it; correct its Winner"
+        )
     return {path: flat[path] for path in winner.fields}
 
 
@@ -315,7 +317,9 @@ def _match(winner: Winner, cell: PlannedCell) -> dict[str, Any]:
     try:
         return {label: cell.labels[label] for label in winner.match}
     except KeyError as error:
-        raise UserError(f"study {cell.study.name!r} takes by label {error}, which its cells lack") from None
+        raise UserError(
+            f"study {cell.study.name!r} matches winners by label {error}, but has no such label; correct `match`"
+        ) from None
 
 
 def _name(study: Study, winner: Winner, cell: PlannedCell, group: Sequence[Member]) -> str:

@@ -47,4 +47,6 @@ def trained_model(storage: Storage, config: TrainingConfig, epochs: int, image_s
                 return TrainedVAE.from_checkpoint(storage.read(path), config, image_shape)
             except (ValueError, FileNotFoundError) as error:
                 raise NoModelError(f"{path}: {error}") from None
-    raise NoModelError(f"no checkpoint holds member {key} after epoch {epochs}; --keep best and none delete weights")
+    raise NoModelError(
+        f"no checkpoint has the weights of member {key} after epoch {epochs}; --keep best and --keep none delete weights"
+    )

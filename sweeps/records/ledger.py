@@ -118,11 +118,13 @@ class _File:
         schema = parquet.schema_of(content)
         written = int((schema.metadata or {}).get(b"vae_sweeps_ledger", b"0"))
         if written > FORMAT:
-            raise UserError(f"{path} has ledger format {written}, this program reads {FORMAT}: update the program")
+            raise UserError(
+                f"{path} has ledger format {written}, but this program reads only {FORMAT}; update the program"
+            )
         if not schema.equals(_SCHEMA):
-            raise ValueError("it is no ledger file")
+            raise ValueError("it is not a ledger file")
         if path != f"{_FOLDER}/{_name(content)}":
-            raise ValueError("it is not what was written under this name")
+            raise ValueError("its content does not match its name")
 
     @cached_property
     def _large(self) -> pa.Table:
@@ -189,7 +191,7 @@ class Ledger:
     def _set_aside(self, path: str, error: Exception) -> None:
         folder, _, name = path.rpartition("/")
         aside = f"{folder}/set_aside/{name}"
-        log.warning("%s/%s is not readable (%s); set aside as %s", self._storage.full_uri, path, error, aside)
+        log.warning("%s/%s cannot be read (%s); set aside as %s", self._storage.full_uri, path, error, aside)
         self._storage.move(path, aside)
 
     def check(self) -> None:

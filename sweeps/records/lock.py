@@ -217,8 +217,8 @@ class Lock:
         if holder is None or holder.local:
             return f"{message}; wait for it, end it, or use another --storage"
         return (
-            f"{message}; this command takes over {self._stale_after_s / 60:g} minutes after its last sign of life; if "
-            f"you are sure that it is gone, delete {FILE} in {self._storage.full_uri}"
+            f"{message}; try again {self._stale_after_s / 60:g} minutes after its last heartbeat, or, if it has "
+            f"certainly ended, delete {FILE} in {self._storage.full_uri}"
         )
 
     def _holds(self) -> bool:
@@ -229,10 +229,10 @@ class Lock:
                 return True
             holder = _holder(version)
             if holder is None or holder.token != self._own.token:
-                who = "its lock is gone" if version is None else f"it was taken over by {holder or 'another driver'}"
+                why = "its lock file is gone" if version is None else f"{holder or 'another driver'} has taken over"
                 self._lost = LockLostError(
-                    f"this run of {self._storage.name!r} stops and writes nothing more, since {who}; the same command "
-                    "goes on once no other one is at work"
+                    f"this run of {self._storage.name!r} stops and writes nothing more: {why}; run the same command "
+                    "again when no other run is active"
                 )
         return self._lost is None
 

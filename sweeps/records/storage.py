@@ -42,7 +42,7 @@ class Storage:
         self.uri, self.name = uri, name
         if any(redact(form) != form for form in (uri, unquote(uri))):
             raise UserError(
-                "--storage: a URI with credentials is not accepted; give them in the environment "
+                "--storage must not contain credentials; set them in the environment "
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)"
             )
         try:
@@ -97,9 +97,9 @@ class Storage:
 
     def unusable(self, do: str, error: Exception) -> UserError:
         """The message to the user for an error of the file system."""
-        asked = "is the bucket there, and do the credentials in the environment, or the machine's role, still hold?"
-        advice = "" if self.local else f"; {asked}"
-        return UserError(f"cannot {do} --storage {self.uri!r}: {first_line(error)}{advice}")
+        remote = "check that the bucket exists, and that the credentials or the machine's role are valid"
+        advice = "check its permissions and free space" if self.local else remote
+        return UserError(f"cannot {do} --storage {self.uri!r}: {first_line(error)}; {advice}")
 
     def prepare(self) -> None:
         """Makes the folder and checks that it can be written.

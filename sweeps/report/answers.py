@@ -37,7 +37,7 @@ def _margin(study: Study, best: tables.Cell, other: tables.Cell) -> str:
     text = f"Against {who} ({describe(other.labels)}): "
     comparison = claims.compare(study, best, other)
     if comparison is None:
-        return f"{text}no seed has finished with both."
+        return f"{text}no seed has finished with both configurations."
     gain = comparison.gain
     text += f"better by {signed(gain.value)}"
     if not comparison.enough:

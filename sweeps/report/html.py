@@ -144,7 +144,7 @@ def _section(
     verdicts = claims.tested(study, found)
     notes += not_measured(study, found)
     if absent := unmatched(study, found):
-        notes.append(f"{len(absent)} of {len(printed(study))} published numbers have no row or column here.")
+        notes.append(f"{len(absent)} of {len(printed(study))} published numbers have no row or column in this run.")
     return Section(
         study=study,
         anchor=stem(study),
@@ -179,7 +179,7 @@ def _failures(members: Sequence[Member], rows: Mapping[str, Row]) -> list[str]:
         if row.status == "failed"
     ]
     left = len(lines) - _LISTED
-    return lines if left <= 0 else [*lines[:_LISTED], f"and {left} more, with their reasons in results.parquet"]
+    return lines if left <= 0 else [*lines[:_LISTED], f"and {left} more; results.parquet has their reasons"]
 
 
 def _tally(section: Section) -> str:

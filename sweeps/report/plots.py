@@ -30,13 +30,13 @@ def lines(figure: Lines, panel: Panel) -> Drawing:
         axes.errorbar(x, mean, stderr, marker="o", markersize=3, capsize=2, label=label(value))
         if value in x:
             axes.plot(value, mean[x.index(value)], "D", color=DIAGONAL, zorder=3)
-            marked = f", red where it equals {readable(figure.x)}"
+            marked = f"; a red point has the same {readable(figure.x)}"
     _scales(axes, figure.log_x, figure.log_y)
     axes.set(xlabel=readable(figure.x), ylabel=metric(shown).title, title=panel.title)
     _legend(axes, figure.series)
     caption = panel.caption(shown, f"over {readable(figure.x)}, mean and standard error over seeds")
     if figure.series:
-        caption += f" A line for each {readable(figure.series)}{marked}."
+        caption += f" One line for each {readable(figure.series)}{marked}."
     return panel.drawing(drawn, caption, f"Line plot: {caption}")
 
 

@@ -21,8 +21,8 @@ from trainables.data import DataError, load
 SHOWN = 10
 """Images in a row."""
 _RECONSTRUCTIONS = (
-    "validation images and their reconstructions, mean and, where it is learned, standard deviation (of each image on "
-    "a scale of its own)"
+    "validation images, the means of their reconstructions and, if learned, the standard deviations (each image on its "
+    "own scale)"
 )
 
 
@@ -42,7 +42,7 @@ def image_figures(study: Study, found: Sequence[Cell], mark: str, sources: Sourc
             continue
         for panel in panels(study, number, found, mark):
             rows, missing = _rows(study, figure, panel.cells, sources)
-            reasons += [f"{panel.heading}: no images of {reason}" for reason in missing]
+            reasons += [f"{panel.heading}: no images for {reason}" for reason in missing]
             if rows:
                 what = "samples from the prior" if figure.samples else _RECONSTRUCTIONS
                 caption = f"{panel.heading}: {what}, by the best member of each {readable(figure.series)}."

@@ -46,7 +46,7 @@ def search_plots(study: Study, found: Sequence[Cell], mark: str) -> tuple[list[D
         where = ", ".join(f"{readable(name)} {label(group[0].labels.get(name))}" for name in names)
         rebuilt = optuna_study(study, group)
         if not rebuilt.get_trials(states=[TrialState.COMPLETE], deepcopy=False):
-            reasons.append(f"The search{f', {where}' if where else ''}: nothing to draw, no suggestion has finished.")
+            reasons.append(f"No figures of the search{f', {where}' if where else ''}: no suggestion has finished.")
             continue
         for kind, (function, of_metric, title) in _PLOTS.items():
             title = f"{title}, {where}" if where else title

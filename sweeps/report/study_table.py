@@ -115,8 +115,8 @@ def _caption(study: Study, found: Sequence[Cell]) -> str:
     totals = sum((cell.counts for cell in found), Counter())
     rest = unfinished(totals)
     return (
-        f"{study.title}: {what}. Mean ± standard error over seeds, on the validation images, by which configurations "
-        f"are chosen. {totals['finished']} of {totals.total()} members finished{f'; {rest}' if rest else ''}."
+        f"{study.title}: {what}. Mean ± standard error over seeds on the validation images, which also choose the "
+        f"configurations. {totals['finished']} of {totals.total()} members finished{f'; {rest}' if rest else ''}."
     )
 
 

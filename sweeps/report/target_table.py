@@ -44,8 +44,8 @@ def target_table(figure: Curves, panel: Panel) -> Table:
             | ({"not_comparable": mark} if mark else {})
         )
     caption = (
-        f"{panel.heading}: until {metric(shown).title} {number(figure.target)} is reached, mean ± standard error over "
-        "the seeds that reach it. Members trained together share their seconds."
+        f"{panel.heading}: epochs and seconds until {metric(shown).title} reaches {number(figure.target)}, mean ± "
+        "standard error over the seeds that reach it. Members trained together share the time."
     )
     headings = [readable(figure.series), "epochs", "seconds", "seeds"]
     return Table(f"{panel.name}-target", caption, headings, rows, records, mark)

@@ -41,7 +41,7 @@ def rebuild(storage: Storage, tracking_uri: str, data_dir: Path, studies: Path |
             complete = len(ended) == sum(map(unfoldings.size, plan.studies))
             tracker.close("FINISHED" if complete else "KILLED", TIMEOUT_S)
             if tracker.problem:
-                raise UserError(f"MLflow cannot be rebuilt: {tracker.problem}; the same command goes on")
+                raise UserError(f"MLflow cannot be rebuilt: {tracker.problem}; run the same command again to continue")
             run_ids |= tracker.run_ids
             if plan is last:
                 write_outputs(storage, unfoldings, rows, tracker.run_ids, data_dir, tracker.links())
@@ -58,4 +58,4 @@ def _earlier(storage: Storage, last: Plan) -> Iterable[Plan]:
             try:
                 yield Plan(last.original, session.overrides)
             except UserError as error:
-                log.warning("the runs of %s are left out: %s", session.started, error)
+                log.warning("The session of %s is left out: %s", session.started, error)

@@ -64,7 +64,7 @@ class BestModel:
         return (
             f"The best of {self.study.title}: {describe(self.cell.labels)}, mean {metric} "
             f"{self.cell.mean[metric]:.4g} over {self.cell.n} of {self.cell.planned} seeds. "
-            f"The weights are those of seed {self.member.config.seed}: {metric} {self.row.metrics[metric]:.4g}."
+            f"The weights are of the best seed, {self.member.config.seed}: {metric} {self.row.metrics[metric]:.4g}."
         )
 
     @property
@@ -195,6 +195,6 @@ def _figure(vae: TrainedVAE, images: Images) -> bytes:
         {
             "validation images": shown / 255,
             "reconstructions": vae.reconstruct(shown).numpy(),
-            "samples of the prior": vae.sample(len(shown)).numpy(),
+            "samples from the prior": vae.sample(len(shown)).numpy(),
         }
     )

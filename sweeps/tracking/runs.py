@@ -294,7 +294,7 @@ class Runs:
         try:
             models.register(self._client, self.experiment, run_id, model, self._storage, self._data_dir)
         except models.NoModelError as error:
-            log.warning("no model of study %s is registered: %s", study.name, error)
+            log.warning("No model of study %s is registered: %s", study.name, error)
 
     def publish_report(self) -> None:
         """Adds the report, with its figures and tables, to the artifacts of the sweep's run."""
@@ -316,5 +316,5 @@ def _milliseconds(time: datetime) -> int:
 
 
 def _study_tags(study: Study) -> dict[str, str]:
-    note = f"{study.title} ({study.source}). Better is a {'lower' if study.mode == 'min' else 'higher'} {study.metric}."
+    note = f"{study.title} ({study.source}). {'Lower' if study.mode == 'min' else 'Higher'} {study.metric} is better."
     return {"mlflow.note.content": note, "title": study.title, "source": study.source, "study": study.name}

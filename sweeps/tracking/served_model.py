@@ -45,7 +45,7 @@ class ServedVAE(PythonModel):
         if task == "encode":
             q = self.vae.encode(model_input, seed=seed)
             return (q.mean if isinstance(q, Gaussian) else q.probs).numpy()
-        raise ValueError(f"the task is reconstruct, sample or encode, got {task!r}")
+        raise ValueError(f"task must be reconstruct, sample or encode, got {task!r}")
 
 
 set_model(ServedVAE())

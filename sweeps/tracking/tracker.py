@@ -123,7 +123,7 @@ class Tracker:
         self._jobs.put(None)
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            self.problem = self.problem or f"it was not done after {timeout_s:.0f} s"
+            self.problem = self.problem or f"it was not up to date after {timeout_s:.0f} s"
 
     def links(self) -> dict[str, str]:
         """By study, the address of its members in MLflow; empty if MLflow was never reached. After `close`."""

@@ -39,8 +39,10 @@ def tracking_uri_of(storage: Storage, given: str | None) -> str:
     """
     if given is None:
         if not storage.local:
-            raise UserError("--storage is not a folder, so name MLflow's server: --tracking-uri http://127.0.0.1:5000")
+            raise UserError(
+                "--storage is not a folder, so MLflow needs a server; give one, for example --tracking-uri http://127.0.0.1:5000"
+            )
         return of_database(storage.local_path.parent / DATABASE)
     if not _KNOWN.fullmatch(given):
-        raise UserError(f"--tracking-uri is like http://127.0.0.1:5000 or sqlite:///mlflow.db, got {given!r}")
+        raise UserError(f"--tracking-uri must be like http://127.0.0.1:5000 or sqlite:///mlflow.db, got {given!r}")
     return given

@@ -99,5 +99,5 @@ def test_a_bucket_that_is_not_there_is_told_before_anything_starts(bucket, tmp_p
     runs = call("sweeps.run", "quickstart", "--storage", far, "--tracking-uri", "sqlite:///mlflow.db", cwd=tmp_path)
     assert runs.returncode == 2
     assert len(runs.stderr.splitlines()) == 1
-    assert "is the bucket there" in runs.stderr
+    assert "check that the bucket exists" in runs.stderr
     assert "Starting Ray" not in runs.stdout

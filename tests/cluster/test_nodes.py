@@ -192,7 +192,7 @@ def test_runs_that_the_cluster_cannot_do_are_refused_before_anything_is_trained(
     stranger = TOKEN | {"RAY_AUTH_TOKEN": "f" * 64}
     unknown = driver.run(f"cd {ROOT} && {run('cluster', '--address', 'auto', epochs=2)}", stranger)
     assert unknown.returncode == 2
-    assert "does not know our token" in unknown.stdout
+    assert "does not accept our token" in unknown.stdout
     assert "Traceback" not in unknown.stdout
     refused = driver.run(f"cd {ROOT} && {run('cluster', '--address', 'auto', '--device', 'cuda', epochs=2)}", TOKEN)
     assert refused.returncode == 2

@@ -68,7 +68,7 @@ def test_doctor_waits_for_all_nodes_and_finds_them_alike(cluster):
     found = cluster.on_head("python -m sweeps.doctor --address auto --nodes 2 --wait 100")
     lines = [line.strip() for line in found.splitlines()]
     for address in NODES.values():
-        assert f"ok      node: {address} has our versions and our time" in lines
+        assert f"ok      node: {address} has the same versions and the same time" in lines
 
 
 def test_every_node_has_this_checkout_and_nothing_private(cluster):

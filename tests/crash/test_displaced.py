@@ -43,7 +43,7 @@ def test_a_driver_that_lost_its_lock_while_it_was_stopped_writes_nothing_more(tm
 
     code, output = start("second").end()
     assert code == 0, output
-    assert "Taking over from a run that is gone (host first" in output
+    assert "Taking over from a run that has ended without releasing its lock (host first" in output
     check(storage, undisturbed(EPOCHS))
     left = files(storage)
 

@@ -20,7 +20,7 @@ def test_a_server_that_does_not_answer_is_told_once_and_the_next_run_completes_m
     code, output = Command(*arguments, "--tracking-uri", "http://127.0.0.1:9", cwd=tmp_path).end()
     assert code == 0, output
     assert time.monotonic() - began < 90
-    assert output.count("MLflow is behind") == 1
+    assert output.count("MLflow is incomplete") == 1
     assert "Traceback" not in output
     code, output = Command(*arguments, cwd=tmp_path).end()
     assert code == 0, output
@@ -38,7 +38,7 @@ def test_a_database_that_is_locked_for_a_while_lacks_nothing_in_the_end(tmp_path
         other.execute("rollback")
     code, output = command.end()
     assert code == 0, output
-    if "MLflow is behind" in output:  # the database was locked almost to the end
+    if "MLflow is incomplete" in output:  # the database was locked almost to the end
         code, output = Command("--storage", storage, "--set", "epochs=60", cwd=tmp_path).end()
     assert "behind" not in output
     check(storage, undisturbed(60))
@@ -92,5 +92,5 @@ def test_a_sweep_in_which_everything_fails_stops_and_says_so(tmp_path):
     )
     code, output = Command(*arguments, cwd=tmp_path).end()
     assert code == 3, output
-    assert "Stopped after 4 failures (--max-failures); the rest has not been trained." in output
+    assert "Stopped after 4 failures (--max-failures); the other members were not trained." in output
     assert len(results(storage).query("status == 'failed'")) == 4

@@ -174,7 +174,7 @@ def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path
         assert gone([victim], 30)
     code, output = command.end()
     assert code == 0, output
-    assert output.count("they go on from their last checkpoint") == 2
+    assert output.count("they continue from their last checkpoint") == 2
     assert "Traceback" not in output
     check(storage, undisturbed(150))
 
@@ -226,7 +226,7 @@ def test_an_interrupted_run_saves_what_is_in_training_and_trains_no_epoch_twice(
     code, output = command.end()
     assert code == 130, output
     assert "Traceback" not in output
-    assert "Interrupted: saving what is in training" in output
+    assert "Interrupted: saving members in training" in output
 
     trained = runs.trained()
     assert 0 < last(trained) < INTERRUPTED_EPOCHS

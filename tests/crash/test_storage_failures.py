@@ -79,7 +79,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_the_same_command_goes_on(disk, t
     code, output = first.end()
     assert code == 2, output
     assert "No space left on device" in output.splitlines()[-1]
-    assert "the same command goes on" in output.splitlines()[-1]
+    assert "the same command continues" in output.splitlines()[-1]
     assert "Traceback" not in output
     before = keys(ledger(storage))
     assert 0 < len(before) < MEMBERS
@@ -189,7 +189,7 @@ def test_on_an_object_store_a_killed_run_goes_on_and_trains_everything_once(buck
 
     code, output = Command(*arguments, cwd=tmp_path).end()
     assert code == 0, output
-    assert "Taking over from a run that is gone (host" in output
+    assert "Taking over from a run that has ended without releasing its lock (host" in output
     assert f"{MEMBERS - len(before)} trained now" in output
     assert len(set(recorded())) == len(recorded()) == MEMBERS
     assert {path.rpartition("/")[2] for path in objects("checkpoints")} == {"members.safetensors"}

@@ -59,7 +59,7 @@ def test_cells_are_the_product_of_the_axes_with_labels():
     ],
 )
 def test_bad_descriptions_are_refused(make):
-    with pytest.raises(ValueError, match=r"needs?|are lower-case|two studies"):
+    with pytest.raises(ValueError, match=r"needs?|may have lower-case|must come before|two studies"):
         make()
 
 

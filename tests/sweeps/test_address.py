@@ -40,5 +40,8 @@ def test_other_versions_are_told_in_one_line(monkeypatch):
     monkeypatch.setattr(cluster, "answering", lambda address: address)
     monkeypatch.setattr("ray.init", init)
     resources = cluster.connected(address="127.0.0.1:6379", device="cpu", workers=1, max_concurrent=None)
-    with pytest.raises(UserError, match=r"Ray: 2\.59\.0 Python: 3\.12\.1; install one constraints\.txt"), resources:
+    with (
+        pytest.raises(UserError, match=r"Ray: 2\.59\.0 Python: 3\.12\.1; install the same versions everywhere"),
+        resources,
+    ):
         pass

@@ -18,7 +18,7 @@ from sweeps.ui import ui
 
 MISTAKES = [
     (["quickstrat"], "known: .*quickstart"),
-    ([], "which sweep.*quickstart"),
+    ([], "give the name of a sweep: .*quickstart"),
     (["quickstart", "--set", "optim.lrr=1"], "optim.lr'"),
     (["quickstart", "--set", "optim.lr=0"], "optim.lr"),
     (["quickstart", "--set", "estimator.temperature_forward=-1"], "temperature_forward.*-1"),
@@ -34,7 +34,7 @@ MISTAKES = [
     (["quickstart", "--seeds", "0"], "--seeds"),
     (["quickstart", "--pack", "many"], "--pack"),
     (["quickstart", "--device", "tpu"], "--device"),
-    (["quickstart", "--precision", "fp16"], "--precision is one of auto, float32, bf16.*'fp16'"),
+    (["quickstart", "--precision", "fp16"], "--precision must be one of auto, float32, bf16.*'fp16'"),
     (["quickstart", "--precision", "bf16", "--set", "precision=bf16"], "--precision and --set precision"),
     (["quickstart", "--set", "precision=fp16"], "precision.*fp16"),
     (["quickstart", "--no-such-option"], "no-such-option"),
@@ -71,7 +71,7 @@ def own_data(tmp_path_factory):
         ("npz:bad.npz", "bad.npz is not a numpy archive"),
         ("npz:nothere.npz", "there is no nothere.npz in "),
         ("folder:nothere", "there is no folder .*nothere"),
-        ("folder:two", "5.png is 5x5 and .*4.png is 4x4; all must be of one size"),
+        ("folder:two", "5.png is 5x5 and .*4.png is 4x4; all must have the same size"),
     ],
 )
 def test_own_images_that_cannot_be_used_are_one_line_and_exit_code_2(command, own_data, name, message, plan):
@@ -133,7 +133,7 @@ def test_the_list_says_what_sweeps_take_and_is_whole(tmp_path, width):
             else (f"{name} {plan.sweep.title} {' '.join(values.values())} ")
         )
         assert row in text
-    assert re.search(r"Hours on \d+ cpu devices? at a time", text)
+    assert re.search(r"Hours: with \d+ cpu devices? busy, at rates", text)
 
 
 def test_a_report_of_what_was_never_run_says_how_to_run_it(command):
@@ -219,5 +219,5 @@ def test_the_address_is_printed_when_it_answers_and_not_before(served):
 def test_a_server_that_ends_before_it_answers_is_one_line(served):
     code, err, events = served([False], code=1)
     assert code == 2
-    assert "exit code 1 before it answered" in err
+    assert "MLflow's server ended with exit code 1; " in err
     assert not any("http" in event for event in events)

@@ -109,7 +109,7 @@ def test_status_tells_the_command_of_the_last_session(command, tmp_path):
     code, out, _ = command(status, "quickstart")
     expected = "python -m sweeps.run quickstart --only estimators --device cpu --data-dir 'my images'"
     assert code == 0
-    assert f"To go on: {expected}\n" in out
+    assert f"To continue: {expected}\n" in out
     assert f"To train failed members again: {expected} --retry-failed\n" in out
 
 

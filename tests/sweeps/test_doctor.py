@@ -45,7 +45,7 @@ def test_one_problem_is_exit_1_with_what_to_do(command, tmp_path):
     code, out, _ = command(doctor.doctor, "--storage", "FILE")
     assert code == 1
     assert levels(out)["storage"] == "problem"
-    assert "choose another with --storage" in out
+    assert "choose another folder with --storage" in out
 
 
 def test_an_impossible_device_is_exit_2(command):
@@ -87,7 +87,7 @@ def test_packages_are_compared_with_what_the_project_requires(monkeypatch):
     python, packages = doctor.python_and_packages()
     assert python.level == "ok"
     assert packages.level == "problem"
-    assert re.fullmatch(r"optuna is missing \(>=5 needed\), pandas 1.5.3 is not >=2.2", packages.found)
+    assert re.fullmatch(r"optuna is missing \(>=5 needed\), pandas 1.5.3 is installed \(>=2.2 needed\)", packages.found)
 
 
 def test_packages_that_lack_what_they_require_are_named(monkeypatch, tmp_path):
@@ -103,7 +103,7 @@ def test_packages_that_lack_what_they_require_are_named(monkeypatch, tmp_path):
 def test_an_old_python_is_a_problem(monkeypatch):
     monkeypatch.setattr("platform.python_version", lambda: "3.9.1")
     python, _ = doctor.python_and_packages()
-    assert (python.level, python.found) == ("problem", "3.9.1 is not >=3.11")
+    assert (python.level, python.found) == ("problem", "3.9.1 is installed, >=3.11 is needed")
 
 
 def test_a_gpu_that_is_asked_for_must_be_there(monkeypatch):
@@ -227,7 +227,7 @@ def test_ray_starts_here_on_request_and_touches_no_home(tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = levels(ended.stdout)
     assert (found["ray"], found["node"]) == ("ok", "ok")
-    assert "has our versions and our time" in ended.stdout
+    assert "has the same versions and the same time" in ended.stdout
     assert list(tmp_path.rglob("*")) == [home]
     assert "Token authentication" not in ended.stderr
 

@@ -152,7 +152,7 @@ def test_a_network_that_does_not_go_with_its_images_is_told(storage):
 def test_measured_rates_are_kept_and_used(command, tmp_path):
     code, out, err = command(rates, "quickstart", "--only", "search", "--device", "cpu")
     assert (code, err) == (0, "")
-    assert "1 kinds of training measured" in out
+    assert "Measured 1 kinds of training on" in out
     code, out, err = command(run, "quickstart", "--only", "search", "--plan", "--device", "cpu")
     assert code == 0
     assert "rates measured on" in out
@@ -209,9 +209,9 @@ def test_a_plan_names_what_was_not_measured(storage, monkeypatch, device, gpu_ho
     *rows, note = console.file.getvalue().splitlines()  # pyright: ignore
     hours = {line.split()[0]: re.search(r"(\S+( \+ \?)?) +\S+ *$", line).group(1) for line in rows[1:]}  # pyright: ignore
     assert hours["other"] == "?"
-    assert hours["in"] == "0.01 + ?"  # 15 members of 3.5 s on two devices
-    assert "of 2 members nothing is known, in other;" in note
-    assert ("GPU-hours in all" in note) == gpu_hours
+    assert hours["total"] == "0.01 + ?"  # 15 members of 3.5 s on two devices
+    assert "no rates for 2 members, in other;" in note
+    assert ("GPU-hours in total" in note) == gpu_hours
 
 
 def test_cohorts_add_up(storage):

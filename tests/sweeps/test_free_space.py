@@ -72,7 +72,7 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_line_with_both_numbers(stora
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
     disk_space.check(storage, members, tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need - 10**6))
-    with pytest.raises(UserError, match=r"has \d+ MB free, and 8 trainings need about \d+ MB") as caught:
+    with pytest.raises(UserError, match=r"has \d+ MB free, but 8 trainings need about \d+ MB") as caught:
         disk_space.check(storage, members, tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -181,7 +181,7 @@ def test_a_field_for_which_no_variant_is_named_may_be_set():
 
 
 def test_a_component_without_the_field_of_an_axis_is_refused():
-    with pytest.raises(UserError, match=r"estimator\.name=reinmax leaves no field 'estimator\.temperature_forward'"):
+    with pytest.raises(UserError, match=r"estimator\.name=reinmax removes field 'estimator\.temperature_forward'"):
         Plan(get_sweep("quickstart"), Overrides(only="temperatures", values=(("estimator.name", "reinmax"),)))
 
 

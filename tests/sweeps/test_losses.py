@@ -125,7 +125,7 @@ def test_a_lost_cohort_is_handed_out_again_and_the_driver_hears_nothing_of_it(wo
     lose(dispatcher, "a")
     assert dispatcher.suggest("c") == first
     assert (work.outcomes, work.running) == ([], 2)
-    assert "4 members was lost; they go on from their last checkpoint" in caplog.text
+    assert "4 members was lost; they continue from their last checkpoint" in caplog.text
     # A late report of the lost trial is ignored.
     dispatcher.heard("a", report("too late"))
     assert work.outcomes == []

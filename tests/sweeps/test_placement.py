@@ -103,7 +103,7 @@ def test_workers_of_a_cohort_share_gpus_too(gpu):
 
 
 def test_cpus_are_not_shared(gpu):
-    with pytest.raises(UserError, match="--per-gpu 2: cohorts are trained on CPUs here"):
+    with pytest.raises(UserError, match="--per-gpu 2 needs GPUs, but this run trains on CPUs"):
         cluster.available("cpu", 1, None, 2)
     assert cluster.available("cpu", 1, None, 1).memory_share == 1 / 2
     assert cluster.available("cpu", 1, 1, 1).memory_share == 1

@@ -172,7 +172,7 @@ def test_rows_of_nested_variants_are_searched_row_by_row():
 
 
 def test_a_pattern_that_matches_nothing_is_told_near_names_alone():
-    with pytest.raises(UserError, match=r"near names: .*dst/fig3\b.*paper_grid --plan") as error:
+    with pytest.raises(UserError, match=r"similar names: .*dst/fig3\b.*paper_grid --plan") as error:
         Plan(get_sweep("paper_grid"), Overrides(only="dst/fig33*"))
     named = [
         study.name

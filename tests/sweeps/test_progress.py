@@ -140,7 +140,7 @@ def test_failures_are_told_as_they_happen_but_not_by_the_thousand():
     text = shown(plan, lambda progress: progress.ended(members, rows))
     assert "Failed: grid: lr 0.001, variance 0.01, seed 0: diverged in epoch 1" in text
     assert text.count("Failed:") == FAILURES_TOLD < len(members)
-    assert text.count("More failures") == 1
+    assert text.count("There are more failures") == 1
 
 
 def test_more_studies_than_fit_on_a_screen_leave_those_at_work_on_it():
@@ -191,7 +191,7 @@ def test_the_summary_fits_one_screen_however_many_studies_there_are():
     assert (found.members, found.done, found.failed, len(found.best)) == (200, 199, 1, 50)
     lines = found.lines()
     assert lines[0] == "199 of 200 members done, 1 failed, 3 trained now."
-    assert lines[-1] == "… and 38 more studies, in the report"
+    assert lines[-1] == "… and 38 more studies; the report has all of them"
     assert len(lines) < 20
 
 

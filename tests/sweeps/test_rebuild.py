@@ -153,7 +153,7 @@ def test_while_a_driver_is_at_work_nothing_is_rebuilt(storage, small, tmp_path):
 
 def test_a_server_that_cannot_be_reached_is_told(storage, small, tmp_path):
     saved.save_plan(storage, FEW)
-    with pytest.raises(UserError, match=r"MLflow cannot be rebuilt: .*; the same command goes on"):
+    with pytest.raises(UserError, match=r"MLflow cannot be rebuilt: .*; run the same command again to continue"):
         rebuild.rebuild(storage, "http://127.0.0.1:9", tmp_path)
 
 

@@ -284,7 +284,7 @@ def test_without_its_checkpoint_the_rest_is_tracked_all_the_same(place, trained,
         else:
             rows = {key: dataclasses.replace(row, epochs=1) for key, row in rows.items()}
     track(storage, uri, rows)
-    assert "no model of study grid is registered" in caplog.text
+    assert "No model of study grid is registered" in caplog.text
     assert MlflowClient(uri).search_registered_models() == []
 
 

@@ -161,7 +161,7 @@ def test_published_numbers_stand_beside_ours_with_the_difference(printed):
     page = files["index.html"].decode()
     assert "0.50 ± 0.12" in page
     assert "+1.250" in page
-    assert "1 of 3 published numbers have no row or column here" in page
+    assert "1 of 3 published numbers have no row or column in this run" in page
 
 
 def test_numbers_published_for_an_epoch_are_held_against_that_epoch(printed):

@@ -78,7 +78,7 @@ def test_a_checkpoint_that_is_gone_costs_its_row_and_says_so(storage, trained):
     storage.delete("checkpoints/learned/2.safetensors")
     files = report(PLAN, MEMBERS, trained, sources=Sources(storage, Path("data")))
     page = files["index.html"].decode()
-    assert "no images of learned: no checkpoint holds member" in page
+    assert "no images for learned: no checkpoint has the weights of member" in page
     assert "figures/shown-figure1.png" in files
 
 
@@ -88,7 +88,7 @@ def test_a_data_set_that_is_gone_costs_the_figure_and_says_so(storage, trained, 
     rows = {m.key: row(m) for m in plan.members["shown"]}
     files = report(plan, plan.members["shown"], rows, sources=Sources(storage, tmp_path))
     assert not any(path.startswith("figures/") for path in files)
-    assert "Shown: no images of fixed:" in files["index.html"].decode()
+    assert "Shown: no images for fixed:" in files["index.html"].decode()
 
 
 def test_deviations_are_stretched_within_each_image():

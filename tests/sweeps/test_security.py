@@ -205,7 +205,7 @@ def test_a_real_run_leaves_no_secret_in_its_files_its_output_or_rays_logs(tmp_pa
         assert "Starting Ray" in output
         assert not any(secret in output for secret in (*SECRETS.values(), PASSWORD))
         assert "Token authentication" not in output
-    assert "MLflow is behind" in output
+    assert "MLflow is incomplete" in output
     assert holds(tmp_path, *SECRETS.values(), PASSWORD) == []
     sessions = [path for path in Path("/tmp/ray").glob("session_2*") if path.stat().st_mtime >= began]
     assert sessions

@@ -15,6 +15,7 @@ from sweeps.records.ledger import Ledger
 from sweeps.records.lock import FILE, Holder, Lock
 from sweeps.records.snapshot import InTraining, Snapshot
 from sweeps.records.storage import Storage
+from sweeps.run import run
 from sweeps.status import lines_of, status, status_of
 
 SWEEP = saved.find_sweep("quickstart")
@@ -52,9 +53,9 @@ def test_what_is_missing_is_said_with_the_command_that_goes_on(begun):
     assert (study.members, study.done, study.failed, study.missing) == (20, 7, {}, 13)
     assert found.state == "interrupted"
     text = "\n".join(lines_of(found))
-    assert "Nothing is running" in text
+    assert "No run is active" in text
     assert (
-        f"To go on: python -m sweeps.run quickstart --only estimators --storage {shlex.quote(found.storage[:-11])}"
+        f"To continue: python -m sweeps.run quickstart --only estimators --storage {shlex.quote(found.storage[:-11])}"
         in text
     )
     assert found.retry_command is None
@@ -106,7 +107,7 @@ def test_a_search_misses_what_it_has_yet_to_suggest(begun):
     (study,) = found.studies
     assert (study.done, study.missing, study.unknown) == (0, study.members, study.members)
     assert study.members > 0
-    assert "12 missing (12 until others have ended)" in "\n".join(lines_of(found))
+    assert "12 missing (12 wait for other members)" in "\n".join(lines_of(found))
 
 
 def test_the_age_of_the_latest_checkpoint_is_told_while_something_is_missing(begun):
@@ -117,7 +118,7 @@ def test_the_age_of_the_latest_checkpoint_is_told_while_something_is_missing(beg
         os.utime(place.local_path / "checkpoints" / cohort / "members.safetensors", (then, then))
     found = status_of(place)
     assert found.checkpoint_age_s == pytest.approx(300, abs=30)
-    assert "last saved 5 min ago" in "\n".join(lines_of(found))
+    assert "The last checkpoint was saved 5 min ago." in "\n".join(lines_of(found))
 
 
 def test_a_driver_at_work_is_named_and_nobody_is_asked_to_go_on(begun):
@@ -128,8 +129,8 @@ def test_a_driver_at_work_is_named_and_nobody_is_asked_to_go_on(begun):
     text = "\n".join(lines_of(found))
     assert f"pid {os.getpid()}, since 20" in text
     assert "1 of 20 done; 19 missing" in text
-    assert "Nothing is in training at the moment" in text
-    assert "Nothing is running" not in text
+    assert "No member is in training" in text
+    assert "No run is active" not in text
     assert status_of(place).state == "interrupted"
 
 
@@ -150,9 +151,7 @@ def test_what_a_driver_has_handed_out_is_running_and_the_time_left_is_told(begun
         assert (found.studies[0].done, found.studies[0].running, found.studies[0].missing) == (4, 4, 12)
         assert found.left_s == pytest.approx(600, abs=30)
         text = "\n".join(lines_of(found))
-        assert (
-            "4 of 20 done; 4 running (epoch 12 of 60, bits_per_dim 3.5 by the best member so far); 12 missing" in text
-        )
+        assert "4 of 20 done; 4 running (epoch 12 of 60, best bits_per_dim so far 3.5); 12 missing" in text
         assert "About 10 min left." in text
     assert len(place.list("cohorts", ".json")) == 2, "status has changed something"
     after = status_of(place)
@@ -207,10 +206,31 @@ def test_what_was_run_under_a_derived_name_only_is_named(command, tmp_path):
     (tmp_path / "runs" / "quickstart-file").write_text("")
     code, _, err = command(status, "quickstart")
     assert code == 2
-    assert "there: quickstart-smoke, quickstart-tpe; start with: python -m sweeps.run quickstart" in err
+    assert "there: quickstart-smoke, quickstart-tpe; run it with: python -m sweeps.run quickstart --storage" in err
     code, out, _ = command(status, "quickstart-tpe")
     assert code == 0
     assert out.startswith("quickstart in ")  # the plan's name
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("quickstart-smoke", "quickstart --scale smoke"),
+        ("quickstart-day-gp", "quickstart --scale day --search gp"),
+    ],
+)
+def test_the_command_for_a_derived_sweep_runs_it(name, words, command):
+    assert f"run it with: python -m sweeps.run {words} --storage ./runs\n" in command(status, name)[2]
+    assert f"run it with: python -m sweeps.run {words}\n" in command(run, name)[2]
+    assert command(run, *words.split(), "--plan")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["quickstart-fast", "quick-start"])
+def test_a_name_of_no_derived_sweep_is_unknown(name, command):
+    for which in (status, run):
+        code, _, err = command(which, name)
+        assert code == 2
+        assert f"unknown sweep {name!r}" in err
 
 
 def test_it_starts_neither_ray_nor_mlflow(begun, tmp_path):

@@ -490,9 +490,9 @@ def _residual(t: mpmath.mpf) -> mpmath.mpf:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"variance": 1.0}, "either variance or weight_alpha"),
-        ({"weight_alpha": None, "bias_alpha": None}, "either variance or weight_alpha"),
-        ({"bias_alpha": None}, "go together"),
+        ({"variance": 1.0}, "exactly one of variance and weight_alpha"),
+        ({"weight_alpha": None, "bias_alpha": None}, "exactly one of variance and weight_alpha"),
+        ({"bias_alpha": None}, "together, or neither"),
         ({"weight_alpha": torch.zeros(3, 3)}, "weight_alpha"),
         ({"bias_alpha": torch.zeros(2)}, "bias_alpha"),
         ({"weight_mu": torch.zeros(2, 2)}, "weight_mu"),

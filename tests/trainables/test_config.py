@@ -110,7 +110,7 @@ def optim(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"guide": {"likelihood": {"name": "gaussian_precision", "log_term": "exact"}}},
-            "log_term 'exact' is for gaussian latents, got 'categorical'; use 'taylor'",
+            "log_term 'exact' needs gaussian latents, got 'categorical'; use 'taylor'",
         ),
         (
             {"estimator": {"name": "silent"}},
@@ -135,7 +135,7 @@ def optim(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"likelihood": {"name": "gaussian_precision"}},
-            "likelihood 'gaussian_precision' belongs to a linear decoder; use 'gaussian_log_scale'",
+            "likelihood 'gaussian_precision' needs a linear decoder, got 'mlp'; use 'gaussian_log_scale'",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -206,7 +206,7 @@ def test_an_unmarked_leaf_is_an_error():
         name: str = "careless"
         width: int = 3
 
-    with pytest.raises(TypeError, match="neither SHAPE nor KNOB"):
+    with pytest.raises(TypeError, match="annotate it with SHAPE or KNOB"):
         list(Careless().leaves())
 
 

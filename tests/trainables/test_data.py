@@ -180,7 +180,7 @@ def test_validation_images_of_the_source_are_taken_as_they_are():
 
 @pytest.mark.parametrize(("count", "validation"), [(1, None), (0, None), (5, 5), (5, 6)])
 def test_too_few_images_are_refused(count, validation):
-    with pytest.raises(DataError, match=f"^{count} training images are too few to keep"):
+    with pytest.raises(DataError, match=f"^\\d+ training images are kept for validation, but there are only {count};"):
         split({"train": grey(count)}, validation)
 
 
@@ -193,7 +193,7 @@ def test_too_few_images_are_refused(count, validation):
         ({"train": grey(2)[:0]}, "there are no train images"),
         ({"train": grey(2)[:, :, :0]}, "there are no train images"),
         ({"validation": grey(0)}, "there are no validation images"),
-        ({"test": grey(2, side=3)}, r"test images are \(1, 3, 3\), those to train on \(1, 2, 2\)"),
+        ({"test": grey(2, side=3)}, r"got \(1, 2, 2\) in the training split and \(1, 3, 3\) in the test split"),
     ],
 )
 def test_images_of_other_kinds_are_refused(parts, message):

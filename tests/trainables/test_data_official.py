@@ -90,7 +90,9 @@ def test_the_published_sums_and_sizes():
 
 def test_cifar10_that_is_missing_in_part(tmp_path, cifar_rows):
     (tmp_path / cifar.FOLDER / "test_batch").unlink()
-    with pytest.raises(DataError, match=r"there is no test_batch in .*--download gets it, in Python .*'cifar10'"):
+    with pytest.raises(
+        DataError, match=r"there is no test_batch in .*add --download to the command, or in Python .*'cifar10'"
+    ):
         cifar10(tmp_path)
 
 
@@ -165,7 +167,7 @@ def test_svhn_that_is_missing_or_damaged(tmp_path, svhn_images):
     with pytest.raises(DataError, match=r"test_32x32\.mat is damaged: md5"):
         few_svhn(tmp_path)
     test.unlink()
-    with pytest.raises(DataError, match=r"there is no test_32x32\.mat in .*--download gets it"):
+    with pytest.raises(DataError, match=r"there is no test_32x32\.mat in .*add --download to the command"):
         few_svhn(tmp_path)
 
 
@@ -319,7 +321,7 @@ def test_a_failing_download_is_one_line_and_leaves_nothing(tmp_path, remote, err
 
     remote(fetch)
     (tmp_path / "kept").write_text("mine")
-    with pytest.raises(DataError, match=r"the download to .* failed: .*; nothing of it was kept$") as told:
+    with pytest.raises(DataError, match=r"the download to .* failed: .*; no file was kept; try again$") as told:
         download("far", tmp_path)
     assert "\n" not in str(told.value)
     assert everything_in(tmp_path) == ["kept"]

@@ -93,8 +93,8 @@ GOOD = pixels(4, 2, 2)
         ({"train_images": pixels(4, 4)}, r"must be [N, H, W] or [N, H, W, 1 or 3], got [4, 4]"),
         ({"train_images": pixels(4, 3, 8, 8)}, "got [4, 3, 8, 8]"),
         ({"train_images": pixels(4, 2, 2, 2, 3)}, "got [4, 2, 2, 2, 3]"),
-        ({"train_images": pixels(1, 2, 2)}, "1 training images are too few"),
-        ({"train_images": pixels(0, 2, 2)}, "0 training images are too few"),
+        ({"train_images": pixels(1, 2, 2)}, "there are only 1;"),
+        ({"train_images": pixels(0, 2, 2)}, "there are only 0;"),
         ({"train_images": pixels(9, 0, 2)}, "there are no train images"),
         ({"train_images": GOOD, "test_images": pixels(4, 3, 3)}, "test images are (1, 3, 3)"),
         ({"train_images": GOOD, "validation_images": pixels(4, 2, 2, 3)}, "validation images are (3, 2, 2)"),
@@ -316,10 +316,12 @@ def test_folders_without_images_are_refused(tmp_path):
     assert f"there is no folder {tmp_path}/own" in refuse("folder:own", tmp_path)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "a.txt").touch()
-    assert f"there are no images in {tmp_path}/own; looked for .bmp" in refuse("folder:own", tmp_path)
+    assert f"there are no images in {tmp_path}/own; their names must end with one of .bmp" in refuse(
+        "folder:own", tmp_path
+    )
     assert f"there is no folder {tmp_path}/own/a.txt" in refuse("folder:own/a.txt", tmp_path)
     save(tmp_path / "own" / "a.png", pixels(2, 2))
-    assert "1 training images are too few" in refuse("folder:own", tmp_path)
+    assert "there are only 1;" in refuse("folder:own", tmp_path)
 
 
 def test_the_image_of_another_size_is_named(tmp_path):
@@ -410,7 +412,7 @@ def test_a_link_to_nowhere_is_named(tmp_path):
 def test_images_of_more_than_8_bits_are_refused(tmp_path):
     for number in range(2):
         save(tmp_path / "own" / f"{number}.png", np.full((2, 2), 60_000, np.uint16))
-    assert "0.png has pixels of kind 'I;16'; images must have 8 bits a channel" in refuse("folder:own", tmp_path)
+    assert "0.png has pixels of mode 'I;16'; images must have 8 bits per channel" in refuse("folder:own", tmp_path)
 
 
 @given(st.data())

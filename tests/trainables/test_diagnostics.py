@@ -400,7 +400,7 @@ def test_results_without_state_are_refused(tmp_path):
     configs = [config("bernoulli", "reinforce", epochs=1)]
     training = CohortTraining(configs, device="cpu", data_dir=tmp_path)
     assert list(training) == [1]
-    with pytest.raises(ValueError, match="hold no state"):
+    with pytest.raises(ValueError, match="have no state"):
         diagnose(configs, training.results(), ["iw_bound"], data_dir=tmp_path)
 
 

@@ -43,7 +43,9 @@ def test_splits_the_training_file_in_order(raw, tmp_path):
 def test_missing_files_say_what_and_how(raw, tmp_path, missing):
     (raw / TRAIN).write_bytes(idx())
     (raw / missing).unlink()
-    with pytest.raises(DataError, match=rf"no {missing}.gz in .*--download gets it.*download\('mnist', ") as error:
+    with pytest.raises(
+        DataError, match=rf"no {missing}.gz in .*add --download to the command.*download\('mnist', "
+    ) as error:
         mnist(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -124,12 +124,12 @@ def test_what_is_damaged_is_refused(vae, tmp_path):
     for name, content in [(WEIGHTS, b"?"), (CONFIG, b"{}"), (CONFIG, b"?")]:
         kept = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match="holds no trained model"):
+        with pytest.raises(ValueError, match="has no trained model"):
             TrainedVAE.load(tmp_path)
         (tmp_path / name).write_bytes(kept)
     text = (tmp_path / CONFIG).read_text()
     (tmp_path / CONFIG).write_text(text.replace('"size": 3', '"size": 4'))
-    with pytest.raises(ValueError, match="holds no trained model"):
+    with pytest.raises(ValueError, match="has no trained model"):
         TrainedVAE.load(tmp_path)
     (tmp_path / CONFIG).unlink()
     with pytest.raises(FileNotFoundError):

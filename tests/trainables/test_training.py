@@ -237,7 +237,7 @@ def test_a_training_does_not_go_on_without_moments(saved):
     header, tensors = read_checkpoint(saved)
     alone = {name: value for name, value in tensors.items() if not name.startswith(MOMENTS)}
     forgery = write_checkpoint(header.model_copy(update={"moments": False}), alone)
-    with pytest.raises(ValueError, match="no optimizer state, and its training has not ended"):
+    with pytest.raises(ValueError, match="no optimizer state, but its training has not ended"):
         training().restore(forgery)
 
 
@@ -287,7 +287,7 @@ def test_only_the_wanted_members_are_kept(ended):
         for name, value in ended.cohort.members.state().items():
             assert name.startswith(MOMENTS) == (name not in tensors)
             assert name.startswith(MOMENTS) or torch.equal(tensors[name], value[1:])
-        with pytest.raises(ValueError, match="members that were removed"):
+        with pytest.raises(ValueError, match="members were removed"):
             training(pair("bernoulli", "reinforce")).restore(kept)
         assert only(kept, {first}) is None
         assert read_checkpoint(only(kept, {second}))[0] == header
@@ -450,7 +450,7 @@ def test_a_forged_checkpoint_is_refused(target, saved, changes):
 
 def test_a_checkpoint_of_other_members_is_refused(target):
     line = refused(target, advance(training(pair(batch_size=20)), 1).checkpoint())
-    assert line == "this checkpoint is of other members"
+    assert line == "the checkpoint belongs to other members"
     refused(target, advance(training(pair()[::-1]), 1).checkpoint())
 
 

@@ -40,7 +40,8 @@ class Images:
                 raise DataError(f"there are no {split} images: their shape is {images.shape}")
             if images.shape[1:] != self.image_shape:
                 raise DataError(
-                    f"{split} images are {images.shape[1:]}, those to train on {self.image_shape} [C, H, W]"
+                    f"all images must have the same shape [C, H, W], got {self.image_shape} in the training split "
+                    f"and {images.shape[1:]} in the {split} split"
                 )
 
     @property
@@ -91,7 +92,9 @@ def split(parts: Mapping[str, np.ndarray], validation: int | None = None) -> Ima
         return Images(train, parts["validation"], parts.get("test"))
     size = max(1, len(train) // 10) if validation is None else validation
     if len(train) <= size:
-        raise DataError(f"{len(train)} training images are too few to keep {size} of them for validation")
+        raise DataError(
+            f"{size} training images are kept for validation, but there are only {len(train)}; add more images"
+        )
     return Images(train[:-size], train[-size:], parts.get("test"))
 
 
@@ -126,7 +129,7 @@ class DataSets(Registry[Source]):
         kind, _, path = name.partition(":")
         if path and kind in self.own:
             if not path.isprintable():  # tables, figures and MLflow cannot show such a name
-                raise UnknownName(f"data set {name!a} has a name that is not printable text; rename the file")
+                raise UnknownName(f"the path of a data set must be printable, got {name!a}; rename the file")
             return self.own[kind](path)
         try:
             return super().__missing__(name)

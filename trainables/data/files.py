@@ -65,7 +65,9 @@ class FileSet:
             if self.download is None:
                 raise
             call = f"trainables.data.download({self.name!r}, {str(data_dir)!r})"
-            raise MissingFiles(f"{error}; the same command with --download gets it, in Python {call}") from None
+            raise MissingFiles(
+                f"{error}; to download it, add --download to the command, or in Python call {call}"
+            ) from None
 
         def read() -> Parts:
             parts = self.read(files)
@@ -99,7 +101,7 @@ def content(path: Path, md5: str | None = None) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     # The check finds damage, it does not stop attackers: no reader here executes code from a file.
     if md5 is not None and (actual := hashlib.md5(found, usedforsecurity=False).hexdigest()) != md5:
-        raise DataError(f"{path} is damaged: md5 {actual}, expected {md5}; delete it and get it anew")
+        raise DataError(f"{path} is damaged: md5 {actual}, expected {md5}; delete it and download it again")
     return found
 
 
@@ -136,7 +138,7 @@ def download(name: str, data_dir: Path | str) -> Images:
     # The errors of urllib, http and tarfile, and of torchvision if an md5 sum is wrong or all mirrors failed.
     except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError, EOFError, MissingFiles) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"the download to {data_dir} failed: {reason}; nothing of it was kept") from None
+        raise DataError(f"the download to {data_dir} failed: {reason}; no file was kept; try again") from None
     return load(name, data_dir)
 
 

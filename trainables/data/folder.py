@@ -33,7 +33,9 @@ def folder(path: str) -> FileSet:
         named = (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
         found = [file for file in named if not file.is_dir()]
         if not found:
-            raise MissingFiles(f"there are no images in {root}; looked for {' '.join(sorted(SUFFIXES))}")
+            raise MissingFiles(
+                f"there are no images in {root}; their names must end with one of {' '.join(sorted(SUFFIXES))}"
+            )
         return sorted(found, key=lambda file: file.relative_to(root).as_posix())
 
     return FileSet(f"folder:{path}", files, _read)
@@ -46,7 +48,8 @@ def _read(files: Sequence[Path]) -> Parts:
         if image.shape[:2] != (images or [image])[0].shape[:2]:
             (height, width), (first_height, first_width) = image.shape[:2], images[0].shape[:2]
             raise DataError(
-                f"{path} is {width}x{height} and {files[0]} is {first_width}x{first_height}; all must be of one size"
+                f"{path} is {width}x{height} and {files[0]} is {first_width}x{first_height}; "
+                "all must have the same size"
             )
         images.append(image)
     if not all(image.ndim == 2 for image in images):
@@ -66,7 +69,7 @@ def _decoded(path: Path) -> np.ndarray:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.mode not in _GREY | _COLOUR:
-                raise DataError(f"has pixels of kind {image.mode!r}; images must have 8 bits a channel")
+                raise DataError(f"has pixels of mode {image.mode!r}; images must have 8 bits per channel")
             check_unpacked(path.stat().st_size, image.width * image.height * len(image.getbands()))
             return np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
     except DataError as error:

@@ -50,10 +50,12 @@ def _images(path: Path, count: int) -> np.ndarray:
     # Magic number (unsigned bytes, three axes) and the size of each axis, big-endian.
     header = np.array([0x00000803, count, _SIDE, _SIDE], dtype=">u4").tobytes()
     if idx[: len(header)] != header:
-        raise DataError(f"{path} is not MNIST: its header should say {count:,} images of 28x28 bytes")
+        raise DataError(f"{path} is not MNIST: its header must give {count:,} images of 28x28 bytes")
     expected = len(header) + int(np.prod(shape))
     if len(idx) != expected:
-        raise DataError(f"{path} is damaged: {len(idx):,} bytes, expected {expected:,}; delete it and get it anew")
+        raise DataError(
+            f"{path} is damaged: {len(idx):,} bytes, expected {expected:,}; delete it and download it again"
+        )
     return np.frombuffer(idx, np.uint8, offset=len(header)).reshape(shape)
 
 

@@ -124,8 +124,8 @@ def _retire(path: Path, header: dict[str, Any]) -> None:
             # An earlier version of the program wrote another checksum, which says nothing about the images.
             if before.get("blocks_sha256", header["blocks_sha256"]) != header["blocks_sha256"]:
                 _log.warning(
-                    "Data set %r has other images than when it was last read. What was trained on those counts as "
-                    "done, since a data set is known by its name: give other images another name.",
+                    "Data set %r has other images than when it was last read. Members trained on the old images still "
+                    "count as done; to train them again, give the new images another name.",
                     header["name"],
                 )
             other.unlink(missing_ok=True)

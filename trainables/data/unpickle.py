@@ -60,7 +60,7 @@ class _Unpickler(pickle._Unpickler):
             return _KNOWN[module, name]
         except KeyError:
             wanted = ascii(f"{module}.{name}")[:100]  # a name may be anything
-            raise DataError(f"it asks for {wanted}, which images have no need of") from None
+            raise DataError(f"it contains {wanted}, which images do not need") from None
 
 
 def pickled_images(path: Path, content: bytes, key: str = "data") -> np.ndarray:
@@ -98,7 +98,7 @@ def _plain(value: Any) -> Any:
 
 def _array(value: Any) -> np.ndarray:
     if not isinstance(value, _Reconstruct):
-        raise DataError("its data are no array")
+        raise DataError("its data are not an array")
     _, shape, dtype, fortran, content = value.state
     if not isinstance(dtype, _DType) or _text(dtype.args[0]) not in ("u1", "uint8"):
         raise DataError("its data are not uint8")

@@ -29,7 +29,7 @@ def _check(config: TrainingConfig) -> None:
     try:
         ESTIMATORS["exact"].check(config.latent)
     except ValueError as error:
-        raise ValueError(f"gradient_error needs the exact gradient: {error}") from None
+        raise ValueError(f"gradient_error needs the exact gradient, but {error}") from None
 
 
 @diagnostic(

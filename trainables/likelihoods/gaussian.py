@@ -78,4 +78,4 @@ class GaussianPrecision(Likelihood):
 
     def check_expectation(self, latent: Latents) -> None:
         if self.log_term == "exact" and latent.family != "gaussian":
-            raise ValueError(f"log_term 'exact' is for gaussian latents, got {latent.family!r}; use 'taylor'")
+            raise ValueError(f"log_term 'exact' needs gaussian latents, got {latent.family!r}; use 'taylor'")

@@ -92,7 +92,7 @@ class Cohort:
         if len({config.shape_key() for config in configs}) != 1:
             raise ValueError(f"a cohort needs one or more members of one shape, got {len(configs)} of different shapes")
         if shards.count > 1 and (packed or compiled):
-            raise ValueError("members that several processes train together are neither packed nor compiled")
+            raise ValueError("members that several processes train together can be neither packed nor compiled")
         self.config, self.shards = configs[0], shards
         self.device, self.dtype = torch.device(device), dtype
         self._images = {split: _on_device(part, self.device) for split, part in images.splits.items()}

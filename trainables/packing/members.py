@@ -141,7 +141,7 @@ class Members:
         if {name: (t.shape, t.dtype) for name, t in own.items()} != {
             name: (t.shape, t.dtype) for name, t in tensors.items()
         }:
-            raise ValueError("the state is of another cohort: its tensors have other names, shapes or dtypes")
+            raise ValueError("the state belongs to another cohort: its tensors have other names, shapes or dtypes")
         for name, value in own.items():
             value.copy_(tensors[name])
         self.epoch = epoch
