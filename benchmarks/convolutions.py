@@ -145,7 +145,7 @@ def rows(name: str, members: int, rounds: int, device: torch.device) -> list[dic
 def main() -> None:
     """Measures, prints and writes."""
     arguments = parser(__doc__)
-    arguments.add_argument("--layers", default="", metavar="PREFIX", help="only layers whose name begins with this")
+    arguments.add_argument("--layers", default="", metavar="PREFIX", help="only layers with names that begin with this")
     arguments.add_argument("--members", type=int, nargs="+", default=[1, 4, 16], metavar="M")
     arguments.add_argument("--rounds", type=int, default=4, help="of each way")
     args = arguments.parse_args()

@@ -207,7 +207,7 @@ def main() -> None:
     arguments = parser(__doc__, trains=False)
     arguments.add_argument("--members", type=int, nargs="+", default=[100, 10_000, 100_000], metavar="N")
     arguments.add_argument("--mlflow-members", type=int, nargs="*", default=[100, 1000], metavar="N")
-    arguments.add_argument("--seconds", type=float, default=1200.0, help="begin no further size after this time")
+    arguments.add_argument("--seconds", type=float, default=1200.0, help="start no larger size after this time")
     args = arguments.parse_args()
     _, report = begin(args)
     print(f"{'part':<22} {'members':>8} {'wall s':>8} {'processor s':>12} {'ms a member':>12} {'ratio':>6} {'MiB':>6}")

@@ -353,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     devices.add_argument("--roofline", nargs="+", default=[], choices=list(ROOFLINES), help="devices, not measured")
     options.add_argument("--fraction", type=float, default=Roofline.fraction, help="share of the peak that is reached")
     options.add_argument("--step-floor-s", type=float, default=Roofline.step_floor_s, help="no step is shorter")
-    options.add_argument("--only", help="only the studies whose name matches")
+    options.add_argument("--only", help="only the studies that match, and the studies they depend on")
     options.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64, 512])
     options.add_argument("--data-dir", type=Path, default=Path("data"))
     for name, value in asdict(Costs()).items():

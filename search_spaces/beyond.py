@@ -144,7 +144,7 @@ SILENT = Study(
         Claim(f"Silent Gradients: fewer bits/dim than {other}", {"method": "Silent Gradients"}, {"method": other})
         for other in ("ST Gumbel-Softmax", "REINFORCE")
     ),
-    expectation="Silent gradients are ahead, as they are on bits.",
+    expectation="Silent gradients are better, as they are on bits.",
 )
 
 _GUIDED: Config = DATA_SETS[0].images | _CODE | {"likelihood": {"name": "gaussian_log_scale"}} | _ADAMW
@@ -200,7 +200,7 @@ GUIDED = Study(
         )
         for pair in _PAIRS
     ),
-    expectation="Silent gradients help every pair, the single temperature most.",
+    expectation="Silent gradients help every pair of temperatures, the equal pair most.",
 )
 
 STUDIES = (
@@ -212,4 +212,4 @@ STUDIES = (
     GUIDED_RATES,
     GUIDED,
 )
-SWEEPS = (Sweep("beyond", "The papers' protocols with what came after them", STUDIES),)
+SWEEPS = (Sweep("beyond", "The papers' protocols with newer estimators", STUDIES),)

@@ -87,9 +87,9 @@ def _figure2(name: str) -> Study:
         claims=(
             Claim("The best pair has a forward temperature below the backward one", better=_BELOW, worse=DIAGONAL),
             Claim("0.3 and 3.0 are better than any single temperature", _PLATEAU, DIAGONAL),
-            Claim("0.3 and 3.0 are better than the same the other way round", _PLATEAU, _REVERSED),
+            Claim("0.3 and 3.0 are better than 3.0 and 0.3", _PLATEAU, _REVERSED),
         ),
-        expectation="Lower at low forward and high backward temperatures; no more gain beyond 0.3 and 3.0.",
+        expectation="The error is lower at low forward and high backward temperatures; no gain beyond 0.3 and 3.0.",
     )
 
 
@@ -248,7 +248,7 @@ def _figure6(name: str, path: str, fixed: str, at: float, better: float, worse: 
             Claim(f"Less {what} at {name} temperature {better} than at {worse}", {path: better}, {path: worse}, metric)
             for what, metric in (("bias", "gradient_bias_over_exact"), ("spread", "gradient_spread"))
         ),
-        expectation=f"Bias and spread are less at {name} temperature {better} than at {worse}.",
+        expectation=f"Bias and spread are smaller at {name} temperature {better} than at {worse}.",
     )
 
 

@@ -76,7 +76,7 @@ def comparison(
         compare=("method",),
         columns=("elbo", "bce", "kl"),
         figures=(Lines("optim.lr", series="method", log_x=True), Lines(temperature, series="method")),
-        expectation="Straight-through estimators with noise want temperatures below 1, ReinMax above.",
+        expectation="Straight-through estimators with noise are best at temperatures below 1, ReinMax above 1.",
     )
     measured = ()
     if "gradient_error" in base["diagnostics"]:

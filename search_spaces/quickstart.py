@@ -93,7 +93,7 @@ SEARCH = Study(
         members=12,
         batch=4,
     ),
-    expectation="The variance found lies below the middle of its range.",
+    expectation="The best variance is below the middle of its range.",
 )
 
 SWEEPS = (Sweep("quickstart", "Both papers in miniature, on real digits", (ESTIMATORS, TEMPERATURES, SEARCH)),)

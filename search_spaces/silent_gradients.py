@@ -127,7 +127,8 @@ TABLE1 = Study(
     figures=(Curves("method", log_y=True),),
     published="sg_table1",
     claims=_claims("less gradient variance"),
-    expectation="Zero with silent gradients, else 1e4 (reparameterization), 1e5 (Gumbel-Softmax), 1e7 (REINFORCE).",
+    expectation="The variance is zero with silent gradients, else about 1e4 (reparameterization), 1e5 (Gumbel-Softmax) "
+    "or 1e7 (REINFORCE).",
 )
 
 TABLE2 = Study(
@@ -152,7 +153,8 @@ TABLE2 = Study(
             reaches=6.73,
         ),
     ),
-    expectation="Close together on continuous latents, where silent gradients converge sooner; well apart on bits.",
+    expectation="On continuous latents the methods are close, and silent gradients converge sooner. On bits they "
+    "differ clearly.",
 )
 
 

@@ -9,8 +9,8 @@ HEADER = """\
 # Estimators of the gradient of E[loss(z)]
 
 Written by `python -m trainables.estimators > docs/estimators.md`. Each class says what it computes; the contract is in
-`trainables/estimators/base.py`. Bias is against the gradient of the expectation under the distribution that codes are
-drawn from. L latents, K categories; SG is "Silent Gradients", DST "Decoupled Straight-Through Gumbel-Softmax".
+`trainables/estimators/base.py`. Bias is the difference from the gradient of the expectation under the distribution of
+the codes. L latents, K categories; SG is "Silent Gradients", DST "Decoupled Straight-Through Gumbel-Softmax".
 
 | name | latents | bias | samples | cost | source |
 |---|---|---|---|---|---|
