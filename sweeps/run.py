@@ -30,7 +30,7 @@ _LISTED: dict[str, JustifyMethod] = {
     **dict.fromkeys(("studies", "members", "hours"), "right"),
 }
 NOT_REPEATED = ("list_", "plan", "fresh", "storage")
-"""Parameters that the command to go on does not repeat: some hold for one call only; the storage may have moved."""
+"""Parameters that the command to continue leaves out: some hold for one call only; the storage may have moved."""
 
 
 def run(

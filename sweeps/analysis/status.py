@@ -45,9 +45,9 @@ class Status:
     left_s: float | None
     """The driver's estimate of the seconds left; None if it has none yet."""
     checkpoint_age_s: float | None
-    """Seconds since the last checkpoint was written; None without checkpoints or if the storage is no local folder."""
+    """Seconds since the last checkpoint was written; None without checkpoints or if the storage is not a local folder."""
     checkpoint_bytes: int | None
-    """The space that all checkpoints take; None if the storage is no local folder."""
+    """The space that all checkpoints take; None if the storage is not a local folder."""
     damaged: list[str]
     """Files of the ledger that cannot be read; the next run sets them aside."""
     studies: list[StudyStatus]

@@ -66,5 +66,5 @@ def remove_weights(storage: Storage, rows: Mapping[str, Row], keys: Set[str]) ->
 
 
 def _over(header: CheckpointHeader, rows: Mapping[str, Row]) -> bool:
-    """Whether no training goes on from a checkpoint."""
+    """Whether a checkpoint is not needed to continue a training."""
     return all(key in rows for key in header.keys) and any(rows[key].status != "failed" for key in header.keys)

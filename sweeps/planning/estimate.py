@@ -36,15 +36,14 @@ class Estimate:
     unmeasured: int
     """Members left to train of a kind that was never measured."""
     bytes: int
-    """Needed until the run ends."""
+    """Upper estimate of the storage that the members left to train need until the run ends."""
     weights_bytes: int
-    """The part of them that the weights of ended members take, which `--keep` deletes at the end."""
-    """Upper estimate of the storage that the members left to train take."""
+    """The part of `bytes` that weights of ended members take; `--keep best` and `--keep none` delete it at the end."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a sweep takes that was never run. Hours and unmeasured as in `Estimate`."""
+    """The size of a whole sweep. Hours and unmeasured as in `Estimate`."""
 
     studies: int
     members: int
@@ -53,7 +52,7 @@ class Size:
 
 
 def size_of_sweep(plan: Plan, *, rates: Rates | None, slots: int, data_dir: Path) -> Size:
-    """What the whole sweep takes, computed faster than by `estimate`."""
+    """The size of a whole sweep; faster than `estimate`, since it reads no ledger."""
     grids = {m.key: m for study in plan.studies if not study.search for m in plan.expected(study)}
     searched = [m for study in plan.studies if study.search for m in plan.expected(study)]
     members = [*grids.values(), *searched]
