@@ -45,7 +45,7 @@ class Status:
     left_s: float | None
     """The driver's estimate of the seconds left; None if it has none yet."""
     checkpoint_age_s: float | None
-    """Seconds since the last checkpoint was written; None without checkpoints or if the storage is not a local folder."""
+    """Seconds since the last checkpoint was written; None without checkpoints or without a local folder."""
     checkpoint_bytes: int | None
     """The space that all checkpoints take; None if the storage is not a local folder."""
     damaged: list[str]
