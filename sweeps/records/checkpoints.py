@@ -48,5 +48,5 @@ def trained_model(storage: Storage, config: TrainingConfig, epochs: int, image_s
             except (ValueError, FileNotFoundError) as error:
                 raise NoModelError(f"{path}: {error}") from None
     raise NoModelError(
-        f"no checkpoint has the weights of member {key} after epoch {epochs}; --keep best and --keep none delete weights"
+        f"no checkpoint has the weights of member {key} after epoch {epochs}; perhaps --keep best or none deleted them"
     )

@@ -56,7 +56,7 @@ def heatmap(figure: Heatmap, panel: Panel) -> Drawing:
             corner = (columns.index(value) - 0.5, index - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=DIAGONAL, linewidth=1.5))
     caption = panel.caption(shown, f"over {readable(figure.rows)} and {readable(figure.columns)}")
-    caption += " Natural logarithms." if figure.log else ""
+    caption += " The values are natural logarithms." if figure.log else ""
     caption += " Outlined: both values are equal. Starred: the best."
     where = f"{readable(figure.rows)} {label(rows[i])}, {readable(figure.columns)} {label(columns[j])}"
     return panel.drawing(drawn, caption, f"Heatmap: {caption} The best is {number(grid[i, j])} at {where}.")
