@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from search_spaces.scale import SCALES, Scale
 from search_spaces.space import Axis, Choice, Dimension, Sampler, Search, Study, Sweep, Uniform, Variants

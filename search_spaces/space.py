@@ -275,7 +275,9 @@ class Study:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"study names are lower-case letters, digits, underscores and slashes, got {self.name!r}")
+            raise ValueError(
+                f"a study's name may have lower-case letters, digits, underscores and slashes, got {self.name!r}"
+            )
         _check_several(
             f"study {self.name!r}",
             grid=self.grid,
@@ -341,7 +343,7 @@ class Sweep:
         if not _SWEEP.fullmatch(self.name):
             raise ValueError(f"a sweep's name may have lower-case letters, digits and underscores, got {self.name!r}")
         if len(set(names)) != len(names):
-            raise ValueError(f"sweep {self.name!r} has two studies of one name")
+            raise ValueError(f"sweep {self.name!r} has two studies with the same name; rename one of them")
 
     @property
     def words(self) -> tuple[str, ...]:

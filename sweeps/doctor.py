@@ -238,12 +238,12 @@ def doctor(
         typer.Option(metavar="URI", help="MLflow's server or database; default: a file in the storage folder."),
     ] = None,
     studies: Studies = None,
-    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    ray: Annotated[bool, typer.Option("--ray", help="Also start Ray on this machine, which takes seconds.")] = False,
-    address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="Also ask this Ray cluster.")] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="How many nodes the cluster must have.")] = None,
-    wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for them.")] = 0.0,
+    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the data sets.")] = Path("data"),
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    ray: Annotated[bool, typer.Option("--ray", help="Also start Ray on this machine; takes seconds.")] = False,
+    address: Annotated[str | None, typer.Option(metavar="RAY_ADDRESS", help="Also check this Ray cluster.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Number of nodes that the cluster must have.")] = None,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Longest time to wait for the nodes.")] = 0.0,
 ) -> int:
     """Checks whether sweeps can run here, and says how to fix problems. Exit codes: 0 no problem, 1 a problem."""
     check_device(device)

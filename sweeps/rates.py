@@ -64,12 +64,16 @@ def _processor() -> str:
 
 
 def rates(
-    name: Annotated[str, typer.Argument(help="The sweep.")],
-    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only the studies whose name matches.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the sweep.")],
+    only: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only the studies that match, and the studies they depend on.")
+    ] = None,
     studies: Studies = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
-    storage: Annotated[Path, typer.Option(metavar="DIR", help="The folder to keep them in.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the data sets.")] = Path("data"),
+    storage: Annotated[Path, typer.Option(metavar="DIR", help="Storage folder, where the rates are saved.")] = Path(
+        "runs"
+    ),
 ) -> None:
     """Measures how fast the members of a sweep train on this machine, for `python -m sweeps.run NAME --plan`."""
     check_device(device)

@@ -56,7 +56,9 @@ def run(
         int | None, typer.Option(min=1, help="Seeds of every study that compares; a study that chooses keeps its own.")
     ] = None,
     studies: Studies = None,
-    scale: Annotated[str, typer.Option(help="full, or reduced, and marked so: smoke, day.")] = "full",
+    scale: Annotated[
+        str, typer.Option(help="full, or a reduced scale: smoke or day; its results are marked.")
+    ] = "full",
     search: Annotated[
         str | None,
         typer.Option(metavar="SAMPLER", help="Search the ranges of the grids with Optuna: tpe, gp or random."),
@@ -140,9 +142,8 @@ def run(
         return OK
     if name is None:
         raise UserError(f"which sweep? known: {', '.join(_names(studies))}")
-    if "-" in name:
-        base, _, derived = name.partition("-")
-        raise UserError(f"{name!r} is a folder's name; run {base!r} with --scale or --search, as in --scale {derived}")
+    if (words := command_words(name)) != (name,):
+        raise UserError(f"{name!r} is a derived sweep; run it with: python -m sweeps.run {shlex.join(words)}")
     check_device(device)
     if log_format not in LOG_FORMATS:
         raise UserError(f"--log-format must be one of {', '.join(LOG_FORMATS)}, got {log_format!r}")
@@ -287,9 +288,9 @@ def print_plan(
     if missing := [one.name for one in studies if one.unmeasured]:
         parts.append(f"+ ?: no rates for {total.unmeasured:,} members, in {_some(missing)}")
     if kind == "cuda" and total.hours is not None:
-        parts.append(f"{_hours(total.hours * slots, total.unmeasured)} GPU-hours in all")
+        parts.append(f"{_hours(total.hours * slots, total.unmeasured)} GPU-hours in total")
     measure = shlex.join(["python", "-m", "sweeps.rates", *plan.original.words])
-    parts.append(f"to measure here: {measure}")
+    parts.append(f"to measure this machine: {measure}")
     console.print("; ".join(parts), highlight=False, soft_wrap=True)
     if keep != "last":
         rest = "all weights" if keep == "none" else "all weights but the best"
@@ -315,7 +316,7 @@ def print_list(console: Console, studies: Path | None = None) -> None:
     show(console, fitting(console, dict(list(_LISTED.items())[:3]), rows))
     own = () if studies is None else ("--studies", str(studies))
     sizes = shlex.join(["python", "-m", "sweeps.run", "--list", "--plan", *own])
-    console.print(f"Their members and hours: {sizes}", highlight=False, soft_wrap=True)
+    console.print(f"With members and hours: {sizes}", highlight=False, soft_wrap=True)
 
 
 def print_sizes(console: Console, storage: "Storage", device: str, data_dir: Path, studies: Path | None = None) -> None:

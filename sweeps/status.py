@@ -129,10 +129,10 @@ def _epoch(study: StudyStatus) -> str:
 
 
 def status(
-    name: Annotated[str, typer.Argument(help="The sweep.")],
-    storage: Annotated[str, typer.Option(metavar="URI", help="Where it was run: a folder or a URI.")] = "./runs",
+    name: Annotated[str, typer.Argument(help="Name of the sweep.")],
+    storage: Annotated[str, typer.Option(metavar="URI", help="Folder or URI where the sweep was run.")] = "./runs",
     studies: Studies = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the same as one JSON object.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the status as one JSON object.")] = False,
     rebuild_tracking: Annotated[
         bool,
         typer.Option("--rebuild-tracking", help="First add the runs and models that MLflow lacks, from the ledger."),
@@ -148,7 +148,7 @@ def status(
         Path, typer.Option(metavar="DIR", help="For --rebuild-tracking: folder of the data sets.")
     ] = Path("data"),
 ) -> None:
-    """Says how far a sweep has come, what is best so far, what is missing, and the command that goes on."""
+    """Prints the progress of a sweep, its best results so far, what is missing, and the command that continues."""
     place = Storage(storage, name)
     if rebuild_tracking:
         from sweeps.tracking.rebuild import rebuild  # takes seconds to import

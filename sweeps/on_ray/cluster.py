@@ -132,7 +132,9 @@ def _start(head: str | None, watch: Watch) -> None:
         if head is None:
             raise RayLostError(f"Ray could not be started on this machine ({what})") from None
         if "ersion mismatch" in what:
-            raise UserError(f"--address {head!r}: {what}; install one constraints.txt everywhere") from None
+            raise UserError(
+                f"--address {head!r}: {what}; install the same versions everywhere (constraints.txt)"
+            ) from None
         raise UserError(f"--address {head!r}: the cluster cannot be joined ({what})") from None
     finally:
         signal.signal(signal.SIGTERM, terminate)  # Ray replaces the handler

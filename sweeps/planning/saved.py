@@ -31,7 +31,7 @@ def find_sweep(name: str, studies: Path | None = None) -> Sweep:
         UserError: the sweep is not known, or the folder cannot be read.
     """
     try:
-        return get_sweep(name.partition("-")[0], studies)
+        return get_sweep(command_words(name)[0], studies)
     except (UnknownSweep, OSError) as error:
         raise UserError(str(error)) from None
 
@@ -55,21 +55,21 @@ def last_plan(storage: Storage, studies: Path | None = None) -> Plan:
         sweep = find_sweep(storage.name, studies)
     except UserError as error:
         raise UserError(f"{error}{_how_it_ran(storage)}") from None
-    again = shlex.join(["python", "-m", "sweeps.run", *sweep.words, "--storage", storage.uri])
+    options = command_words(storage.name)[1:]
+    again = shlex.join(["python", "-m", "sweeps.run", *sweep.words, *options, "--storage", storage.uri])
     try:
         content = storage.read(_PLAN)
     except FileNotFoundError:
         derived = storage.derived()
         others = f"; derived sweeps there: {', '.join(derived)}" if derived else ""
         raise UserError(
-            f"sweep {storage.name!r} has not been run in {storage.uri!r}{has}; start with: {again}"
+            f"sweep {storage.name!r} has not been run in {storage.uri!r}{others}; run it with: {again}"
         ) from None
     try:
         overrides = TypeAdapter(Overrides).validate_json(content)
     except ValidationError:
         raise UserError(
-            f"{storage.full_uri}/{_PLAN} is damaged; running the sweep again, with the options it had, writes it anew: "
-            f"{again}"
+            f"{storage.full_uri}/{_PLAN} is damaged; to restore it, run the sweep again with the same options: {again}"
         ) from None
     return Plan(sweep, overrides)
 
@@ -83,11 +83,6 @@ def _how_it_ran(storage: Storage) -> str:
         return ""
     last = sessions.read(storage)[-1:]
     return f"; it was last run with: {last[0].command.text(storage)}" if last and last[0].command else ""
-
-
-def _command(storage: Storage) -> str:
-    words = (*command_words(storage.name), "--storage", storage.uri)
-    return f"python -m sweeps.run {shlex.join(words)}"
 
 
 def known_members(plan: Plan, ledger: Ledger) -> list[Member]:

@@ -196,7 +196,7 @@ class Lock:
     def _refuse(self, holder: Holder) -> None:
         """Raises UserError unless the holder is gone."""
         if not holder.lives() if holder.local else self._silent(holder):
-            log.warning("Taking over from a run that is gone (%s).", holder)
+            log.warning("Taking over from a run that has ended without releasing its lock (%s).", holder)
         else:
             raise UserError(self._complaint(holder))
 

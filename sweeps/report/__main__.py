@@ -9,10 +9,10 @@ from sweeps.cli import Studies, run_app, single
 
 
 def report(
-    name: Annotated[str, typer.Argument(help="The sweep.")],
-    storage: Annotated[str, typer.Option(help="Where it was run: a folder or a URI.")] = "./runs",
+    name: Annotated[str, typer.Argument(help="Name of the sweep.")],
+    storage: Annotated[str, typer.Option(help="Folder or URI where the sweep was run.")] = "./runs",
     studies: Studies = None,
-    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where data sets lie.")] = Path("data"),
+    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the data sets.")] = Path("data"),
 ) -> None:
     """Writes results.parquet, history.parquet and the report of a sweep from its ledger."""
     from sweeps.planning import saved

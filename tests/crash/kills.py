@@ -216,7 +216,7 @@ def complete(place: Round, figures: Figures) -> None:
             run.look()
         if run.running:
             run.kill("group")
-        if run.code == 0 and "MLflow is behind" not in run.output:
+        if run.code == 0 and "MLflow is incomplete" not in run.output:
             return
         if run.code != 0:
             figures.complaints.append(f"exit code {run.code}: {run.output[-500:]}")

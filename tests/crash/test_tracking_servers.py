@@ -135,5 +135,5 @@ def test_a_server_that_is_away_for_a_while_lacks_nothing(kind, request, tmp_path
     server.start()
     code, output = command.end()
     assert code == 0, output
-    assert "MLflow is behind" not in output
+    assert "MLflow is incomplete" not in output
     check(storage, undisturbed(EPOCHS), server.uri)

@@ -21,7 +21,10 @@ UNUSABLE = [
     ("\nimport no_such_module", r"ModuleNotFoundError: No module named 'no_such_module' \(bad\.py, line 2\)"),
     ("raise ValueError('two\\nlines')", r"ValueError: two lines \(bad\.py, line 1\)"),
     ("import sys\nsys.exit(3)", r"SystemExit: 3 \(bad\.py, line 2\)"),
-    (STUDY.replace('name="s"', 'name="Two words"'), r"study names are lower-case .*'Two words' \(bad\.py, line 4\)"),
+    (
+        STUDY.replace('name="s"', 'name="Two words"'),
+        r"a study.s name may have lower-case .*'Two words' \(bad\.py, line 4\)",
+    ),
     (
         STUDY.replace('base={"epochs": 1}', "base={}, seeds=(3)"),
         r"study 's': seeds must be a tuple; .*seeds=\(entry,\)",

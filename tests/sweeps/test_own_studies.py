@@ -176,9 +176,9 @@ def test_commands_that_are_told_have_the_folder(command, studies, trained):
     plan = Plan(saved.find_sweep("mine", studies))
     assert of_plan(plan).words == ("mine", "--studies", str(studies))
     _, out, _ = command(run, "mine", "--studies", "my studies", "--plan")
-    assert out.endswith("to measure here: python -m sweeps.rates mine --studies 'my studies'\n")
+    assert out.endswith("to measure this machine: python -m sweeps.rates mine --studies 'my studies'\n")
     _, _, err = command(report, "mine", "--studies", "my studies", "--storage", "other")
-    assert "start with: python -m sweeps.run mine --studies 'my studies' --storage other" in err
+    assert "run it with: python -m sweeps.run mine --studies 'my studies' --storage other" in err
     _, out, _ = command(run, "--list", "--studies", "my studies")
     assert out.endswith("python -m sweeps.run --list --plan --studies 'my studies'\n")
 

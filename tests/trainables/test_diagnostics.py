@@ -384,8 +384,8 @@ def test_results_give_reinforce_a_baseline(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda results: [results[1], results[0]], "of other members"),
-        (lambda results: results[:1], "of other members"),
+        (lambda results: [results[1], results[0]], "those of the given configurations"),
+        (lambda results: results[:1], "those of the given configurations"),
         (lambda results: [results[0], replace(results[1], status="failed")], "only finished members .* failed"),
         (lambda results: b"nonsense", "not a training checkpoint"),
     ],
