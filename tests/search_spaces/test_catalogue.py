@@ -23,7 +23,7 @@ UNUSABLE = [
     ("import sys\nsys.exit(3)", r"SystemExit: 3 \(bad\.py, line 2\)"),
     (
         STUDY.replace('name="s"', 'name="Two words"'),
-        r"a study.s name may have lower-case .*'Two words' \(bad\.py, line 4\)",
+        r"name may have lower-case .*'Two words' \(bad\.py, line 4\)",
     ),
     (
         STUDY.replace('base={"epochs": 1}', "base={}, seeds=(3)"),
