@@ -388,7 +388,7 @@ def test_results_give_reinforce_a_baseline(tmp_path):
         (lambda results: results[:1], "those of the given configurations"),
         (
             lambda results: [results[0], replace(results[1], status="failed")],
-            "only finished members can be diagnosed; these are not finished: ",
+            "these are not finished: ",
         ),
         (lambda results: b"nonsense", "not a training checkpoint"),
     ],
