@@ -141,7 +141,7 @@ def run(
             print_list(Console(), studies)
         return OK
     if name is None:
-        raise UserError(f"which sweep? known: {', '.join(_names(studies))}")
+        raise UserError(f"give the name of a sweep: {', '.join(_names(studies))}")
     if (words := command_words(name)) != (name,):
         raise UserError(f"{name!r} is a derived sweep; run it with: python -m sweeps.run {shlex.join(words)}")
     check_device(device)
