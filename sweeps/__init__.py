@@ -28,11 +28,11 @@ def results(name: str, storage: str = "./runs", studies: str | Path | None = Non
     """
     from sweeps.analysis.frames import Frames, history_table, results_table
     from sweeps.planning.saved import known_members, last_plan
-    from sweeps.records.ledger import Ledger
+    from sweeps.records.ledger import UnchangedLedger
     from sweeps.records.storage import Storage
     from sweeps.records.tables import known_run_ids
 
     place = Storage(storage, name)
-    ledger = Ledger(place)
+    ledger = UnchangedLedger(place)
     members, rows = known_members(last_plan(place, None if studies is None else Path(studies)), ledger), ledger.read()
     return Frames(results_table(members, rows, known_run_ids(place)), history_table(members, rows))

@@ -20,25 +20,11 @@ from sweeps.analysis.status import Status, StudyStatus, study_status
 from sweeps.cli import Studies, run_app, single
 from sweeps.planning import saved, sessions
 from sweeps.planning.unfold import unfold
-from sweeps.records.ledger import Ledger
+from sweeps.records.ledger import UnchangedLedger
 from sweeps.records.lock import running
 from sweeps.records.snapshot import Snapshot
 from sweeps.records.storage import Storage
 from sweeps.tracking.uri import tracking_uri_of
-
-
-class _Unchanged(Ledger):
-    """A ledger that changes nothing in the storage."""
-
-    def __init__(self, storage: Storage):
-        super().__init__(storage)
-        self.damaged: list[str] = []
-
-    def _set_aside(self, path: str, error: Exception) -> None:
-        self.damaged.append(path)
-
-    def end_cohort(self, key: str) -> None:
-        pass
 
 
 def status_of(storage: Storage, studies: Path | None = None) -> Status:
@@ -52,7 +38,7 @@ def status_of(storage: Storage, studies: Path | None = None) -> Status:
         UserError: the sweep has never been run there.
     """
     plan = saved.last_plan(storage, studies)
-    ledger = _Unchanged(storage)
+    ledger = UnchangedLedger(storage, tell=False)
     rows = ledger.read()
     driver = running(storage)
     begun = set(chain(*ledger.begun_cohorts(lambda key: key not in rows))) - rows.keys() if driver else set()

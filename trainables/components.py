@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
@@ -30,10 +31,36 @@ class Role(Enum):
 
 SHAPE, KNOB = Role.SHAPE, Role.KNOB
 
-PositiveKnob = Annotated[float, Field(gt=0), KNOB]
-NonNegativeKnob = Annotated[float, Field(ge=0), KNOB]
-FractionKnob = Annotated[float, Field(ge=0, lt=1), KNOB]
-PositiveShape = Annotated[int, Field(gt=0), SHAPE]
+LARGEST = 2**31 - 1
+"""The largest count in a configuration: the ledger keeps epochs in 32 bits."""
+_SMALLEST32, _LARGEST32 = (float(limit) for limit in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+
+
+def complaint(message: str) -> PydanticCustomError:
+    """A validation error with a complete message; `config.explain` adds only the path of the field."""
+    return PydanticCustomError("complaint", "{message}", {"message": message})
+
+
+def _in_float32(value: float) -> float:
+    """Refuses a number that would be 0 or infinite in float32, in which members are trained."""
+    if value != 0 and not _SMALLEST32 <= abs(value) <= _LARGEST32:
+        raise complaint(f"must be between {_SMALLEST32:.3g} and {_LARGEST32:.3g}, the range of float32, got {value!r}")
+    return value
+
+
+def _below_one(value: float) -> float:
+    if np.float32(value) == 1:
+        raise complaint(f"must be below 1, and is 1 in float32, got {value!r}")
+    return value
+
+
+_Float32 = AfterValidator(_in_float32)
+PositiveKnob = Annotated[float, Field(gt=0), _Float32, KNOB]
+OptionalPositiveKnob = Annotated[PositiveKnob | None, KNOB]
+NonNegativeKnob = Annotated[float, Field(ge=0), _Float32, KNOB]
+FractionKnob = Annotated[float, Field(ge=0, lt=1), _Float32, AfterValidator(_below_one), KNOB]
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+PositiveShape = Annotated[int, Field(gt=0, le=LARGEST), SHAPE]
 Name = Annotated[str, SHAPE]
 
 
@@ -93,11 +120,6 @@ class Component(Frozen):
 def knob_value(value: float | None) -> float:
     """A knob as a number; None (an epoch that never comes, a schedule without an end) is infinity."""
     return math.inf if value is None else float(value)
-
-
-def complaint(message: str) -> PydanticCustomError:
-    """A validation error with a complete message; `config.explain` adds only the path of the field."""
-    return PydanticCustomError("complaint", "{message}", {"message": message})
 
 
 def lookup(registry: Mapping[str, V], name: str) -> V:

@@ -15,7 +15,9 @@ from pydantic import AfterValidator, Field, ValidationError, create_model, model
 
 from trainables.components import (
     KNOB,
+    LARGEST,
     SHAPE,
+    Count,
     Frozen,
     NonNegativeKnob,
     PositiveKnob,
@@ -54,7 +56,7 @@ class DataConfig(Frozen):
 
     name: Annotated[str, AfterValidator(_known_data_set), SHAPE] = "digits"
     pixels: Annotated[PixelKind, SHAPE] = "dequantize"
-    limit: Annotated[int | None, Field(ge=1), SHAPE] = None
+    limit: Annotated[Count | None, SHAPE] = None
 
 
 class ObjectiveConfig(Frozen):
@@ -86,7 +88,7 @@ class Guide(Frozen):
 
     likelihood: LikelihoodField = LIKELIHOODS["gaussian_precision"]
     annealing_rate: NonNegativeKnob = 0.0
-    freeze_epoch: Annotated[int | None, Field(ge=1), KNOB] = None
+    freeze_epoch: Annotated[Count | None, KNOB] = None
     anneal: Annotated[Literal["encoder_gradient", "loss"], SHAPE] = "encoder_gradient"
     lr_mu: PositiveKnob = 1e-3
     lr_alpha: PositiveKnob = 1e-3
@@ -98,7 +100,7 @@ class Guide(Frozen):
         return min(ends) - 1
 
 
-Epochs = Annotated[tuple[Annotated[int, Field(ge=1)], ...], SHAPE]
+Epochs = Annotated[tuple[Count, ...], SHAPE]
 
 
 _fields: dict[str, Any] = dict.fromkeys(DIAGNOSTIC_NAMES, (Epochs, ()))
@@ -113,7 +115,7 @@ class DiagnosticsConfig(_Due):
     draws: how many codes each diagnostic draws per image; None for the diagnostic's default.
     """
 
-    draws: Annotated[int | None, Field(ge=2), SHAPE] = None
+    draws: Annotated[int | None, Field(ge=2, le=LARGEST), SHAPE] = None
 
     def due(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """(name, epochs) of every diagnostic that is to be measured."""
@@ -227,6 +229,7 @@ _RULES = {
     "greater_than": "must be > {gt:g}",
     "greater_than_equal": "must be >= {ge:g}",
     "less_than": "must be < {lt:g}",
+    "less_than_equal": "must be <= {le}",
     "finite_number": "must be a finite number",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.components import SHAPE, Frozen, PositiveShape, chosen_from
+from trainables.components import LARGEST, SHAPE, Frozen, PositiveShape, chosen_from
 from trainables.registry import Registry
 
 
@@ -208,7 +208,7 @@ class CategoricalLatents(Frozen):
 
     family: Annotated[Literal["categorical"], SHAPE] = "categorical"
     size: PositiveShape = 4
-    categories: Annotated[int, Field(ge=2), SHAPE] = 8
+    categories: Annotated[int, Field(ge=2, le=LARGEST), SHAPE] = 8
     noise: ClassVar[str] = "gumbel"
 
     @property

@@ -45,7 +45,8 @@ def call(model: VAE, part: str, tensors: Mapping[str, Tensor], *args: Tensor) ->
     prefix = part + "."
     own = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
     (x, *_) = args
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=model.precision == "bf16", cache_enabled=False):
+    device = "cpu" if x.is_meta else x.device.type  # PyTorch refuses "meta"; no numbers are computed there
+    with torch.autocast(device, torch.bfloat16, enabled=model.precision == "bf16", cache_enabled=False):
         output = functional_call(getattr(model, part), own, args, strict=True)
     return output.to(x.dtype)
 

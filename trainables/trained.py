@@ -11,18 +11,19 @@ model's scale [0, 1] (`DataConfig.pixels`). Everything is computed on the CPU, i
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
 from trainables import objective
 from trainables.checkpoint import read_checkpoint
+from trainables.components import Count
 from trainables.config import TrainingConfig
 from trainables.latents import Latent
 from trainables.models.base import ImageShape
@@ -42,7 +43,7 @@ class Description(BaseModel):
     format: Literal[1] = 1
     config: TrainingConfig
     image_shape: ImageShape
-    epoch: Annotated[int, Field(ge=1)]
+    epoch: Count
     """The last epoch trained; schedules have their values of this epoch."""
 
 

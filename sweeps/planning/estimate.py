@@ -14,7 +14,7 @@ from sweeps.planning.known_rates import Rates
 from sweeps.planning.plan import Member, Plan
 from sweeps.planning.schedule import Workload, group
 from sweeps.planning.unfold import unfold
-from sweeps.records.ledger import Ledger
+from sweeps.records.ledger import UnchangedLedger
 from sweeps.records.storage import Storage
 
 
@@ -97,7 +97,7 @@ def estimate(
     Raises:
         UserError: a network does not fit its images, or a user's own images cannot be used.
     """
-    ledger = Ledger(storage)
+    ledger = UnchangedLedger(storage)
     rows = ledger.read() if storage.exists() else {}
     left: dict[str, Member] = {}
     unknown: list[Member] = []

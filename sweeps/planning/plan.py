@@ -29,6 +29,8 @@ from trainables.registry import UnknownName
 
 _NEAR = 5
 """How many studies a message names."""
+MOST_MEMBERS = 100_000
+"""The most members of a plan; all of them are made and held in memory."""
 
 
 @dataclass(frozen=True)
@@ -180,14 +182,15 @@ class Plan:
         studies: the studies that match `--only`, and the studies from which they take fields.
 
     Raises:
-        UserError: no study matches, a setting names an unknown field, a configuration is not valid, or the budget of a
-            search is too small.
+        UserError: no study matches, a setting names an unknown field, a configuration is not valid, the budget of a
+            search is too small, or there are too many members.
     """
 
     original: Sweep
     overrides: Overrides = Overrides()
 
     def __post_init__(self) -> None:
+        self._check_members()
         self._check_budget()
         configs = (cell.config for study in self.studies for cell in self.cells(study))
         # A value of `--set` that is not valid stands in an axis by now; its field is known all the same.
@@ -195,6 +198,21 @@ class Plan:
         searched = [d.key for study in self.studies if study.search for d in study.search.space]
         check_known(self._settings, configs, [*axes, *searched])
         assert self._by_cell is not None  # validates every configuration now
+
+    def _check_members(self) -> None:
+        """Raises UserError if the plan is too large. Counts the members without making them."""
+        seeds = self.overrides.seeds
+        count = sum(
+            len(self.cells(study))
+            * (study.search.members if study.search else 1)
+            * (len(study.seeds) if seeds is None else seeds)
+            for study in self.studies
+        )
+        if count > MOST_MEMBERS:
+            raise UserError(
+                f"this plan has {count:,} members, at most {MOST_MEMBERS:,} are accepted; use a smaller --seeds or "
+                "--budget, or choose fewer studies with --only"
+            )
 
     def _check_budget(self) -> None:
         budget = self.overrides.search.budget if self.overrides.search else None

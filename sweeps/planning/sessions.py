@@ -15,7 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from sweeps.planning.command import Command, of_plan
 from sweeps.planning.plan import Overrides, Plan
@@ -29,7 +29,7 @@ _PACKAGES = ("torch", "ray", "optuna", "mlflow", "numpy")
 class Session:
     """One run of a sweep."""
 
-    started: datetime
+    started: AwareDatetime
     overrides: Overrides
     environment: dict[str, str] = field(default_factory=dict[str, str])
     command: Command | None = None

@@ -9,7 +9,8 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,13 +19,16 @@ from typing import Any, TypeVar, get_args
 
 import pyarrow as pa
 
-from sweeps.errors import UserError
+from sweeps.errors import UserError, first_line
 from sweeps.records import parquet
 from sweeps.records.storage import Storage
 from trainables.renamed import renamed
 from trainables.reports import Reason, Status
 
 FORMAT = 1
+_REQUIRED = ("key", "status", "epochs", "wall_s", "ended", "metrics")
+_ENDED = tuple(datetime(year, 1, 1, tzinfo=UTC) for year in (2000, 2200))
+"""Every training ended between these times; others are too far for calculations with them."""
 _FOLDER, _COHORTS, _CHOICES = "ledger", "cohorts", "choices"
 _RANK: dict[Status, int] = {"finished": 2, "stopped": 1, "failed": 0}
 _REASONS = {None, *get_args(Reason)}
@@ -110,11 +114,11 @@ class _File:
 
     Raises:
         ValueError: the content is not a ledger file, or does not match the hash in its name.
-        UserError: the format is newer than this program.
+        UserError: the format is newer than this program; or, when a row is used, its large columns are damaged.
     """
 
     def __init__(self, path: str, content: bytes):
-        self._content = content
+        self._path, self._content = path, content
         schema = parquet.schema_of(content)
         written = int((schema.metadata or {}).get(b"vae_sweeps_ledger", b"0"))
         if written > FORMAT:
@@ -131,18 +135,46 @@ class _File:
         return parquet.decoded(self._content, _LARGE)
 
     def rows(self) -> Iterator[Row]:
-        """The rows. Skips a row if only a newer program knows its status or reason."""
-        small = [name for name in _SCHEMA.names if name not in _LARGE]
-        for index, record in enumerate(parquet.decoded(self._content, small).to_pylist()):
+        """The rows. Skips a row if only a newer program knows its status or reason.
+
+        Raises:
+            ValueError: a value is missing or out of range.
+        """
+        small = parquet.decoded(self._content, [name for name in _SCHEMA.names if name not in _LARGE])
+        if missing := [name for name in _REQUIRED if small[name].null_count]:
+            raise ValueError(f"a row has no {missing[0]!r}")
+        for index, record in enumerate(small.to_pylist()):
             if record["status"] in _RANK and record["reason"] in _REASONS:
                 record["metrics"] = renamed(dict(record["metrics"]))
+                _check_numbers(**record)
                 yield Row(**record, config=_Late(self._config, index), history=_Late(self._history, index))
 
     def _config(self, index: int) -> dict[str, Any]:
-        return json.loads(self._large["config"][index].as_py())
+        with self._large_column("configuration"):
+            return dict(json.loads(self._large["config"][index].as_py()))
 
     def _history(self, index: int) -> dict[str, list[float]]:
-        return renamed(dict(self._large["history"][index].as_py()))
+        with self._large_column("history"):
+            history = renamed(dict(self._large["history"][index].as_py()))
+            if len({len(values) for values in history.values()}) > 1 or any(None in each for each in history.values()):
+                raise ValueError("its metrics have not the same epochs")
+            return history
+
+    @contextlib.contextmanager
+    def _large_column(self, name: str) -> Generator[None, None, None]:
+        try:
+            yield
+        except Exception as error:  # pyarrow and json can raise any exception for damaged bytes
+            raise UserError(
+                f"{self._path}: the {name} of a member is damaged ({first_line(error)}); "
+                "delete the file, and the same command trains its members again"
+            ) from None
+
+
+def _check_numbers(*, epochs: int, wall_s: float, ended: datetime, metrics: Mapping[str, float], **_: Any) -> None:
+    first, last = _ENDED
+    if epochs < 0 or not 0 <= wall_s < math.inf or not first <= ended < last or None in metrics.values():
+        raise ValueError("a row has numbers out of range")
 
 
 class Ledger:
@@ -184,7 +216,9 @@ class Ledger:
     def _rows(self, path: str, content: bytes) -> list[Row]:
         try:
             return list(_File(path, content).rows())
-        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # pyarrow can raise any exception for bytes that are no ledger file
             self._set_aside(path, error)
             return []
 
@@ -220,7 +254,7 @@ class Ledger:
         cohorts: list[list[str]] = []
         for path in self._storage.list(_COHORTS, ".json"):
             # An unreadable file is ignored: its cohort only loses the epochs of its checkpoint.
-            with contextlib.suppress(ValueError, TypeError):
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
                 keys = [str(key) for key in json.loads(self._storage.read(path))]
                 if any(map(needed, keys)):
                     cohorts.append(keys)
@@ -244,8 +278,9 @@ class Ledger:
             return None
         try:
             choice = dict(json.loads(content))
-            dict(choice["values"])
-        except (ValueError, TypeError, KeyError) as error:
+            if not isinstance(choice["values"], dict):
+                raise TypeError("its values are no table")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             self._set_aside(path, error)
             return None
         return choice
@@ -270,8 +305,32 @@ class Ledger:
                 if path.rpartition("/")[2] != f"{index:05d}.json":
                     raise ValueError(f"batch {index} is missing")
                 batches.append(list(map(dict, json.loads(content)["suggestions"])))
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 for rest in paths[index:]:
                     self._set_aside(rest, error)
                 break
         return batches
+
+
+class UnchangedLedger(Ledger):
+    """A ledger for commands that only read: it changes nothing in the storage, which may be read-only.
+
+    Args:
+        storage: the storage of the sweep.
+        tell: whether the log names files that cannot be read.
+    """
+
+    def __init__(self, storage: Storage, *, tell: bool = True):
+        super().__init__(storage)
+        self.damaged: list[str] = []
+        """Files that cannot be read, so far; they do not count, and the next run sets them aside."""
+        self._tell = tell
+
+    def _set_aside(self, path: str, error: Exception) -> None:
+        self.damaged.append(path)
+        if self._tell:
+            where = f"{self._storage.full_uri}/{path}"
+            log.warning("%s is not readable (%s); it does not count, and the next run sets it aside", where, error)
+
+    def end_cohort(self, key: str) -> None:
+        pass

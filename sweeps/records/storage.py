@@ -95,6 +95,13 @@ class Storage:
         except (pa.ArrowException, OSError) as error:
             raise self.unusable("read", error) from None
 
+    @contextlib.contextmanager
+    def _writable(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise self.unusable("write to", error) from None
+
     def unusable(self, do: str, error: Exception) -> UserError:
         """The message to the user for an error of the file system."""
         remote = "check that the bucket exists, and that the credentials or the machine's role are valid"
@@ -160,17 +167,18 @@ class Storage:
             fs.copy_files(folder, str(target), source_filesystem=self._fs, destination_filesystem=fs.LocalFileSystem())
 
     def move(self, path: str, target: str) -> None:
-        """Renames a file."""
+        """Renames a file; raises UserError as `write`."""
         self.fence()
         folder = target.rpartition("/")[0]
-        if folder:
-            self._fs.create_dir(folder, recursive=True)
-        self._fs.move(path, target)
+        with self._writable():
+            if folder:
+                self._fs.create_dir(folder, recursive=True)
+            self._fs.move(path, target)
 
     def delete(self, path: str) -> None:
-        """Deletes a file, if it is there."""
+        """Deletes a file, if it is there; raises UserError as `write`."""
         self.fence()
-        with contextlib.suppress(FileNotFoundError):
+        with self._writable(), contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(path)
 
     def delete_leftovers(self) -> None:

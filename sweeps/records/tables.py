@@ -1,7 +1,6 @@
 """The tables of results that are written for users: results.parquet and history.parquet."""
 
-import pyarrow as pa
-
+from sweeps.errors import UserError
 from sweeps.records import parquet
 from sweeps.records.storage import Storage
 
@@ -13,6 +12,8 @@ def known_run_ids(storage: Storage) -> dict[tuple[str, str], str]:
     columns = ("study", "key", "mlflow_run_id")
     try:
         rows = parquet.decoded(storage.read(RESULTS), columns).select(columns).to_pylist()
-    except (OSError, pa.ArrowException, ValueError, KeyError):
+    except UserError:
+        raise
+    except Exception:  # the file is missing or damaged; pyarrow can raise any exception for damaged bytes
         return {}
-    return {(row["study"], row["key"]): row["mlflow_run_id"] for row in rows if row["mlflow_run_id"] is not None}
+    return {(row["study"], row["key"]): run for row in rows if isinstance(run := row["mlflow_run_id"], str)}

@@ -17,7 +17,7 @@ def report(
     """Writes results.parquet, history.parquet and the report of a sweep from its ledger."""
     from sweeps.planning import saved
     from sweeps.planning.unfold import unfold
-    from sweeps.records.ledger import Ledger
+    from sweeps.records.ledger import UnchangedLedger
     from sweeps.records.storage import Storage
     from sweeps.records.tables import known_run_ids
     from sweeps.report.write import write_outputs
@@ -25,7 +25,7 @@ def report(
 
     place = Storage(storage, name)
     plan = saved.last_plan(place, studies)
-    ledger = Ledger(place)
+    ledger = UnchangedLedger(place)
     run_ids = known_run_ids(place)
     links = links_of_storage(place, plan.studies)
     print(write_outputs(place, unfold(plan, ledger), ledger.read(), run_ids, data_dir, links))

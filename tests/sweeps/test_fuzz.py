@@ -201,6 +201,7 @@ def test_ledger_files(harmless, command, quickstart, content):
     assert harmless(status, "quickstart") == 0
     _, out, _ = command(status, "quickstart")
     assert "x.parquet" in out
+    assert harmless(run, "quickstart", "--plan") == 0
 
 
 @fuzz

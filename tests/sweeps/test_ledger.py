@@ -11,6 +11,8 @@ from scripted import SMALL, row
 
 from sweeps.errors import UserError
 from sweeps.planning.plan import Plan
+from sweeps.records import ledger as ledgers
+from sweeps.records import parquet
 from sweeps.records.ledger import now
 
 MEMBERS = Plan(SMALL).members["grid"]
@@ -92,6 +94,121 @@ def test_any_damage_is_noticed_and_crashes_nothing(ledger, storage, position, fl
     assert ledger.read() == {}
     for path in files(storage):
         path.unlink()
+
+
+def forge(storage, **changes) -> str:
+    """Writes a file of the ledger of one row with changed values, under the name of its content; returns the name."""
+    values = vars(row(MEMBERS[0])) | {"detail": None, "config": "{}", "history": {"elbo": [1.0]}} | changes
+    columns = {name: [values[name]] for name in ledgers._SCHEMA.names}
+    if isinstance(values["ended"], int):
+        columns["ended"] = pa.array(columns["ended"], pa.int64()).cast(pa.timestamp("us", "UTC"))
+    content = parquet.encoded(pa.table(columns, schema=ledgers._SCHEMA))
+    storage.write(f"ledger/{ledgers._name(content)}", content)
+    return ledgers._name(content)
+
+
+def test_a_forged_row_of_valid_values_counts(ledger, storage):
+    forge(storage)
+    assert ledger.read().keys() == {MEMBERS[0].key}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ended": None},
+        {"ended": 2**62},
+        {"ended": -(2**62)},
+        {"ended": 253_402_300_799_999_999},  # the last microsecond of the year 9999
+        {"ended": 0},
+        {"key": None},
+        {"status": None},
+        {"epochs": None},
+        {"epochs": -1},
+        {"wall_s": None},
+        {"wall_s": float("nan")},
+        {"wall_s": float("inf")},
+        {"wall_s": -1.0},
+        {"metrics": None},
+        {"metrics": {"elbo": None}},
+    ],
+    ids=str,
+)
+def test_rows_with_values_missing_or_out_of_range_are_set_aside(ledger, storage, caplog, changes):
+    name = forge(storage, **changes)
+    ledger.append([row(MEMBERS[1])])
+    with caplog.at_level(logging.WARNING):
+        assert ledger.read().keys() == {MEMBERS[1].key}
+    assert name in caplog.text
+    assert (storage.local_path / "ledger" / "set_aside" / name).exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": None},
+        {"config": "["},
+        {"config": "[" * 100_000},
+        {"config": "3"},
+        {"history": None},
+        {"history": {"elbo": None}},
+        {"history": {"elbo": [None]}},
+        {"history": {"elbo": [1.0], "kl": []}},
+    ],
+    ids=lambda changes: str(changes)[:40],
+)
+def test_a_damaged_configuration_or_history_is_one_line_that_names_the_file(ledger, storage, changes):
+    name = forge(storage, **changes)
+    (read,) = ledger.read().values()
+    (column,) = changes
+    with pytest.raises(UserError, match=f"{name}.*delete the file, and the same command trains its members") as error:
+        dict(getattr(read, column))
+    assert "\n" not in str(error.value)
+
+
+DEEP = b'{"suggestions": ' + b"[" * 100_000
+
+
+@pytest.mark.parametrize("content", [DEEP, b"[" * 100_000, b'{"values": [[1, 2]]}', b'{"values": 3}', b"\xff"])
+def test_nested_or_foreign_json_is_set_aside_or_ignored(ledger, storage, content):
+    for path in ("suggestions/a/00000.json", "choices/a/b.json", "cohorts/c.json"):
+        storage.write(path, content)
+    assert ledger.suggestions("a") == []
+    assert ledger.choice("a/b") is None
+    assert ledger.begun_cohorts(lambda key: False) == []
+    assert storage.list("suggestions/a/set_aside", ".json")
+    assert storage.list("choices/a/set_aside", ".json")
+
+
+def test_a_ledger_that_is_only_read_changes_nothing(ledger, storage, caplog):
+    ledger.append([row(MEMBERS[0])])
+    for path in ("ledger/x.parquet", "suggestions/a/00000.json", "choices/a/b.json"):
+        storage.write(path, DEEP)
+    ledger.begin_cohort("c", [MEMBERS[0].key])
+    before = sorted(storage.local_path.rglob("*"))
+    unchanged = ledgers.UnchangedLedger(storage)
+    with caplog.at_level(logging.WARNING):
+        assert unchanged.read().keys() == {MEMBERS[0].key}
+        assert unchanged.suggestions("a") == []
+        assert unchanged.choice("a/b") is None
+        unchanged.begun_cohorts(lambda key: False)
+    assert sorted(storage.local_path.rglob("*")) == before
+    assert unchanged.damaged == ["ledger/x.parquet", "suggestions/a/00000.json", "choices/a/b.json"]
+    assert len(caplog.messages) == 3
+    assert "ledger/x.parquet is not readable" in caplog.messages[0]
+
+
+def test_what_cannot_be_set_aside_is_one_line(ledger, storage, monkeypatch):
+    storage.write("ledger/x.parquet", b"x")
+
+    class ReadOnly:
+        def __getattr__(self, name):
+            raise OSError("Read-only file system")
+
+    monkeypatch.setattr(storage, "read", lambda path: b"x")
+    monkeypatch.setattr(storage, "list", lambda *_: ["ledger/x.parquet"])
+    monkeypatch.setattr(storage, "_fs", ReadOnly())
+    with pytest.raises(UserError, match=r"cannot write to --storage .*Read-only file system"):
+        ledger.read()
 
 
 def test_a_newer_format_is_refused_with_what_to_do(ledger, storage):

@@ -124,6 +124,31 @@ def test_what_cannot_be_set_is_one_line(setting):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        Overrides(seeds=100_000),
+        Overrides(seeds=10**9),
+        Overrides(seeds=10**30),
+        Overrides(search=SearchOptions("tpe", 10**9)),
+        Overrides(search=SearchOptions("random", 10**30), seeds=10**9),
+    ],
+    ids=str,
+)
+def test_too_many_members_are_refused_before_any_is_made(overrides, monkeypatch):
+    monkeypatch.setattr("sweeps.planning.plan.complete", lambda config: pytest.fail("a member was made"))
+    with pytest.raises(UserError, match=r"^this plan has [\d,]+ members, at most 100,000 are accepted; .*--seeds"):
+        Plan(get_sweep("quickstart"), overrides)
+
+
+def test_the_most_members_are_accepted(monkeypatch):
+    members = plan(seeds=3, only="grid").total()
+    monkeypatch.setattr("sweeps.planning.plan.MOST_MEMBERS", members)
+    assert plan(seeds=3, only="grid").total() == members
+    with pytest.raises(UserError, match=f"this plan has {members + 4} members, at most {members} are accepted"):
+        plan(seeds=4, only="grid")
+
+
 BUDGETS = (1, 8, 30, 200, None)
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scripted import row
 
@@ -12,9 +13,10 @@ from search_spaces import get_sweep
 from sweeps.errors import UserError
 from sweeps.planning import saved
 from sweeps.planning.plan import Overrides, Plan
+from sweeps.records import parquet
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
-from sweeps.records.tables import RESULTS
+from sweeps.records.tables import RESULTS, known_run_ids
 from sweeps.report.write import write_tables
 
 PAGE = Path(__file__).parents[2] / "docs" / "analysis.md"
@@ -61,6 +63,28 @@ def test_frames_have_a_row_a_training_and_a_row_an_epoch(runs):
 def test_a_sweep_that_was_not_run_says_how_to_run_it(tmp_path):
     with pytest.raises(UserError, match=r"python -m sweeps\.run quickstart"):
         sweeps.results("quickstart", storage=str(tmp_path))
+
+
+def write_results(place, table):
+    place.write(RESULTS, parquet.encoded(pa.table(table)))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"key": ["k"], "mlflow_run_id": ["r"]},
+        {"study": ["s"], "key": ["k"]},
+        {"study": ["s"], "key": ["k"], "mlflow_run_id": [1]},
+        {"x": [1]},
+    ],
+    ids=str,
+)
+def test_results_without_the_columns_of_runs_name_no_runs(runs, table):
+    place = Storage(str(runs), "quickstart")
+    write_results(place, {"study": ["s"], "key": ["k"], "mlflow_run_id": ["r"]})
+    assert known_run_ids(place) == {("s", "k"): "r"}
+    write_results(place, table)
+    assert known_run_ids(place) == {}
 
 
 def test_the_five_questions_of_the_page_are_answered(runs, capsys):

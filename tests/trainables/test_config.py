@@ -3,11 +3,13 @@
 import copy
 import math
 import pickle
+import reprlib
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+import torch
 from members import LATENTS, member
 from pydantic import ValidationError
 
@@ -29,6 +31,10 @@ REGISTRIES = {
     "optim": OPTIMIZERS,
 }
 COMPONENTS = [component for registry in REGISTRIES.values() for component in registry.values()]
+
+
+BIG = reprlib.repr(10**400)
+IN_FLOAT32 = "must be between 1.18e-38 and 3.4e+38, the range of float32"
 
 
 # --- frozen, complete, refusing --------------------------------------------------------------------------------------
@@ -65,10 +71,26 @@ def optim(**changes: Any) -> dict[str, Any]:
         ({"epochs": "ten"}, "epochs must be a whole number, got 'ten'"),
         ({"epochs": None}, "epochs must be a whole number, got None"),
         ({"batch_size": -3}, "batch_size must be > 0, got -3"),
+        ({"epochs": 2**31}, "epochs must be <= 2147483647, got 2147483648"),
+        ({"encoder": {"name": "mlp", "hidden": [10**400]}}, f"encoder.hidden.0 must be <= 2147483647, got {BIG}"),
+        ({"guide": {"freeze_epoch": 10**400}}, f"guide.freeze_epoch must be <= 2147483647, got {BIG}"),
         ({"seed": -1}, "seed must be >= 0, got -1"),
         (optim(lr=0), "optim.lr must be > 0, got 0"),
         (optim(lr=math.nan), "optim.lr must be a finite number, got nan"),
         (optim(lr=math.inf), "optim.lr must be a finite number, got inf"),
+        (optim(lr=5e-324), f"optim.lr: {IN_FLOAT32}, got 5e-324"),
+        (optim(weight_decay=1e300), f"optim.weight_decay: {IN_FLOAT32}, got 1e+300"),
+        (optim(beta1=1e-40), f"optim.beta1: {IN_FLOAT32}, got 1e-40"),
+        (optim(beta2=1 - 1e-9), "optim.beta2: must be below 1, and is 1 in float32, got 0.999999999"),
+        (
+            {"estimator": {"name": "decoupled_st_gs", "temperature_forward": 1e300}},
+            f"estimator.temperature_forward: {IN_FLOAT32}, got 1e+300",
+        ),
+        (
+            {"estimator": {"name": "decoupled_st_gs", "temperature_backward_end": 1e-300}},
+            f"estimator.temperature_backward_end: {IN_FLOAT32}, got 1e-300",
+        ),
+        ({"objective": {"kl_weight": 1e39}}, f"objective.kl_weight: {IN_FLOAT32}, got 1e+39"),
         (optim(lr="fast"), "optim.lr must be a number, got 'fast'"),
         (optim(beta2=1), "optim.beta2 must be < 1, got 1"),
         (
@@ -99,7 +121,7 @@ def optim(**changes: Any) -> dict[str, Any]:
             "estimator 'decoupled_st_gs' works on bernoulli or categorical latents, got 'gaussian'",
         ),
         ({"latent": {}}, "latent: must be a table with a 'family' (bernoulli, categorical, gaussian), got {}"),
-        ({"encoder": {"name": "mlp", "hidden": [8, 0]}}, "encoder.hidden.1 must be > 0, got 0"),
+        ({"encoder": {"name": "mlp", "hidden": [8, 0]}}, "encoder.hidden.1 must be >= 1, got 0"),
         ({"encoder": {"name": "mlp", "hidden": 8}}, "encoder.hidden must be a list, got 8"),
         ({"data": {"pixels": "grey"}}, "data.pixels must be 'dequantize', 'unit' or 'binarize', got 'grey'"),
         ({"data": "digits"}, "data must be a table of fields, got 'digits'"),
@@ -142,6 +164,13 @@ def optim(**changes: Any) -> dict[str, Any]:
 )
 def test_refusals_in_one_line(changes, line):
     assert refused(**changes) == line
+
+
+@pytest.mark.parametrize("value", [0.0, 1.2e-38, 3.4e38])
+def test_what_float32_holds_is_accepted(value):
+    config = member(objective={"kl_weight": value})
+    assert config.objective.kl_weight == value
+    assert float(torch.tensor(value, dtype=torch.float32)) == pytest.approx(value, rel=1e-6)
 
 
 def test_refusals_that_list_many_choices():

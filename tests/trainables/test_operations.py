@@ -8,7 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import TrainingConfig
+from trainables.cost import operations as counting
 from trainables.cost.operations import Operations, operations
+from trainables.cost.size import checkpoint_bytes
 from trainables.cost.timing import Rate
 from trainables.data.sizes import Size
 from trainables.objective import VAE, epoch_knobs, training_loss
@@ -138,6 +140,38 @@ def test_operations_grow_with_the_batch_and_a_training_counts_all_its_batches():
 def test_a_network_that_does_not_go_with_the_images_is_refused():
     with pytest.raises(ValueError, match="32"):
         operations(TrainingConfig.model_validate(STRIDED), (1, 8, 8))
+
+
+@pytest.mark.parametrize("settings", [MLP, LINEAR, MLP | {"estimator": {"name": "gumbel_rao", "k": 4}}], ids=str)
+def test_counts_are_the_same_with_and_without_memory(settings, monkeypatch):
+    config = TrainingConfig.model_validate(settings)
+    in_memory = counting._counted(config, (1, 8, 8))
+    monkeypatch.setattr(counting, "_IN_MEMORY", 0)
+    assert counting._counted(config, (1, 8, 8)) == in_memory
+
+
+@pytest.mark.parametrize(
+    ("changes", "least"),
+    [
+        ({"latent": {"family": "categorical", "size": 10**9}}, 10**12),
+        ({"estimator": {"name": "rloo", "k": 10**9}}, 10**12),
+        ({"estimator": {"name": "gumbel_rao", "k": 10**10 // 8}}, 10**5),  # decodes one of its codes
+        ({"batch_size": 2**31 - 1}, 10**12),
+    ],
+    ids=str,
+)
+def test_a_network_larger_than_all_memory_is_counted_without_memory(changes, least):
+    config = TrainingConfig.model_validate(MLP | changes)
+    assert operations(config, (1, 8, 8)).step > least
+
+
+def test_a_network_of_more_bytes_than_can_be_counted_is_refused_in_one_line():
+    config = TrainingConfig.model_validate(
+        MLP | {"latent": {"family": "categorical", "size": 2**31 - 1, "categories": 2**31 - 1}}
+    )
+    for count in (operations, checkpoint_bytes):
+        with pytest.raises(ValueError, match=r"^the network cannot be built: .+$"):
+            count(config, (1, 8, 8))
 
 
 def test_counting_imports_no_compiler():

@@ -1,6 +1,7 @@
 """Counts the floating-point operations of a training, without training.
 
-The loss of one step is computed on PyTorch's meta device, which keeps shapes and no numbers. In a matrix product or
+The loss of one step is computed on two images, for large networks on PyTorch's meta device, which keeps shapes and no
+numbers. In a matrix product or
 convolution, a multiplication with its addition counts as 2 operations. Backward, each of the two operands that needs a
 gradient costs one more product of that size. Elementwise operations are not counted.
 
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from trainables import objective
 from trainables.config import TrainingConfig
+from trainables.cost.size import meta_model, parameters
 from trainables.cost.steps import batches, batches_without_guide, program_key
 from trainables.data.sizes import Size
 from trainables.models.base import ImageShape
@@ -57,22 +59,26 @@ def operations(config: TrainingConfig, image_shape: ImageShape) -> Operations:
 _known: dict[str, Operations] = {}
 _IMAGES = 2
 """Images in the counted batch: batch normalization needs two."""
+_IN_MEMORY = 2**28
+"""The most numbers that are computed on the CPU: for the meta device PyTorch imports its compiler, in two seconds."""
 
 
 def _counted(config: TrainingConfig, image_shape: ImageShape) -> Operations:
-    with torch.device("meta"):
-        model = objective.VAE(config, image_shape)
-    tensors = {
-        name: torch.zeros(value.shape, dtype=value.dtype, requires_grad=value.requires_grad)
-        for name, value in model.state_dict(keep_vars=True).items()
-    }
-    knobs = {path: torch.tensor(value) for path, value in config.knobs().items()} | {"running_loss": torch.zeros(())}
-    noise = torch.zeros(config.estimator.noise_shape((_IMAGES, *config.latent.z_shape)))
-    knobs = objective.epoch_knobs(config, knobs, 1)
-    x = torch.zeros(_IMAGES, *image_shape)
+    model = meta_model(config, image_shape)
+    noise_shape = config.estimator.noise_shape((_IMAGES, *config.latent.z_shape))
+    codes = math.ceil(math.prod(noise_shape) / math.prod(config.latent.z_shape))
+    device = torch.device("cpu" if codes * parameters(config, image_shape) <= _IN_MEMORY else "meta")
+    with device:
+        tensors = {
+            name: torch.zeros(value.shape, dtype=value.dtype, requires_grad=value.requires_grad)
+            for name, value in model.state_dict(keep_vars=True).items()
+        }
+        knobs = {path: torch.tensor(value) for path, value in config.knobs().items()}
+        knobs = objective.epoch_knobs(config, knobs | {"running_loss": torch.zeros(())}, 1)
+        noise, x = torch.zeros(noise_shape), torch.zeros(_IMAGES, *image_shape)
 
     def counted(*, guided: bool) -> tuple[int, int]:
-        with torch.enable_grad(), _Products() as products:
+        with device, torch.enable_grad(), _Products() as products:
             objective.training_loss(config, model, tensors, x, noise, knobs, guided=guided)
         return config.batch_size * products.forward // _IMAGES, config.batch_size * products.backward // _IMAGES
 

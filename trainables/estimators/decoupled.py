@@ -1,17 +1,15 @@
 """Decoupled straight-through Gumbel-Softmax: one temperature forward, another backward (DST)."""
 
-from typing import Annotated, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from trainables.components import KNOB, Name, PositiveKnob, registered
+from trainables.components import Name, OptionalPositiveKnob, PositiveKnob, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, relaxed, straight_through, tempered
 from trainables.latents import Latent
 
 Q = TypeVar("Q", bound=Latent)
-OptionalPositiveKnob = Annotated[float | None, Field(gt=0), KNOB]
 
 
 class Decoupled(Estimator):

@@ -3,13 +3,12 @@
 Paulus, Maddison & Krause, "Rao-Blackwellizing the straight-through Gumbel-Softmax gradient estimator" (2021).
 """
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.components import SHAPE, Name, registered
+from trainables.components import Name, PositiveShape, registered
 from trainables.estimators.base import ESTIMATORS, Knobs, Loss, straight_through
 from trainables.estimators.gumbel_softmax import Relaxation
 from trainables.latents import Bernoulli, Categorical, Latent
@@ -25,7 +24,7 @@ class GumbelRao(Relaxation):
     """
 
     name: Name = "gumbel_rao"
-    k: Annotated[int, Field(ge=1), SHAPE] = 16
+    k: PositiveShape = 16
     source: ClassVar[str] = "Paulus et al. 2021"
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

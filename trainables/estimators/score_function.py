@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from trainables.components import SHAPE, FractionKnob, Name, registered
+from trainables.components import LARGEST, SHAPE, FractionKnob, Name, registered
 from trainables.estimators.base import ESTIMATORS, Estimator, Knobs, Loss, gradient_only
 from trainables.latents import FAMILIES, Latent
 
@@ -37,7 +37,7 @@ class RLOO(Estimator):
     """The mean over k draws of (loss - baseline) * d log q(z); the baseline is the mean loss of the other draws."""
 
     name: Name = "rloo"
-    k: Annotated[int, Field(ge=2), SHAPE] = 4
+    k: Annotated[int, Field(ge=2, le=LARGEST), SHAPE] = 4
     families: ClassVar[frozenset[str]] = FAMILIES
     bias = "unbiased"
     samples: ClassVar[str] = "k"

@@ -8,15 +8,13 @@ import math
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
-from pydantic import Field
 from torch import nn
 
-from trainables.components import SHAPE, Name, PositiveShape, registered
+from trainables.components import SHAPE, Count, Name, PositiveShape, registered
 from trainables.models.base import DECODERS, ENCODERS, Decoder, Encoder, ImageShape, unit_scale
 from trainables.models.normalization import BatchNorm
 
-_Width = Annotated[int, Field(gt=0)]
-FourWidths = Annotated[tuple[_Width, _Width, _Width, _Width], SHAPE]
+FourWidths = Annotated[tuple[Count, Count, Count, Count], SHAPE]
 
 
 @registered(ENCODERS)

@@ -4,13 +4,12 @@ import math
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import Field
 from torch import nn
 
-from trainables.components import SHAPE, Name, registered
+from trainables.components import SHAPE, Count, Name, registered
 from trainables.models.base import DECODERS, ENCODERS, Activation, Decoder, Encoder, ImageShape, activation, unit_scale
 
-Widths = Annotated[tuple[Annotated[int, Field(gt=0)], ...], SHAPE]
+Widths = Annotated[tuple[Count, ...], SHAPE]
 
 
 def _perceptron(widths: list[int], act: str) -> list[nn.Module]:
