@@ -182,7 +182,7 @@ def run(
         text = f"--seeds {seeds} is for comparisons. Studies that choose for them keep their seeds: {_some(kept)}."
         console.print(text, highlight=False, soft_wrap=True)
     if plan:
-        print_plan(console, planned, place, device, largest, data_dir.absolute(), keep)
+        print_plan(console, planned, place, device, largest, data_dir.absolute(), keep, retry_failed=retry_failed)
         return OK
     if fresh and place.exists():
         raise UserError(
@@ -267,6 +267,8 @@ def print_plan(
     pack: int | None,
     data_dir: Path,
     keep: str = "last",
+    *,
+    retry_failed: bool = False,
 ) -> None:
     """Prints the work that is left of a plan, one row a study."""
     from sweeps.planning import known_rates
@@ -276,7 +278,7 @@ def print_plan(
     kind = resolve_device(device).type
     known = known_rates.known(kind, storage.local_path.parent if storage.local else None)
     slots = slots_of(kind)
-    found = estimate(plan, storage, rates=known, slots=slots, pack=pack, data_dir=data_dir)
+    found = estimate(plan, storage, rates=known, slots=slots, pack=pack, data_dir=data_dir, retry_failed=retry_failed)
     rows = []
     for one in found:
         counts = (f"{number:,}" for number in (one.members, one.done, one.cohorts, one.epochs))
@@ -292,6 +294,12 @@ def print_plan(
     measure = shlex.join(["python", "-m", "sweeps.rates", *plan.original.words])
     parts.append(f"to measure this machine: {measure}")
     console.print("; ".join(parts), highlight=False, soft_wrap=True)
+    if total.failed:
+        which = _some([f"{one.name} {one.failed:,}" for one in studies if one.failed])
+        text = (
+            f"Neither done nor left: {total.failed:,} members that failed ({which}); --retry-failed trains them again."
+        )
+        console.print(text, highlight=False, soft_wrap=True)
     if keep != "last":
         rest = "all weights" if keep == "none" else "all weights but the best"
         console.print(

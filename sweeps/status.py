@@ -43,8 +43,14 @@ def status_of(storage: Storage, studies: Path | None = None) -> Status:
     driver = running(storage)
     begun = set(chain(*ledger.begun_cohorts(lambda key: key not in rows))) - rows.keys() if driver else set()
     snapshot = Snapshot.read(storage) if driver else Snapshot()
-    per_study = [study_status(unfolding, rows, begun, snapshot) for unfolding in unfold(plan, ledger).values()]
-    left = sum(study.running + study.missing for study in per_study)
+    unfoldings = unfold(plan, ledger)
+    members = unfoldings.members()
+    settled = {m.key for m in members if m.key in rows and m.settled_by(rows[m.key].status)}
+    for unfolding in unfoldings.values():
+        unfolding.look(rows, settled)
+    per_study = [study_status(unfolding, rows, begun, snapshot) for unfolding in unfoldings.values()]
+    blocked = sum(unfolding.blocked_members for unfolding in unfoldings.values())
+    left = sum(study.running + study.missing for study in per_study) - blocked
     failed = any(study.failed for study in per_study)
     command = sessions.last_command(storage, plan)
     files = _checkpoint_files(storage)
@@ -84,6 +90,7 @@ def lines_of(now: Status) -> list[str]:
         parts += [f"{study.missing} missing{waiting}"] if study.missing else []
         parts += [f"best {study.best}"] if study.best else []
         lines.append(f"  {study.study}: {'; '.join(parts)}")
+    lines += [f"Not trained: {reason}." for study in now.studies for reason in study.blocked]
     if now.damaged:
         lines.append(f"Unreadable files, not counted: {', '.join(now.damaged)}; the next run sets them aside.")
     if now.driver:

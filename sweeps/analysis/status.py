@@ -26,6 +26,8 @@ class StudyStatus:
     """Members that neither ended nor run."""
     unknown: int
     """Missing members that depend on later results: the next batch of a search, or the winner of another study."""
+    blocked: list[str]
+    """Why some of these cannot be trained: the study that they take from has no finished member."""
     metric: str
     in_training: InTraining | None
     """The progress of the running members, if their driver has reported it."""
@@ -77,7 +79,8 @@ def study_status(unfolding: Unfolding, rows: Mapping[str, Row], begun: Set[str],
         failed=dict(sorted(failed.items())),
         running=in_training,
         missing=unfolding.size - len(ended) - in_training,
-        unknown=unfolding.size - len(members),
+        unknown=unfolding.size - len(members) - unfolding.blocked_members,
+        blocked=list(unfolding.blocked),
         metric=study.metric,
         in_training=snapshot.studies.get(study.name) if in_training else None,
         best=best(study, members, rows),

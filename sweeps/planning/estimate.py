@@ -27,6 +27,8 @@ class Estimate:
     data: str
     members: int
     done: int
+    failed: int
+    """Members that failed and are not trained again."""
     cohorts: int
     """A cohort with members of several studies counts for one of them, so that the cohorts of all studies add up."""
     epochs: int
@@ -82,7 +84,14 @@ def slots_of(device: str) -> int:
 
 
 def estimate(
-    plan: Plan, storage: Storage, *, rates: Rates | None, slots: int, pack: int | None, data_dir: Path
+    plan: Plan,
+    storage: Storage,
+    *,
+    rates: Rates | None,
+    slots: int,
+    pack: int | None,
+    data_dir: Path,
+    retry_failed: bool = False,
 ) -> list[Estimate]:
     """One estimate for each study; the last one is of the whole sweep.
 
@@ -93,26 +102,33 @@ def estimate(
         slots: how many cohorts are trained at the same time.
         pack: the largest number of members in a cohort; None sets no limit.
         data_dir: folder of the data sets.
+        retry_failed: whether failed members are trained again.
 
     Raises:
         UserError: a network does not fit its images, or a user's own images cannot be used.
     """
     ledger = UnchangedLedger(storage)
     rows = ledger.read() if storage.exists() else {}
+    failed = {key for key, row in rows.items() if row.status == "failed" and not retry_failed}
+
+    def ends(member: Member) -> bool:
+        row = rows.get(member.key)
+        return row is not None and member.settled_by(row.status) and (row.status != "failed" or not retry_failed)
+
     left: dict[str, Member] = {}
     unknown: list[Member] = []
-    studies: list[tuple[Study, list[Member]]] = []
+    studies: list[tuple[Study, list[Member], set[str]]] = []
     unfoldings = unfold(plan, ledger)
     for unfolding in unfoldings.values():
         known = unfolding.members()
         expected = plan.expected(unfolding.study)[: unfolding.size - len(known)]
-        own = [member for member in known if member.key not in rows or not member.settled_by(rows[member.key].status)]
+        own = [member for member in known if not ends(member)]
         left |= {member.key: member for member in own}
         if unfolding.study.search:
             unknown += expected  # kept as a list: the stand-ins may repeat, the suggestions will differ
         else:
             left |= {member.key: member for member in expected}
-        studies.append((unfolding.study, [*own, *expected]))
+        studies.append((unfolding.study, [*own, *expected], failed & {member.key for member in known}))
     everything = [*left.values(), *unknown]
     planned = (member for study in plan.studies for member in plan.expected(study))
     work = {member.work: member for member in (*planned, *everything)}
@@ -121,14 +137,15 @@ def estimate(
     workload = Workload(plan, data_dir, measured if len(measured) == len(work) else None)
     cohorts = Counter(each.members[0].study for each in group(everything, slots=slots, pack=pack, workload=workload))
 
-    def of(name: str, study: Study | None, members: int, left: Sequence[Member]) -> Estimate:
+    def of(name: str, study: Study | None, members: int, left: Sequence[Member], failed: int) -> Estimate:
         hours, unmeasured = _hours(left, measured, slots)
         return Estimate(
             name=name,
             source=study.source if study else "",
             data=", ".join(sorted({member.config.data.name for member in left})) if study else "",
             members=members,
-            done=members - len(left),
+            done=members - len(left) - failed,
+            failed=failed,
             cohorts=cohorts[name] if study else cohorts.total(),
             epochs=sum(member.config.epochs for member in left),
             hours=hours,
@@ -137,5 +154,6 @@ def estimate(
             weights_bytes=disk_space.weights_bytes(left, data_dir),
         )
 
-    found = [of(study.name, study, unfoldings.size(study), own) for study, own in studies]
-    return [*found, of("total", None, unfoldings.total(), everything)]
+    found = [of(study.name, study, unfoldings.size(study), own, len(keys)) for study, own, keys in studies]
+    all_failed = set().union(*(keys for _, _, keys in studies))
+    return [*found, of("total", None, unfoldings.total(), everything, len(all_failed))]

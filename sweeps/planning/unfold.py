@@ -6,7 +6,7 @@ All decisions are recorded in the ledger, so that a resumed run does not decide 
 import hashlib
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +113,32 @@ class Unfolding:
         """Whether all members are known."""
         return not self._open
 
+    def look(self, rows: Mapping[str, Row], settled: Set[str]) -> None:
+        """Finds out which cells are blocked, for those who only read. Makes no members and records nothing.
+
+        Args:
+            rows: rows of the ledger by key.
+            settled: keys of the members that have ended and are not trained again.
+        """
+        for cell in self._open:
+            for winner in () if cell.ready else _winners(cell.cell):
+                match, before = _match(winner, cell.cell), self._before[winner.study]
+                group = before.group(match)
+                if group is None or any(member.key not in settled for member in group):
+                    break
+                if choose(before.study, winner, match, group, rows) is None:
+                    cell.blocked = self._blocked(winner, match)
+                    break
+
+    def _blocked(self, winner: Winner, match: Labels) -> str:
+        where = " with " + ", ".join(f"{k} {v}" for k, v in match.items()) if match else ""
+        return f"{self.study.name} needs the best of {winner.study}{where}, but no member has finished"
+
+    @property
+    def blocked_members(self) -> int:
+        """The number of members that blocked cells do not get."""
+        return len(self.study.seeds) * sum(cell.unmade(self.study) for cell in self._open if cell.blocked)
+
     def _close(self) -> None:
         """Removes cells without members to come. At the end, sets `size`: fewer than planned if members are equal."""
         self._open = [cell for cell in self._open if cell.unmade(self.study)]
@@ -154,8 +180,7 @@ class Unfolding:
             if choice is None and (choice := choose(before.study, winner, match, group, rows)) is not None:
                 self._ledger.record_choice(name, choice.model_dump(by_alias=True, mode="json"))
             if choice is None:
-                where = " with " + ", ".join(f"{k} {v}" for k, v in match.items()) if match else ""
-                cell.blocked = f"{self.study.name} needs the best of {winner.study}{where}, but no member has finished"
+                cell.blocked = self._blocked(winner, match)
                 return
             cell.choices[name] = choice
             choices.append(choice)

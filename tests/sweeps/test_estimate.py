@@ -230,3 +230,23 @@ def test_the_size_of_a_sweep_is_that_of_its_plan(storage, sweep):
     *studies, total = estimated(storage, sweep, rates)
     assert (size.studies, size.members, size.unmeasured) == (len(studies), total.members, total.unmeasured)
     assert size.hours == (None if total.hours is None else pytest.approx(total.hours))
+
+
+def test_failed_members_are_neither_done_nor_left_unless_they_are_trained_again(storage, ledger, tmp_path):
+    plan = Plan(SMALL)
+    members = plan.members["grid"]
+    ledger.append([row(member) for member in members[:3]])
+    ledger.append([row(member, status="failed", reason="diverged", metrics={}) for member in members[3:5]])
+    grid, _, total = estimated(storage)
+    assert (grid.members, grid.done, grid.failed, grid.epochs) == (8, 3, 2, 2 * 3)
+    assert (total.done, total.failed) == (3, 2)
+
+    def printed(retry_failed: bool) -> list[str]:
+        console = Console(file=io.StringIO(), width=200)
+        print_plan(console, plan, storage, "cpu", None, tmp_path, retry_failed=retry_failed)
+        return console.file.getvalue().splitlines()  # pyright: ignore
+
+    assert re.search(r"^grid .* 8 +3 +\d+ +6 ", "\n".join(printed(False)), re.MULTILINE)
+    assert "Neither done nor left: 2 members that failed (grid 2); --retry-failed trains them again." in printed(False)
+    assert re.search(r"^grid .* 8 +3 +\d+ +10 ", "\n".join(printed(True)), re.MULTILINE)
+    assert not any("failed" in line for line in printed(True))

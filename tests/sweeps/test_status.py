@@ -7,8 +7,10 @@ import sys
 import time
 
 import pytest
-from scripted import row
+from scripted import GRID, row
 
+from search_spaces.space import Sweep, Winner
+from sweeps.driver.driver import Driver
 from sweeps.planning import saved
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.records.ledger import Ledger
@@ -253,3 +255,37 @@ def test_the_sweeps_command_has_it(begun, monkeypatch, capsys, tmp_path):
         main()
     assert stop.value.code == 0
     assert "20 of 20 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("finished", [0, 1])
+def test_members_whose_winner_cannot_be_known_are_not_to_go_on(tmp_path, monkeypatch, finished):
+    base = GRID.base | {"batch_size": 400}
+    takes = dataclasses.replace(
+        GRID, name="takes", base=base, grid=(), compare=(), takes=(Winner("grid", ("optim.lr",)),)
+    )
+    sweep = Sweep("small", "", (GRID, takes))
+    monkeypatch.setattr(saved, "find_sweep", lambda name, studies=None: sweep)
+    place = Storage(str(tmp_path / "runs"), "small")
+    saved.save_plan(place, Overrides())
+    members = Plan(sweep).members["grid"]
+    failed = [row(m, status="failed", reason="diverged", metrics={}) for m in members[finished:]]
+    Ledger(place).append([*(row(m) for m in members[:finished]), *failed])
+    files = sorted(place.local_path.rglob("*"))
+
+    found = status_of(place)
+    text = "\n".join(lines_of(found))
+    reason = "Not trained: takes needs the best of grid, but no member has finished."
+    assert found.studies[1].missing == 2
+    assert found.retry_command is not None
+    if finished:
+        assert (found.state, reason in text) == ("interrupted", False)
+        assert "2 missing (2 until others have ended)" in text
+        assert found.continue_command is not None
+    else:
+        assert (found.state, reason in text) == ("complete", True)
+        assert "until others have ended" not in text
+        assert found.continue_command is None
+        driver = Driver(Plan(sweep), Ledger(place), retry_failed=False)
+        assert driver.blocked == [found.studies[1].blocked[0]]
+        assert not driver.todo
+    assert sorted(place.local_path.rglob("*")) == files
