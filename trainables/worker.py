@@ -117,6 +117,9 @@ def train_cohort(
         StorageError: the checkpoint cannot be read or written.
         DataError: the images cannot be read.
     """
+    if shards.from_first(stop):  # the run was interrupted while this process started
+        report(Report(interrupted=True))
+        return
     device, data_dir = resolve_device(task.device), Path(task.data_dir)
     if len(configs) > 1 and task.memory_share is not None:
         _check_memory(configs, device, data_dir, task.memory_share)

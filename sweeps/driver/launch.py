@@ -113,7 +113,8 @@ def _launch(plan: Plan, storage: Storage, options: Options, console: Console) ->
         finished = _run(driver, tracker, progress, resources, storage, options, console)
     if not finished:
         console.print("Interrupted; finished members are recorded.", highlight=False)
-    report = _write_outputs(driver, tracker, storage, options, console)
+    # Whoever interrupts a run waits for its end, and figures take seconds.
+    report = _write_outputs(driver, tracker, storage, options, console, drawn=finished)
     _summarize(driver, tracker, storage, report, console)
     if finished:
         _keep(driver, tracker, storage, report, options, console)
@@ -214,21 +215,27 @@ def _check_nodes(plan: Plan, resources: "Resources", storage: Storage, options: 
 
 
 def _write_outputs(
-    driver: Driver, tracker: Tracker, storage: Storage, options: Options, console: Console
+    driver: Driver, tracker: Tracker, storage: Storage, options: Options, console: Console, *, drawn: bool
 ) -> str | None:
     """Writes tables and report, and returns the report's path or URI. A failure is printed; no result is lost."""
+    words = [storage.name, *driver.plan.original.words[1:], "--storage", storage.uri]
+    command = shlex.join(["python", "-m", "sweeps.report", *words])
     try:
         with waiting(console, "The report is being written"):
             report = write_outputs(
-                storage, driver.unfoldings, driver.current(), tracker.run_ids, options.data_dir, tracker.links()
+                storage,
+                driver.unfoldings,
+                driver.current(),
+                tracker.run_ids,
+                options.data_dir,
+                tracker.links(),
+                drawn=drawn,
             )
     except LockLostError:
         raise
     except Exception as error:  # drawing and writing can fail in many ways; training is done
         log.debug("the report could not be written", exc_info=True)
         reason = redact(f"{type(error).__name__}: {first_line(error)}")
-        words = [storage.name, *driver.plan.original.words[1:], "--storage", storage.uri]
-        command = shlex.join(["python", "-m", "sweeps.report", *words])
         console.print(
             f"The report could not be written ({reason}); the results are recorded. To write it: {command}",
             highlight=False,
@@ -237,6 +244,9 @@ def _write_outputs(
         )
         return None
     tracker.publish_report()
+    if not drawn:
+        text = f"The report has no figures, since the run was interrupted. To draw them: {command}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     return report
 
 

@@ -35,8 +35,8 @@ from trainables.ray_train import ask_to_stop, forget_stop, trial
 from trainables.reports import Fault, History, Outcome, Reason, Report, failures
 from trainables.worker import Task, WorkerError
 
-SAVING_S = 10.0
-"""How long an interrupted run waits for its cohorts to save their checkpoints."""
+SAVING_S = 7.0
+"""How long an interrupted run waits for its cohorts to save their checkpoints. Its end takes some two seconds more."""
 _LOST = (RayActorError, TrainingFailedError)
 """The errors that Ray reports if the process or node of a trial was lost; `trial` itself raises no error."""
 _COUNT_EVERY_S = 5.0

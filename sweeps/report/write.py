@@ -25,15 +25,18 @@ def write_outputs(
     run_ids: Mapping[tuple[str, str], str],
     data_dir: Path = Path("data"),
     links: Mapping[str, str] | None = None,
+    *,
+    drawn: bool = True,
 ) -> str:
     """Writes results.parquet, history.parquet and the report; returns the path or URI of the page.
 
     Args:
         data_dir: the folder of the data sets, for figures made of images.
         links: by study, the address of its members in MLflow.
+        drawn: False leaves out all figures, since drawing takes seconds.
     """
     write_tables(storage, unfoldings.members(), rows, run_ids)
-    return write_report(storage, unfoldings, rows, data_dir, links or {})
+    return write_report(storage, unfoldings, rows, data_dir, links or {}, drawn=drawn)
 
 
 def write_tables(
@@ -46,7 +49,13 @@ def write_tables(
 
 
 def write_report(
-    storage: Storage, unfoldings: Unfoldings, rows: Mapping[str, Row], data_dir: Path, links: Mapping[str, str]
+    storage: Storage,
+    unfoldings: Unfoldings,
+    rows: Mapping[str, Row],
+    data_dir: Path,
+    links: Mapping[str, str],
+    *,
+    drawn: bool = True,
 ) -> str:
     """Writes the report, deletes files of an earlier one, and returns the path or URI of the page."""
     from sweeps.report.html import report  # matplotlib and Optuna take a second to import
@@ -54,7 +63,7 @@ def write_report(
 
     plan, members, sources = unfoldings.plan, unfoldings.members(), Sources(storage, data_dir)
     origin = provenance(storage, plan, members, rows)
-    found = report(plan, members, rows, sources=sources, counted=unfoldings, provenance=origin, links=links)
+    found = report(plan, members, rows, drawn, sources=sources, counted=unfoldings, provenance=origin, links=links)
     files = {f"{REPORT_FOLDER}/{path}": content for path, content in found.items()}
     for path, content in files.items():
         storage.write(path, content)

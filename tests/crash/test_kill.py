@@ -218,15 +218,17 @@ def test_an_interrupted_run_saves_what_is_in_training_and_trains_no_epoch_twice(
     runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch, epochs=INTERRUPTED_EPOCHS, save_every_s=every_s)
     command = runs.start().until(lambda: last(runs.trained()) >= 3)
     assert saved(runs.storage) == {}
-    at = time.time()
+    at, began = time.time(), time.monotonic()
     if number == signal.SIGINT:
         command.signal(number)  # a terminal sends Ctrl-C to all processes
     else:
         os.kill(command.pid, number)
     code, output = command.end()
+    assert time.monotonic() - began < 10
     assert code == 130, output
     assert "Traceback" not in output
     assert "Interrupted: saving members in training" in output
+    assert "The report has no figures, since the run was interrupted. To draw them: python -m sweeps.report" in output
 
     trained = runs.trained()
     assert 0 < last(trained) < INTERRUPTED_EPOCHS

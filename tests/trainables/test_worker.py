@@ -62,7 +62,7 @@ def test_a_cohort_that_is_asked_to_stop_saves_first_and_goes_on_without_training
     whole = outcomes(train(tmp_path / "whole"))
     trained.clear()
 
-    reports = train(tmp_path / "stopped", stop=lambda: trained[-1] == epoch)
+    reports = train(tmp_path / "stopped", stop=lambda: trained[-1:] == [epoch])
     assert reports[-1] == Report(interrupted=True)
     content = CheckpointFile(str(tmp_path / "stopped"), "members").read()
     assert content is not None
@@ -73,6 +73,13 @@ def test_a_cohort_that_is_asked_to_stop_saves_first_and_goes_on_without_training
 
 
 def test_a_cohort_at_its_end_ends_however_often_it_is_asked_to_stop(tmp_path, trained):
-    reports = train(tmp_path, stop=lambda: trained[-1] == EPOCHS)
+    reports = train(tmp_path, stop=lambda: trained[-1:] == [EPOCHS])
     assert [outcome.status for outcome in outcomes(reports)] == ["finished", "finished"]
     assert not reports[-1].interrupted
+
+
+def test_a_cohort_whose_run_was_interrupted_before_it_began_trains_nothing(tmp_path, trained):
+    (report,) = train(tmp_path, stop=lambda: True)
+    assert report.interrupted
+    assert trained == []
+    assert list(tmp_path.iterdir()) == []
