@@ -35,5 +35,6 @@ class Best:
 def best(study: Study, members: Iterable[Member], rows: Mapping[str, Row]) -> Best | None:
     """The best configuration of a study so far; None if no seed has finished with a finite metric."""
     for cell in ranked(study, cells(study, members, rows))[:1]:
-        return Best(study.name, study.metric, cell.mean[study.metric], cell.n, cell.planned, cell.labels)
+        values = cell.values(study.metric)
+        return Best(study.name, study.metric, cell.mean[study.metric], len(values), cell.planned, cell.labels)
     return None

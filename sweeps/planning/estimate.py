@@ -155,5 +155,7 @@ def estimate(
         )
 
     found = [of(study.name, study, unfoldings.size(study), own, len(keys)) for study, own, keys in studies]
-    all_failed = set().union(*(keys for _, _, keys in studies))
+    all_failed: set[str] = set()
+    for _, _, keys in studies:
+        all_failed |= keys
     return [*found, of("total", None, unfoldings.total(), everything, len(all_failed))]

@@ -81,8 +81,10 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
             row.append(_own(own, cell is best[q]))
             row += _beside(own, paper) if q in theirs else []
             record |= _numbers(q, own) | (_published(q, own, paper) if q in theirs else {})
-        row += [interval(cell.average(study.metric)), _seeds(cell), _unfinished(cell.counts)]
-        record |= {"seeds": cell.n, "planned": cell.planned} | {s: cell.counts[s] for s in _UNFINISHED}
+        row += [interval(cell.average(study.metric)), _seeds(cell, study.metric), _unfinished(cell.counts)]
+        record |= {"seeds": len(cell.values(study.metric)), "planned": cell.planned} | {
+            s: cell.counts[s] for s in _UNFINISHED
+        }
         rows.append(row)
         records.append(record | ({"not_comparable": mark} if mark else {}))
     return Table(stem(study), _caption(study, found), headings, rows, records, mark).without_empty(last=3)
@@ -173,8 +175,10 @@ def _consistent(own: Mean | None, paper: Number) -> str:
     return "yes" if found.consistent else "no"
 
 
-def _seeds(cell: Cell) -> Entry:
-    return Entry(f"{cell.n} of {cell.planned}" if cell.n < cell.planned else str(cell.n), cell.n)
+def _seeds(cell: Cell, metric: str) -> Entry:
+    """The number of seeds that the mean of a metric is over."""
+    n = len(cell.values(metric))
+    return Entry(f"{n} of {cell.planned}" if n < cell.planned else str(n), n)
 
 
 def _unfinished(counts: Mapping[str, int]) -> Entry:

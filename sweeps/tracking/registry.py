@@ -63,7 +63,7 @@ class BestModel:
         metric = self.study.metric
         return (
             f"The best of {self.study.title}: {describe(self.cell.labels)}, mean {metric} "
-            f"{self.cell.mean[metric]:.4g} over {self.cell.n} of {self.cell.planned} seeds. "
+            f"{self.cell.mean[metric]:.4g} over {len(self.cell.values(metric))} of {self.cell.planned} seeds. "
             f"The weights are of the best seed, {self.member.config.seed}: {metric} {self.row.metrics[metric]:.4g}."
         )
 

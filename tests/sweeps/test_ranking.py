@@ -4,15 +4,18 @@ import dataclasses
 import math
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import BASE, row
 
 from search_spaces.space import Axis, Study, Sweep, Winner
 from sweeps.analysis import cells as tables
+from sweeps.analysis.best import best
 from sweeps.analysis.summary import summary
 from sweeps.planning.plan import Plan
 from sweeps.planning.unfold import choose
+from sweeps.report.study_table import study_table
 
 RATES = (0.1, 0.2, 0.3, 0.4)
 SEEDS = (0, 1, 2)
@@ -74,3 +77,16 @@ def test_seeds_that_have_not_ended_count_neither_way():
     del rows[last.key]
     best, *_ = tables.ranked(STUDY, tables.cells(STUDY, members, rows))
     assert best.labels == {"optim.lr": 0.2}
+
+
+@pytest.mark.parametrize("lacking", [{}, {"bits_per_dim": math.nan}, {"bits_per_dim": -math.inf}])
+def test_seeds_are_counted_that_have_a_value_of_the_metric(lacking):
+    plan = Plan(Sweep("three", "", (dataclasses.replace(STUDY, grid=()),)))
+    members = plan.members["s"]
+    values = [{"bits_per_dim": 3.0, "elbo": 1.0}, {"bits_per_dim": 4.0, "elbo": 1.0}, {"elbo": 1.0} | lacking]
+    rows = {m.key: row(m, metrics=own) for m, own in zip(members, values, strict=True)}
+    (study,) = plan.studies
+    assert str(best(study, members, rows)) == "bits_per_dim 3.5 (n = 2 of 3)"
+    table = study_table(study, tables.cells(study, members, rows), "")
+    assert table.records[0]["seeds"] == 2
+    assert "2 of 3" in [entry.text for entry in table.rows[0]]
