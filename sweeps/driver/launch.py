@@ -31,6 +31,7 @@ from sweeps.records.storage import Storage, joined
 from sweeps.redact import redact
 from sweeps.report.write import write_outputs
 from sweeps.tracking.tracker import Tracker
+from sweeps.tracking.uri import ui_command
 from trainables.data import DataError, download, load
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _launch(plan: Plan, storage: Storage, options: Options, console: Console) ->
         console.print("Interrupted; finished members are recorded.", highlight=False)
     # Whoever interrupts a run waits for its end, and figures take seconds.
     report = _write_outputs(driver, tracker, storage, options, console, drawn=finished)
-    _summarize(driver, tracker, storage, report, console)
+    _summarize(driver, tracker, storage, report, options.tracking_uri, console)
     if finished:
         _keep(driver, tracker, storage, report, options, console)
     code = _conclude(driver, storage, options.command, console, interrupted=not finished)
@@ -250,13 +251,15 @@ def _write_outputs(
     return report
 
 
-def _summarize(driver: Driver, tracker: Tracker, storage: Storage, report: str | None, console: Console) -> None:
+def _summarize(
+    driver: Driver, tracker: Tracker, storage: Storage, report: str | None, tracking_uri: str, console: Console
+) -> None:
     lines = summary.summary(driver.unfoldings, driver.members(), driver.current(), driver.trained).lines()
     if tracker.problem:
         lines.append(f"MLflow is incomplete ({tracker.problem}); run the same command again to complete it.")
     lines += [f"Report: {report}"] if report else []
-    if storage.local:
-        lines.append(f"MLflow: python -m sweeps.ui --storage {shlex.quote(storage.uri)}")
+    if command := ui_command(storage, tracking_uri):
+        lines.append(f"MLflow: {command}")
     shown = list(tracker.links().items())
     lines += [f"Members of {study}, the best first: {link}" for study, link in shown[:_LINKS]]
     for line in lines:

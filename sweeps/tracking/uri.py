@@ -1,6 +1,7 @@
 """The address of MLflow: a database beside the sweeps of a folder, or a server."""
 
 import re
+import shlex
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -29,6 +30,13 @@ def artifacts(uri: str) -> str | None:
     """The URI of the folder for artifacts beside a database; None for a server, which has its own."""
     path = database(uri)
     return None if path is None else (path.absolute().parent / ARTIFACTS).as_uri()
+
+
+def ui_command(storage: Storage, uri: str) -> str:
+    """The command that opens MLflow's user interface for a database; empty for a server, which is running already."""
+    if storage.local and uri == of_database(storage.local_path.parent / DATABASE):
+        return f"python -m sweeps.ui --storage {shlex.quote(storage.uri)}"
+    return "" if database(uri) is None else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
 
 def tracking_uri_of(storage: Storage, given: str | None) -> str:

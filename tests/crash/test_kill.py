@@ -254,6 +254,6 @@ def test_a_second_ctrl_c_does_not_wait_for_what_is_in_training(tmp_path, monkeyp
     code, output = command.end()
     assert code == 130, output
     assert "Traceback" not in output
-    assert time.monotonic() - at < SAVING_S / 2
+    assert time.monotonic() - at < 5
     assert saved(runs.storage) == {}
     assert gone(started, 90)

@@ -3,7 +3,8 @@ import sqlite3
 import pytest
 from mlflow import MlflowClient
 
-from sweeps.tracking.uri import database, of_database
+from sweeps.records.storage import Storage
+from sweeps.tracking.uri import database, of_database, tracking_uri_of, ui_command
 
 
 @pytest.mark.parametrize("name", ["a b", "50%20", "q?m#n", "ü'"])
@@ -18,3 +19,17 @@ def test_a_database_lies_where_its_uri_says_whatever_the_folder_is_called(tmp_pa
 
 def test_a_server_is_no_database():
     assert database("http://127.0.0.1:5000") is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "command"),
+    [
+        (None, "python -m sweeps.ui --storage 'my runs'"),
+        ("sqlite:////elsewhere/ml.db", "mlflow ui --backend-store-uri sqlite:////elsewhere/ml.db"),
+        ("http://127.0.0.1:5000", ""),
+    ],
+)
+def test_the_command_that_opens_mlflow_opens_the_database_of_the_run(tmp_path, monkeypatch, uri, command):
+    monkeypatch.chdir(tmp_path)
+    storage = Storage("my runs", "quickstart")
+    assert ui_command(storage, tracking_uri_of(storage, uri)) == command
