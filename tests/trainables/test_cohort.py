@@ -14,8 +14,11 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainables.components import Name
 from trainables.config import TrainingConfig
 from trainables.data import Images, load
+from trainables.estimators import ESTIMATORS, Estimator
+from trainables.estimators.score_function import Reinforce
 from trainables.packing.cohort import Cohort
 from trainables.streams import Purpose, Streams
 
@@ -401,6 +404,21 @@ def test_a_member_stays_diverged_and_its_epoch_is_the_first():
     assert cohort.diverged_epoch == [None, 2]
     assert np.isnan(metrics["elbo"][1])
     assert np.isfinite(metrics["elbo"][0])
+
+
+def test_an_estimator_without_a_field_for_the_momentum_has_the_running_loss_of_reinforce(monkeypatch):
+    class Plain(Estimator):
+        name: Name = "plain"
+        bias = "unbiased"
+        source = "a test"
+        uses_running_loss = True
+        __call__ = Reinforce.__call__
+
+    monkeypatch.setitem(ESTIMATORS, "plain", Plain())
+    plain, reinforce = (Cohort([member("bernoulli", name)], FEW) for name in ("plain", "reinforce"))
+    for _ in range(2):
+        assert plain.train_epoch() == reinforce.train_epoch()
+    assert plain.members.running_loss.item() > 0
 
 
 def test_no_step_keeps_the_graphs_of_earlier_steps():

@@ -55,6 +55,7 @@ class Estimator(Component):
     analytic: ClassVar[bool] = False
     """Whether it needs `loss.expected`, that is, a linear decoder."""
     uses_running_loss: ClassVar[bool] = False
+    """Whether the average loss of previous steps is kept. The momentum is its field `baseline_momentum`, else 0.9."""
     relaxes: ClassVar[bool] = False
     """Whether its forward pass uses relaxed codes instead of discrete ones."""
     transforms_loss: ClassVar[bool] = False
