@@ -182,8 +182,8 @@ class Plan:
         studies: the studies that match `--only`, and the studies from which they take fields.
 
     Raises:
-        UserError: no study matches, a setting names an unknown field, a configuration is not valid, the budget of a
-            search is too small, or there are too many members.
+        UserError: no study matches, a setting names an unknown field, a configuration is not valid, a study takes a
+            field that a possible winner lacks, the budget of a search is too small, or there are too many members.
     """
 
     original: Sweep
@@ -198,6 +198,30 @@ class Plan:
         searched = [d.key for study in self.studies if study.search for d in study.search.space]
         check_known(self._settings, configs, [*axes, *searched])
         assert self._by_cell is not None  # validates every configuration now
+        self._check_taken()
+
+    def _check_taken(self) -> None:
+        """Raises UserError if a study takes a field that a possible winner lacks. Suggestions are not known yet."""
+        by_name = {study.name: study for study in self.studies}
+        for study, winner in ((each, winner) for each in self.studies for winner in each.takes):
+            source = by_name[winner.study]
+            if source.search:
+                continue
+            groups = [
+                {label: cell.labels.get(label) for label in winner.match}
+                for cell in self.cells(study)
+                if holds(winner.when, cell.labels)
+            ]
+            for cell in self.cells(source):
+                if not any(all(cell.labels.get(k) == v for k, v in group.items()) for group in groups):
+                    continue
+                lacking = set(winner.fields) - self.members_of(cell)[0].config.flat().keys()
+                if lacking:
+                    which = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in cell.labels.items())
+                    raise UserError(
+                        f"study {study.name!r} takes {min(lacking)!r} from {source.name!r}, but its configuration "
+                        f"{which} has no such field; take a field that every configuration has"
+                    )
 
     def _check_members(self) -> None:
         """Raises UserError if the plan is too large. Counts the members without making them."""

@@ -177,8 +177,12 @@ class Unfolding:
                 return
             name = _name(self.study, winner, cell.cell, group)
             choice = cell.choices.get(name) or self._choice(name)
-            if choice is None and (choice := choose(before.study, winner, match, group, rows)) is not None:
-                self._ledger.record_choice(name, choice.model_dump(by_alias=True, mode="json"))
+            try:
+                if choice is None and (choice := choose(before.study, winner, match, group, rows)) is not None:
+                    self._ledger.record_choice(name, choice.model_dump(by_alias=True, mode="json"))
+            except UserError as error:  # a suggestion without the field won; the other studies go on
+                cell.blocked = f"{self.study.name} cannot take from {winner.study}: {error}"
+                return
             if choice is None:
                 cell.blocked = self._blocked(winner, match)
                 return
@@ -327,9 +331,7 @@ def _evidence(study: Study, winner: Winner, members: Sequence[Member], rows: Map
 def _fields(member: Member, winner: Winner) -> dict[str, Any]:
     flat = member.config.flat()
     if absent := [path for path in winner.fields if path not in flat]:
-        raise UserError(
-            f"study {member.study!r} has no field {absent[0]!r}, but another study takes it; correct its Winner"
-        )
+        raise UserError(f"its best configuration has no field {absent[0]!r}")
     return {path: flat[path] for path in winner.fields}
 
 

@@ -166,10 +166,45 @@ def test_a_failed_seed_loses_to_a_complete_configuration(ledger, drain):
     assert rates_of(d) == {("silent", 1e-2), ("sampled", 1e-2)}
 
 
-def test_a_field_that_the_winner_lacks_is_an_error(ledger, drain):
-    wrong = dataclasses.replace(TUNED, takes=(Winner("rates", ("optim.nothing",)),))
-    with pytest.raises(UserError, match=r"'rates' has no field 'optim\.nothing'"):
-        drain(driver(ledger, Sweep("wrong", "", (RATES, wrong))))
+def test_a_field_that_a_possible_winner_lacks_is_refused_before_anything_is_trained():
+    wrong = dataclasses.replace(TUNED, takes=(Winner("rates", ("optim.nothing",), match=("method",)),))
+    with pytest.raises(UserError, match=r"'tuned' takes 'optim\.nothing' from 'rates', but .* lr 0\.001 has no such"):
+        Plan(Sweep("wrong", "", (RATES, wrong)))
+
+
+OUTPUTS = Variants(
+    "output",
+    {
+        "learned": {"likelihood": {"name": "gaussian_precision"}},
+        "fixed": {"likelihood": {"name": "gaussian_fixed", "variance": 0.1}},
+    },
+)
+"""Only one of both has a variance."""
+
+
+def test_configurations_that_cannot_be_taken_from_need_not_have_the_field():
+    source = dataclasses.replace(RATES, grid=(OUTPUTS, Axis("optim.lr", (1e-3, 1e-2))))
+    variance = Winner("rates", ("likelihood.variance",), match=("output",), when=("output", ("fixed",)))
+    taker = dataclasses.replace(TUNED, grid=(OUTPUTS,), takes=(variance,))
+    assert Plan(Sweep("right", "", (source, taker)))
+    with pytest.raises(UserError, match=r"'likelihood\.variance' from 'rates', but .*output learned, "):
+        Plan(
+            Sweep("wrong", "", (source, dataclasses.replace(taker, takes=(dataclasses.replace(variance, when=None),))))
+        )
+
+
+def test_a_suggestion_that_wins_without_the_field_blocks_who_takes_it(ledger, drain):
+    source = dataclasses.replace(RATES, grid=(), seeds=(0,), search=Search(space=(OUTPUTS,), members=6, batch=6))
+    taker = dataclasses.replace(TUNED, grid=(), takes=(Winner("rates", ("likelihood.variance",)),))
+
+    def learned_wins(d, cohort):
+        values = {m.key: float(m.config.likelihood.name == "gaussian_fixed") for m in cohort.members}
+        d.ended(cohort, [result(m, metrics={"bits_per_dim": values[m.key]}) for m in cohort.members])
+
+    d = driver(ledger, Sweep("staged", "", (source, taker)))
+    drain(d, learned_wins)
+    assert {m.labels["output"] for m in d.members()} == {"learned", "fixed"}
+    assert d.blocked == ["tuned cannot take from rates: its best configuration has no field 'likelihood.variance'"]
 
 
 SEARCHED = dataclasses.replace(
