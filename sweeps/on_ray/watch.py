@@ -103,7 +103,7 @@ class OwnRay:
                     if (name := child.name()) in _NEEDED:
                         self._found[name] = child
         for name, process in self._found.items():
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            if _gone(process):
                 return f"Ray's {name} has ended (it was killed, memory ran out, or the machine is overloaded)"
         return None
 
@@ -118,6 +118,12 @@ class OwnRay:
                 of_raylet = raylet is not None and process.environ().get("RAY_RAYLET_PID") == str(raylet.pid)
                 if process in own or of_raylet:
                     process.kill()
+
+
+def _gone(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 class Head:

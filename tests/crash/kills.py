@@ -20,12 +20,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import psutil
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as conftest.py does
 sys.path.insert(0, str(Path(__file__).parent))  # as pytest does
 
 from commands import INSTRUMENTED, below, gone, keys, ledger
@@ -70,6 +71,10 @@ class Figures:
     def clean(self) -> bool:
         zero = (self.lost, self.doubled, self.running, self.unequal, self.left_in_tmp, self.orphans)
         return not any(zero) and not self.complaints and self.longest_silence_s <= SILENT_S
+
+    def plain(self) -> dict[str, object]:
+        """The figures as plain data."""
+        return {"count": self.count, "clean": self.clean} | vars(self) | {"kills": dict(self.kills)}
 
 
 class Run:
@@ -295,7 +300,7 @@ def kills(count: int, seed: int) -> Figures:
             disturb(place, moments, figures, min(PER_ROUND, count - figures.count), victims)
             complete(place, figures)
             judge(place, figures, expected)
-        print(f"round {figures.rounds}: {json.dumps(asdict(figures))}", flush=True)
+        print(f"round {figures.rounds}: {json.dumps(figures.plain())}", flush=True)
     return figures
 
 
@@ -306,8 +311,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     arguments = parser.parse_args()
     figures = kills(arguments.count, arguments.seed)
-    told = asdict(figures) | {"count": figures.count, "seed": arguments.seed, "clean": figures.clean}
-    text = json.dumps(told, indent=2)
+    text = json.dumps({"seed": arguments.seed} | figures.plain(), indent=2)
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n")
