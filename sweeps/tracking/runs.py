@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -205,15 +204,18 @@ class Runs:
         run_id: str,
         since: int,
         history: Mapping[str, Sequence[float] | np.ndarray],
+        timestamp: int,
         tags: Mapping[str, str] = {},
     ) -> None:
-        """Adds missing metrics after epoch `since`, parameters and tags in few calls, since each takes milliseconds."""
+        """Adds missing metrics after epoch `since`, parameters and tags in few calls, since each takes milliseconds.
+
+        timestamp: of the metrics, in milliseconds since 1970.
+        """
         logged = self._logged[run_id]
         if since > logged:
             return  # earlier reports were lost; `complete` adds all epochs
         last = since + max(map(len, history.values()), default=0)
         epochs_per_call = max(1, _METRICS_PER_CALL // max(1, len(history)))
-        timestamp = int(time.time() * 1000)
         flat = member.config.flat() if run_id in self._without_params else {}
         params, run_tags = (
             [Param(path, str(value)) for path, value in flat.items()],
@@ -233,11 +235,13 @@ class Runs:
             self._without_params.discard(run_id)
             self._logged[run_id] = max(logged, steps.stop - 1)
 
-    def progressed(self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray]) -> None:
-        """Adds metrics [epochs, M] of the epochs after `since`."""
+    def progressed(
+        self, members: Sequence[Member], since: int, history: Mapping[str, np.ndarray], timestamp: int
+    ) -> None:
+        """Adds metrics [epochs, M] of the epochs after `since`; timestamp: when they were reported, in milliseconds."""
         for index, member in enumerate(members):
             of_member = {name: values[:, index] for name, values in history.items()}
-            self._log(member, self._member_run(member), since, of_member)
+            self._log(member, self._member_run(member), since, of_member, timestamp)
 
     def complete(self, ended: Iterable[tuple[Member, Row]]) -> None:
         """Completes the runs of members that have ended, from their rows."""
@@ -248,8 +252,10 @@ class Runs:
             run_id = self._member_run(member, row)
             tags = {} if run_id in self._made else self._origin(row.ended)
             tags |= {"reason": row.reason} if row.reason is not None else {}
-            self._log(member, run_id, 0, dict(row.history), tags)
-            self._client.set_terminated(run_id, _STATUS[row.status], _milliseconds(row.ended))
+            ended_ms = _milliseconds(row.ended)
+            # MLflow keeps equal metrics once. So a call that was on its way when another driver took over does no harm.
+            self._log(member, run_id, 0, dict(row.history), ended_ms, tags)
+            self._client.set_terminated(run_id, _STATUS[row.status], ended_ms)
             self._open.discard(run_id)
             self._ends[name] = end
 

@@ -42,6 +42,8 @@ class _Reports:
     members: Sequence[Member]
     since: int
     history: Mapping[str, np.ndarray]
+    timestamp: int
+    """When they were reported, in milliseconds since 1970."""
 
     def add(self, later: "_Reports") -> bool:
         """Appends a later report; returns False if it does not follow this one."""
@@ -49,6 +51,7 @@ class _Reports:
         if epochs != {later.since - self.since} or later.history.keys() != self.history.keys():
             return False
         self.history = {name: np.concatenate([values, later.history[name]]) for name, values in self.history.items()}
+        self.timestamp = later.timestamp
         return True
 
 
@@ -106,7 +109,8 @@ class Tracker:
 
     def progressed(self, members: Sequence[Member], since: int, history: History) -> None:
         """Adds metrics [epochs, M] of the epochs after `since`; the thread may write them later."""
-        self._jobs.put(lambda runs: self._follow(runs, _Reports(members, since, history)))
+        reports = _Reports(members, since, history, int(time.time() * 1000))
+        self._jobs.put(lambda runs: self._follow(runs, reports))
 
     def ended(self, members: Sequence[Member], rows: Mapping[str, Row]) -> None:
         """Completes the runs of members that have ended. Registers the best models of studies that are now complete."""
@@ -188,7 +192,7 @@ class Tracker:
         self._write_at = ended + (ended - began) * (1 / _FOLLOWING - 1)
 
     def _write(self, runs: "Runs", reports: "_Reports") -> None:
-        runs.progressed(reports.members, reports.since, reports.history)
+        runs.progressed(reports.members, reports.since, reports.history, reports.timestamp)
         del self._unwritten[reports.members[0].key]
 
     def _complete(self, runs: "Runs", ended: Sequence[tuple[Member, Row]]) -> None:

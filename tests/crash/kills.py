@@ -10,6 +10,7 @@ lost, doubled, left over or silent for more than a minute.
 
 import argparse
 import contextlib
+import getpass
 import json
 import os
 import random
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +43,8 @@ STARTS_S = 30.0
 """Kills that are not in mid-training come at most so many seconds after the start."""
 ENDING = ("driver", "group", "raylet", "gcs_server")
 """What ends the run if it is killed; the others leave it running."""
+KEPT = {"ray", "torchinductor_" + getpass.getuser()}
+"""What Ray and PyTorch keep in /tmp after every run: the logs of sessions, and compiled code."""
 TRIAL, WORKER = "ray::ImplicitFunc", "ray::RayTrainWorker"
 
 
@@ -58,7 +62,7 @@ class Figures:
     """Runs in MLflow that are not finished at the end."""
     unequal: int = 0
     """Members whose metrics differ from an undisturbed training's by more than a ten-thousandth."""
-    left_in_tmp: int = 0
+    left_in_tmp: list[str] = field(default_factory=list)
     orphans: int = 0
     complaints: list[str] = field(default_factory=list)
     """Tracebacks, unexpected exit codes, and messages without the command that goes on."""
@@ -69,8 +73,8 @@ class Figures:
 
     @property
     def clean(self) -> bool:
-        zero = (self.lost, self.doubled, self.running, self.unequal, self.left_in_tmp, self.orphans)
-        return not any(zero) and not self.complaints and self.longest_silence_s <= SILENT_S
+        zero = (self.lost, self.doubled, self.running, self.unequal, self.orphans)
+        return not any((*zero, self.left_in_tmp, self.complaints)) and self.longest_silence_s <= SILENT_S
 
     def plain(self) -> dict[str, object]:
         """The figures as plain data."""
@@ -184,15 +188,24 @@ def disturb(place: Round, moments: random.Random, figures: Figures, kills: int, 
         in_training = wait(run, moments, place, training=training)
         if not run.running:
             break
+        killed = False
         if what == "server":
             assert place.server is not None
             place.server.stop()
             end = time.monotonic() + moments.uniform(1, 8)
             while time.monotonic() < end:
                 run.look()
-            place.server.start()
-        elif not run.kill(what):
-            continue  # not started yet, or between two cohorts
+            with ThreadPoolExecutor(1) as pool:
+                back = pool.submit(place.server.start)
+                while not back.done():
+                    run.look()
+                    time.sleep(0.05)
+                back.result()
+        else:
+            while run.running and not (killed := run.kill(what)):  # not started yet, or between two cohorts
+                run.look()
+            if not killed:
+                break
         figures.kills[what] += 1
         figures.in_mid_training += in_training
         print(f"{figures.count}: {what}{' in mid-training' if in_training else ''}", flush=True)
@@ -238,14 +251,13 @@ def judge(place: Round, figures: Figures, expected: Metrics) -> None:
             figures.complaints.append(run.output[run.output.index("Traceback") :][:1000])
     started = [process for run in place.runs for process in run.seen]
     if not gone(started, SILENT_S):
-        left = [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        figures.orphans += len(left)
-        for process in left:
+        orphans = [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        figures.orphans += len(orphans)
+        for process in orphans:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-    left_in_tmp = [path for path in place.tmp.iterdir() if path.name != "ray"]  # Ray keeps the logs of its sessions
-    left_in_tmp += list(place.storage.rglob("*.partial"))
-    figures.left_in_tmp += len(left_in_tmp)
+    left = [*place.tmp.iterdir(), *place.storage.rglob("*.partial")]
+    figures.left_in_tmp += [path.name for path in left if path.name not in KEPT]
     if not (place.storage / "quickstart" / "results.parquet").exists():
         figures.lost += len(expected)
         return

@@ -1,7 +1,9 @@
 """Stops a driver while another one, on another host by its name, takes over; then lets it go on."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -17,6 +19,20 @@ EPOCHS = 30
 def files(storage: Path) -> dict[str, int]:
     """All files of a sweep, and when each was written, in nanoseconds."""
     return {str(path): path.stat().st_mtime_ns for path in (storage / "quickstart").rglob("*") if path.is_file()}
+
+
+def stop(command: Command, database: Path) -> None:
+    """Stops a driver at a moment when it does not keep others from MLflow's database."""
+    while True:
+        os.kill(command.pid, signal.SIGSTOP)
+        try:
+            with contextlib.closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as other:
+                other.execute("begin immediate")
+                other.execute("rollback")
+            return
+        except sqlite3.OperationalError:
+            os.kill(command.pid, signal.SIGCONT)
+            time.sleep(0.05)
 
 
 def test_a_driver_that_lost_its_lock_while_it_was_stopped_writes_nothing_more(tmp_path, monkeypatch):
@@ -37,7 +53,7 @@ def test_a_driver_that_lost_its_lock_while_it_was_stopped_writes_nothing_more(tm
     finally:
         signal.signal(signal.SIGINT, before)
     first.until(lambda: ledger(storage))
-    os.kill(first.pid, signal.SIGSTOP)
+    stop(first, storage / "mlflow.db")
     assert 0 < len(keys(ledger(storage))) < len(undisturbed(EPOCHS))
     time.sleep(STALE_AFTER_S + 1)
 

@@ -109,13 +109,32 @@ def test_an_interruption_leaves_no_run_running(tracker):
     assert len(tracker.runs()) == 5
 
 
-def test_after_a_takeover_a_tracker_changes_nothing_more(tracker, storage):
+def test_a_call_that_was_on_its_way_at_a_takeover_doubles_no_step(tracker):
+    displaced = tracker()
+    displaced.start(MEMBERS, {})
+    displaced.progressed(MEMBERS, 0, history(MEMBERS, 1))
+    settle(displaced)
     rows = {member.key: row(member) for member in MEMBERS}
+    successor = tracker()
+    successor.start(MEMBERS, {})
+    successor.ended(MEMBERS, rows)
+    successor.close("FINISHED")
+    time.sleep(0.01)
+    displaced.ended(MEMBERS, rows)
+    stop(displaced)
+    assert displaced.problem is None
+    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+    for run in by_kind(tracker.runs())["member"]:
+        assert [metric.step for metric in tracker.client.get_metric_history(run.info.run_id, "elbo")] == [1, 2]
+
+
+def test_after_a_takeover_a_tracker_changes_nothing_more(tracker, storage):
     displaced = tracker()
     with Lock(storage):
         displaced.start(MEMBERS, {})
         displaced.progressed(MEMBERS, 0, history(MEMBERS, 1))
         settle(displaced)
+        rows = {member.key: row(member) for member in MEMBERS}
         storage.local_path.joinpath(FILE).write_bytes(b"another holder")
         successor = tracker()
         successor._storage = Storage(storage.uri, storage.name)  # as in another process: it has no fence of this lock
