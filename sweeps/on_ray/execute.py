@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import TrainingFailedError
 from ray.tune import TuneError
 from ray.tune.experiment import Trial
@@ -37,7 +37,7 @@ from trainables.worker import Task, WorkerError
 
 SAVING_S = 7.0
 """How long an interrupted run waits for its cohorts to save their checkpoints. Its end takes some two seconds more."""
-_LOST = (RayActorError, TrainingFailedError)
+_LOST = (RayActorError, TrainingFailedError, OutOfMemoryError)
 """The errors that Ray reports if the process or node of a trial was lost; `trial` itself raises no error."""
 _COUNT_EVERY_S = 5.0
 """Seconds between two counts of the nodes."""

@@ -1,9 +1,12 @@
 """Lost processes and nodes: whether a cohort is retried, and what the driver is told."""
 
+import pickle
 from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 from scripted import SMALL, result
 
 from sweeps.on_ray import execute
@@ -145,6 +148,18 @@ def test_a_cohort_that_is_always_lost_fails_as_lost_and_harms_no_other(work, dis
     dispatcher.heard("other", Report(outcomes=tuple(map(result, members))).plain())
     dispatcher.on_trial_complete("other")
     assert dispatcher.suggest("none") == "FINISHED"
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("the node is running low on memory"), ActorDiedError()])
+def test_a_process_that_was_killed_is_lost_and_its_cohort_is_handed_out_again(work, dispatcher, tmp_path, error):
+    file = tmp_path / "error.pkl"
+    file.write_bytes(pickle.dumps(error))
+    first = dispatcher.suggest("a")
+    dispatcher.on_trial_complete("a", error=True)
+    trial = SimpleNamespace(trial_id="a", pickled_error_file=str(file), error_file=None)
+    execute._Listener(dispatcher).on_trial_error(1, [], trial)
+    assert work.outcomes == []
+    assert dispatcher.suggest("b") == first
 
 
 def test_a_trial_that_reported_its_end_before_it_was_lost_has_ended(work, dispatcher):
