@@ -13,6 +13,7 @@ import torch
 import typer
 
 from sweeps.cli import Studies, check_device, run_app, single
+from sweeps.errors import UserError
 from sweeps.planning import saved
 from sweeps.planning.known_rates import Rates, file_of, measured_here
 from sweeps.planning.plan import Member, Overrides, Plan
@@ -78,11 +79,14 @@ def rates(
     """Measures how fast the members of a sweep train on this machine, for `python -m sweeps.run NAME --plan`."""
     check_device(device)
     plan = Plan(saved.find_sweep(name, studies), Overrides(only=only))
+    try:
+        storage.mkdir(parents=True, exist_ok=True)  # before the measurement, which takes minutes
+    except OSError as error:
+        raise UserError(f"--storage {str(storage)!r} cannot be made: {error.strerror}") from None
     kind = resolve_device(device).type
     found = measured((member for study in plan.studies for member in plan.expected(study)), kind, data_dir.absolute())
     path, before = file_of(kind, storage), measured_here(kind, storage)
     kept = dict(before.rates) if before is not None and before.machine == found.machine else {}
-    storage.mkdir(parents=True, exist_ok=True)
     path.write_text(Rates(machine=found.machine, rates=kept | dict(found.rates)).model_dump_json(indent=1))
     print(f"Measured {len(found.rates)} kinds of training on {found.machine}; saved in {path}")
 

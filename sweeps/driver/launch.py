@@ -31,7 +31,7 @@ from sweeps.records.storage import Storage, joined
 from sweeps.redact import redact
 from sweeps.report.write import write_outputs
 from sweeps.tracking.tracker import Tracker
-from sweeps.tracking.uri import ui_command
+from sweeps.tracking.uri import foreign, ui_command
 from trainables.data import DataError, download, load
 
 if TYPE_CHECKING:
@@ -256,7 +256,9 @@ def _summarize(
 ) -> None:
     lines = summary.summary(driver.unfoldings, driver.members(), driver.current(), driver.trained).lines()
     if tracker.problem:
-        lines.append(f"MLflow is incomplete ({tracker.problem}); run the same command again to complete it.")
+        file = foreign(tracker.uri)
+        remedy = f"move {file} away, then run" if file else "run"
+        lines.append(f"MLflow is incomplete ({tracker.problem}); {remedy} the same command again to complete it.")
     lines += [f"Report: {report}"] if report else []
     if command := ui_command(storage, tracking_uri):
         lines.append(f"MLflow: {command}")

@@ -85,7 +85,7 @@ class Runs:
         self._uri, self._sweep, self._storage, self._data_dir = uri, sweep, storage, data_dir
         self._sessions = sessions.read(storage)
         create_database(uri)
-        self._client = fenced(MlflowClient(uri), storage.fence)
+        self._client = fenced(MlflowClient(uri, registry_uri=uri), storage.fence)  # else MLFLOW_REGISTRY_URI counts
         experiment = self._client.get_experiment_by_name(sweep.name)
         if experiment is None:
             tags = {"mlflow.note.content": sweep.title, **_EXPERIMENT_TAGS}

@@ -68,7 +68,7 @@ class Tracker:
 
     def __init__(self, uri: str, plan: Plan, storage: Storage, data_dir: Path, counted: Counted | None = None):
         self._counted = counted or plan
-        self._uri, self._plan, self._storage, self._data_dir = uri, plan, storage, data_dir
+        self.uri, self._plan, self._storage, self._data_dir = uri, plan, storage, data_dir
         self._studies = {study.name: study for study in plan.studies}
         self._jobs: queue.Queue[Callable[[Runs], None] | None] = queue.Queue()
         self.problem: str | None = None
@@ -131,7 +131,7 @@ class Tracker:
 
     def links(self) -> dict[str, str]:
         """By study, the address of its members in MLflow; empty if MLflow was never reached. After `close`."""
-        return {} if self._experiment is None else member_links(self._uri, self._experiment, self._studies.values())
+        return {} if self._experiment is None else member_links(self.uri, self._experiment, self._studies.values())
 
     def publish_report(self) -> None:
         """Adds the report to the sweep's run. Call it after `close`, since the report names the runs."""
@@ -156,7 +156,7 @@ class Tracker:
                 from sweeps.tracking.runs import Runs
 
                 plan = self._plan
-                self._runs = Runs(self._uri, plan.sweep, plan.studies, self._storage, self._data_dir)
+                self._runs = Runs(self.uri, plan.sweep, plan.studies, self._storage, self._data_dir)
                 self.run_ids, self._experiment = self._runs.run_ids, self._runs.experiment
                 for study, ended in self._ended.items():
                     self._runs.complete(list(ended.values()))

@@ -26,6 +26,15 @@ def database(uri: str) -> Path | None:
     return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
 
 
+def foreign(uri: str) -> Path | None:
+    """The file of an SQLite URI that is no database, for example because it is damaged; None if there is none."""
+    path = database(uri)
+    if path is None or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return path if file.read(16) not in (b"", b"SQLite format 3\0") else None
+
+
 def artifacts(uri: str) -> str | None:
     """The URI of the folder for artifacts beside a database; None for a server, which has its own."""
     path = database(uri)

@@ -62,6 +62,8 @@ SetEnv PIP_NO_INDEX=1 PIP_NO_BUILD_ISOLATION=0
 
 def missing() -> str | None:
     """Why no machine can be made here; None if it can."""
+    if ROOT.is_relative_to("/tmp"):
+        return f"the checkout {ROOT} lies below /tmp, and every machine has a /tmp of its own; use a checkout elsewhere"
     for tool in _TOOLS:
         if shutil.which(tool) is None:
             return f"{tool} is not installed (Debian: util-linux, iproute2, openssh-server, rsync)"

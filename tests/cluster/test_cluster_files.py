@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import machines
 import pytest
 import yaml
 from moto import mock_aws
@@ -151,3 +152,10 @@ def test_every_option_of_a_run_in_the_guide_exists():
     options = {option for line in runs for option in re.findall(r"--[a-z-]+", re.split(r"sweeps[./]run", line)[1])}
     assert {"--address", "--device", "--storage", "--tracking-uri"} <= options
     assert all(option in help_ for option in options - {"--"}), options
+
+
+def test_a_checkout_below_tmp_is_the_reason_why_no_machines_are_made(monkeypatch):
+    monkeypatch.setattr(machines, "ROOT", Path("/tmp/checkout"))
+    assert "/tmp/checkout lies below /tmp" in str(machines.missing())
+    monkeypatch.setattr(machines, "ROOT", Path("/home/checkout"))
+    assert "lies below /tmp" not in str(machines.missing())

@@ -164,6 +164,14 @@ def test_measured_rates_are_kept_and_used(command, tmp_path):
     assert "damaged" in err
 
 
+def test_a_storage_that_cannot_be_made_is_told_before_anything_is_measured(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeps.rates.measured", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    code, _, err = command(rates, "quickstart", "--storage", str(tmp_path / "file" / "x"))
+    assert code == 2
+    assert err == f"command: --storage '{tmp_path}/file/x' cannot be made: Not a directory\n"
+
+
 def test_those_that_come_along_are_of_paper_grid():
     along = known("cpu", None)
     assert along is not None

@@ -4,7 +4,7 @@ import pytest
 from mlflow import MlflowClient
 
 from sweeps.records.storage import Storage
-from sweeps.tracking.uri import database, of_database, tracking_uri_of, ui_command
+from sweeps.tracking.uri import database, foreign, of_database, tracking_uri_of, ui_command
 
 
 @pytest.mark.parametrize("name", ["a b", "50%20", "q?m#n", "ü'"])
@@ -33,3 +33,12 @@ def test_the_command_that_opens_mlflow_opens_the_database_of_the_run(tmp_path, m
     monkeypatch.chdir(tmp_path)
     storage = Storage("my runs", "quickstart")
     assert ui_command(storage, tracking_uri_of(storage, uri)) == command
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path, empty_database):
+    path = tmp_path / "mlflow.db"
+    assert foreign(of_database(path)) is None
+    assert foreign(empty_database(path)) is None
+    path.write_bytes(b"garbage")
+    assert foreign(of_database(path)) == path
+    assert foreign("http://127.0.0.1:5000") is None

@@ -1,6 +1,7 @@
 """folder:PATH, a user's own image files below a folder, all of the same size."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def _decoded(path: Path) -> np.ndarray:
             `_COLOUR`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             if image.mode not in _GREY | _COLOUR:
                 raise DataError(f"has pixels of mode {image.mode!r}; images must have 8 bits per channel")
             check_unpacked(path.stat().st_size, image.width * image.height * len(image.getbands()))
