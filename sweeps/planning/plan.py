@@ -145,6 +145,8 @@ class Overrides:
                 raise UserError(f"--scale must be one of full, {', '.join(SCALES)}, got {self.scale!r}")
             sweep = reduced(sweep, SCALES[self.scale])
         if self.seeds is not None:
+            if self.seeds > MOST_MEMBERS:  # before a list of them is made
+                raise UserError(f"--seeds is at most {MOST_MEMBERS:,}, got {self.seeds:,}")
             sweep = reseeded(sweep, self.seeds)
         if (search := self.search) is not None:
             every = self.seeds is not None
@@ -225,11 +227,8 @@ class Plan:
 
     def _check_members(self) -> None:
         """Raises UserError if the plan is too large. Counts the members without making them."""
-        seeds = self.overrides.seeds
         count = sum(
-            len(self.cells(study))
-            * (study.search.members if study.search else 1)
-            * (len(study.seeds) if seeds is None else seeds)
+            len(self.cells(study)) * (study.search.members if study.search else 1) * len(study.seeds)
             for study in self.studies
         )
         if count > MOST_MEMBERS:

@@ -128,10 +128,8 @@ def test_what_cannot_be_set_is_one_line(setting):
     "overrides",
     [
         Overrides(seeds=100_000),
-        Overrides(seeds=10**9),
-        Overrides(seeds=10**30),
         Overrides(search=SearchOptions("tpe", 10**9)),
-        Overrides(search=SearchOptions("random", 10**30), seeds=10**9),
+        Overrides(search=SearchOptions("random", 10**30), seeds=10**4),
     ],
     ids=str,
 )
@@ -139,6 +137,13 @@ def test_too_many_members_are_refused_before_any_is_made(overrides, monkeypatch)
     monkeypatch.setattr("sweeps.planning.plan.complete", lambda config: pytest.fail("a member was made"))
     with pytest.raises(UserError, match=r"^this plan has [\d,]+ members, at most 100,000 are accepted; .*--seeds"):
         Plan(get_sweep("quickstart"), overrides)
+
+
+@pytest.mark.parametrize("seeds", [100_001, 10**9, 10**30])
+def test_too_many_seeds_are_refused_before_a_list_of_them_is_made(seeds, monkeypatch):
+    monkeypatch.setattr("sweeps.planning.plan.reseeded", lambda *_: pytest.fail("a list was made"))
+    with pytest.raises(UserError, match=f"^--seeds is at most 100,000, got {seeds:,}$"):
+        Plan(get_sweep("quickstart"), Overrides(seeds=seeds))
 
 
 def test_the_most_members_are_accepted(monkeypatch):

@@ -59,7 +59,7 @@ def operations(config: TrainingConfig, image_shape: ImageShape) -> Operations:
 _known: dict[str, Operations] = {}
 _IMAGES = 2
 """Images in the counted batch: batch normalization needs two."""
-_IN_MEMORY = 2**28
+_IN_MEMORY = 2**24
 """The most numbers that are computed on the CPU: for the meta device PyTorch imports its compiler, in two seconds."""
 
 
