@@ -45,6 +45,9 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed members again.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Fail if the sweep was already run in this storage.")] = False,
     max_failures: Annotated[int | None, typer.Option(min=1, help="Stop after this many failed members.")] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(help="Stop after this many hours, as after Ctrl-C; the same command continues.")
+    ] = None,
     only: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Only the studies that match, and the studies they depend on.")
     ] = None,
@@ -144,6 +147,8 @@ def run(
         raise UserError(f"give the name of a sweep: {', '.join(_names(studies))}")
     if (words := command_words(name)) != (name,):
         raise UserError(f"{name!r} is a derived sweep; run it with: python -m sweeps.run {shlex.join(words)}")
+    if max_hours is not None and not max_hours > 0:
+        raise UserError(f"--max-hours must be above 0, got {max_hours:g}")
     check_device(device)
     if log_format not in LOG_FORMATS:
         raise UserError(f"--log-format must be one of {', '.join(LOG_FORMATS)}, got {log_format!r}")
@@ -197,6 +202,7 @@ def run(
         command=called_here(given(context, NOT_REPEATED)),
         retry_failed=retry_failed,
         max_failures=max_failures,
+        max_hours=max_hours,
         tracking_uri=tracking_uri,
         data_dir=data_dir.absolute(),
         download=download,

@@ -50,6 +50,7 @@ class Options:
     """The command that started the run; printed when the user should run it again."""
     retry_failed: bool
     max_failures: int | None
+    max_hours: float | None
     tracking_uri: str
     data_dir: Path
     download: bool
@@ -193,7 +194,7 @@ def _train(driver: Driver, progress: Progress, resources: "Resources", storage: 
     )
     with progress:
         try:
-            execute.execute(driver, resources, places, probe=options.pack is None)
+            execute.execute(driver, resources, places, probe=options.pack is None, max_hours=options.max_hours)
         except LockLostError:
             raise
         except UserError as error:

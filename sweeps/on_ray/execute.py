@@ -5,6 +5,7 @@ The state of Ray Tune is temporary: trials are never restored from it. The ledge
 
 import contextlib
 import logging
+import math
 import pickle
 import signal
 import threading
@@ -88,7 +89,9 @@ class Places:
     """The permission to write checkpoints; None allows every write."""
 
 
-def execute(work: Work, resources: Resources, places: Places, *, probe: bool = False) -> None:
+def execute(
+    work: Work, resources: Resources, places: Places, *, probe: bool = False, max_hours: float | None = None
+) -> None:
     """Trains all cohorts of `work`; returns when it is exhausted.
 
     On Ctrl-C and SIGTERM nothing more is handed out, and cohorts in training save their checkpoints after their current
@@ -99,13 +102,14 @@ def execute(work: Work, resources: Resources, places: Places, *, probe: bool = F
         resources: the resources to train on.
         places: the places of checkpoints and data.
         probe: whether each cohort first measures how many of its members fit into memory together.
+        max_hours: hours of training after which the run ends as if it were interrupted; None sets no limit.
 
     Raises:
-        KeyboardInterrupt: the run was interrupted.
+        KeyboardInterrupt: the run was interrupted, or `max_hours` have passed.
         RayLostError: Ray has ended, or no node of this machine's Ray is alive.
         Exception: any exception that a method of `work` raises.
     """
-    with scratch_folder() as scratch, _Interruption() as interruption:
+    with scratch_folder() as scratch, _Interruption(max_hours) as interruption:
         dispatcher = _Dispatcher(work, resources, places, str(scratch), interruption, probe=probe)
         tuner = tune.Tuner(
             tune.with_resources(trial, resources.trial),
@@ -140,11 +144,17 @@ class _Interruption:
     """A context that notes the first Ctrl-C or SIGTERM; the second one raises KeyboardInterrupt.
 
     A signal that was ignored before, as in a background job of a shell, stays ignored.
+
+    Args:
+        max_hours: the hours after which `look` notes an interruption without a signal; None sets no limit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_hours: float | None = None) -> None:
         self.since: float | None = None
         """When the first signal came, in seconds of the monotonic clock."""
+        self.reason = "Interrupted"
+        self._max_hours = max_hours
+        self._end = math.inf if max_hours is None else time.monotonic() + 3600 * max_hours
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "_Interruption":
@@ -157,6 +167,12 @@ class _Interruption:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def look(self) -> float | None:
+        """When the run was interrupted, by a signal or by the clock; None if it was not."""
+        if self.since is None and time.monotonic() >= self._end:
+            self.since, self.reason = time.monotonic(), f"{self._max_hours:g} hours have passed (--max-hours)"
+        return self.since
 
     def _note(self, *_: object) -> None:
         if self.since is not None:
@@ -250,7 +266,7 @@ class _Dispatcher(Searcher):
                 self._resources.watch.check()
             self._idle.step(training, len(self._live), self._resources.alive_nodes)
             self._work.check()
-        since = self._interruption.since
+        since = self._interruption.look()
         if since is None:
             return
         if not self._asked_to_stop:
@@ -258,7 +274,8 @@ class _Dispatcher(Searcher):
             ask_to_stop(self._scratch)
             if self._cohorts:
                 log.warning(
-                    "Interrupted: saving members in training, for at most %.0f s; interrupt again to stop at once.",
+                    "%s: saving members in training, for at most %.0f s; interrupt again to stop at once.",
+                    self._interruption.reason,
                     SAVING_S,
                 )
         if not self._cohorts or time.monotonic() - since > SAVING_S:

@@ -75,6 +75,7 @@ def launch_options(**changes: Any) -> Options:
         command=called_here(("small",)),
         retry_failed=False,
         max_failures=None,
+        max_hours=None,
         tracking_uri="",
         data_dir=Path("data"),
         download=False,

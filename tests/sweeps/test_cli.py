@@ -23,6 +23,8 @@ MISTAKES = [
     (["quickstart", "--set", "optim.lr=0"], "optim.lr"),
     (["quickstart", "--set", "estimator.temperature_forward=-1"], "temperature_forward.*-1"),
     (["quickstart", "--set", "epochs=0"], "epochs.*0"),
+    (["quickstart", "--max-hours", "0"], "--max-hours must be above 0, got 0"),
+    (["quickstart", "--max-hours", "nan"], "--max-hours must be above 0, got nan"),
     (["quickstart", "--set", "epochs"], "KEY=VALUE"),
     (["quickstart", "--set", "data.name=cifra"], "data"),
     (["quickstart", "--only", "nothing"], "estimators, temperatures, search"),

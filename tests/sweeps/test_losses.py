@@ -168,3 +168,24 @@ def test_a_trial_that_reported_its_end_before_it_was_lost_has_ended(work, dispat
     dispatcher.lost("a", "killed")
     assert [outcome.detail for outcome in work.outcomes] == ["all"]
     assert len(work.queue) == 1
+
+
+def test_after_max_hours_nothing_is_handed_out_and_cohorts_are_asked_to_save(work, dispatcher, monkeypatch, caplog):
+    now = 1000.0
+    asked: list[str] = []
+    monkeypatch.setattr(execute.time, "monotonic", lambda: now)
+    monkeypatch.setattr(execute, "ask_to_stop", asked.append)
+    monkeypatch.setattr(execute, "forget_stop", lambda folder: None)
+    dispatcher._interruption = execute._Interruption(max_hours=0.5)
+    assert dispatcher.suggest("a") is not None
+    now += 1799
+    dispatcher.step(training=1)
+    assert not asked
+    now += 2
+    dispatcher.step(training=1)
+    assert asked == ["scratch"]
+    assert "0.5 hours have passed (--max-hours): saving members in training" in caplog.text
+    assert dispatcher.suggest("b") == "FINISHED"
+    now += execute.SAVING_S + 1
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.step(training=1)
