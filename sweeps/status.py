@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from sweeps.analysis.failures import CAUSES, causes
 from sweeps.analysis.labels import duration
 from sweeps.analysis.status import Status, StudyStatus, study_status
 from sweeps.cli import Studies, run_app, single
@@ -64,6 +65,7 @@ def status_of(storage: Storage, studies: Path | None = None) -> Status:
         checkpoint_bytes=sum(file.st_size for file in files) if storage.local else None,
         damaged=ledger.damaged,
         studies=per_study,
+        causes=causes(rows[member.key] for member in members if member.key in rows),
         continue_command=command.text(storage) if left and not driver else None,
         retry_command=command.text(storage, "--retry-failed") if failed else None,
     )
@@ -91,6 +93,7 @@ def lines_of(now: Status) -> list[str]:
         parts += [f"best {study.best}"] if study.best else []
         lines.append(f"  {study.study}: {'; '.join(parts)}")
     lines += [f"Not trained: {reason}." for study in now.studies for reason in study.blocked]
+    lines += [f"Failed by {cause}" for cause in now.causes[:CAUSES]]
     if now.damaged:
         lines.append(f"Unreadable files, not counted: {', '.join(now.damaged)}; the next run sets them aside.")
     if now.driver:

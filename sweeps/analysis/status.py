@@ -53,6 +53,8 @@ class Status:
     damaged: list[str]
     """Files of the ledger that cannot be read; the next run sets them aside."""
     studies: list[StudyStatus]
+    causes: list[str]
+    """The errors of failed members, the most frequent first; empty if all failed for another reason."""
     continue_command: str | None
     """The command that trains the missing members; None if no member is missing or a driver is running."""
     retry_command: str | None

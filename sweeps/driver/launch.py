@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from sweeps.analysis import summary
+from sweeps.analysis.failures import CAUSES, causes
 from sweeps.driver.driver import Driver
 from sweeps.driver.json_log import JsonLog
 from sweeps.driver.keep import Keep, remove_weights, wanted
@@ -306,6 +307,8 @@ def _conclude(driver: Driver, storage: Storage, command: Command, console: Conso
             highlight=False,
             soft_wrap=True,
         )
+    for cause in causes(driver.current().values())[:CAUSES]:
+        console.print(f"Failed by {cause}", highlight=False, markup=False, soft_wrap=True)
     if reasons:
         console.print(
             f"Some members failed ({', '.join(reasons)}); to train them again: "

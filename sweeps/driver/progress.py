@@ -14,6 +14,7 @@ from rich.text import Text
 
 from search_spaces.space import Study
 from sweeps.analysis.best import best
+from sweeps.analysis.failures import failure
 from sweeps.analysis.labels import describe, duration
 from sweeps.cli import fitting
 from sweeps.errors import UserError
@@ -241,7 +242,7 @@ class Progress:
         self._failures += 1
         if self._failures <= FAILURES_TOLD:
             what = f"{member.study}: {describe(member.labels)}, seed {member.config.seed}"
-            text = f"Failed: {what}: {row.reason} in epoch {row.epochs}"
+            text = f"Failed: {what}: {failure(row)}"
             self._console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
         elif self._failures == FAILURES_TOLD + 1:
             self._console.print("There are more failures; the report lists them.", style="red", highlight=False)

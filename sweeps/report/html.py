@@ -12,6 +12,7 @@ from search_spaces.space import Study
 from sweeps.analysis import cells as tables
 from sweeps.analysis import claims
 from sweeps.analysis.claims import Tested
+from sweeps.analysis.failures import failure
 from sweeps.analysis.labels import describe
 from sweeps.analysis.paper import printed
 from sweeps.analysis.verdicts import RULE, Verdict
@@ -174,7 +175,7 @@ def _counts(total: int, members: Sequence[Member], rows: Mapping[str, Row]) -> s
 def _failures(members: Sequence[Member], rows: Mapping[str, Row]) -> list[str]:
     failed = [(member, rows[member.key]) for member in members if member.key in rows]
     lines = [
-        f"{describe(member.labels)}, seed {member.config.seed}: {row.reason} in epoch {row.epochs}"
+        f"{describe(member.labels)}, seed {member.config.seed}: {failure(row)}"
         for member, row in failed
         if row.status == "failed"
     ]

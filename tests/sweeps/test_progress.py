@@ -205,7 +205,7 @@ def test_the_line_counts_a_member_that_studies_share_once():
     progress.started([member for member in members if member.key in some])
     ended = [member for member in members if member.key == members[0].key]
     progress.ended(ended, {member.key: row(member) for member in ended})
-    progress._line(force=True)
+    progress._line(every_s=0)
     assert plan.total() == 8
     assert console.file.getvalue().splitlines()[-1].startswith("1/8 done, 2 running, 0 failed; ")  # pyright: ignore
 
@@ -216,3 +216,12 @@ def test_a_study_without_labels_tells_its_best_without_an_empty_place():
     members = plan.members["grid"]
     found = summary(plan, members, {m.key: row(m, metrics={"bits_per_dim": 3.0}) for m in members}, 2)
     assert found.lines()[1] == "grid: best bits_per_dim 3 (n = 2)"
+
+
+def test_a_failure_by_an_error_names_the_error(storage):
+    plan = Plan(Sweep("one", "One", (GRID,)))
+    member = plan.members["grid"][0]
+    detail = "Traceback (most recent call last):\n  File …\nKeyError: 's3://user:geheim@bucket'\n"
+    rows = {member.key: row(member, status="failed", reason="error", detail=detail, epochs=0, metrics={})}
+    text = shown(plan, lambda progress: progress.ended([member], rows))
+    assert "seed 0: error in epoch 0 (KeyError: 's3://user:***@bucket')" in " ".join(text.split())

@@ -69,17 +69,19 @@ def test_failures_are_counted_by_reason_and_can_be_retried(begun):
         return [
             *(row(m, reason="diverged", **failed) for m in members[:2]),
             row(members[2], reason="out_of_memory", **failed),
-            *map(row, members[3:]),
+            row(members[3], reason="error", detail="Traceback …\n  File …\nKeyError: 'x'\n", **failed),
+            *map(row, members[4:]),
         ]
 
     found = status_of(begun(rows=rows))
     (study,) = found.studies
-    assert (study.done, study.failed, study.missing) == (17, {"diverged": 2, "out_of_memory": 1}, 0)
+    assert (study.done, study.failed, study.missing) == (16, {"diverged": 2, "out_of_memory": 1, "error": 1}, 0)
     assert found.state == "complete"
     assert found.continue_command is None
     assert found.retry_command is not None
     assert found.retry_command.endswith("--retry-failed")
-    assert "3 failed (2 diverged, 1 out_of_memory)" in "\n".join(lines_of(found))
+    assert "4 failed (2 diverged, 1 error, 1 out_of_memory)" in "\n".join(lines_of(found))
+    assert "Failed by KeyError: 'x' (1 member)" in lines_of(found)
 
 
 def test_the_best_is_that_of_the_mean_over_seeds_not_of_one_lucky_seed(begun):
@@ -279,11 +281,11 @@ def test_members_whose_winner_cannot_be_known_are_not_to_go_on(tmp_path, monkeyp
     assert found.retry_command is not None
     if finished:
         assert (found.state, reason in text) == ("interrupted", False)
-        assert "2 missing (2 until others have ended)" in text
+        assert "2 missing (2 wait for other members)" in text
         assert found.continue_command is not None
     else:
         assert (found.state, reason in text) == ("complete", True)
-        assert "until others have ended" not in text
+        assert "wait for other members" not in text
         assert found.continue_command is None
         driver = Driver(Plan(sweep), Ledger(place), retry_failed=False)
         assert driver.blocked == [found.studies[1].blocked[0]]
