@@ -28,6 +28,7 @@ from sweeps.planning.schedule import Workload
 from sweeps.records import snapshot
 from sweeps.records.ledger import Ledger
 from sweeps.records.lock import LockLostError, permit
+from sweeps.records.scratch import private_temporary_files
 from sweeps.records.storage import Storage, joined
 from sweeps.redact import redact
 from sweeps.report.write import write_outputs
@@ -77,7 +78,8 @@ def launch(plan: Plan, storage: Storage, options: Options, console: Console) -> 
             the storage failed, or the lock was lost.
     """
     try:
-        return _launch(plan, storage, options, console)
+        with private_temporary_files():
+            return _launch(plan, storage, options, console)
     except RayLostError as error:
         raise UserError(f"{error}; {_advice(storage, options)}") from None
     except KeyboardInterrupt:  # before or after training, which handles its own

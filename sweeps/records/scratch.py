@@ -24,6 +24,22 @@ def scratch_folder() -> Generator[Path, None, None]:
         yield Path(folder)
 
 
+@contextlib.contextmanager
+def private_temporary_files() -> Generator[Path, None, None]:
+    """Puts all temporary files of this process into one scratch folder, also those that libraries make.
+
+    A killed process then leaves nothing that the next one does not remove: MLflow writes models to temporary folders.
+    Ray looks at the environment alone, so that its folders stay where they were.
+    """
+    before = tempfile.tempdir
+    with scratch_folder() as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before
+
+
 def remove_leftovers(place: Path) -> None:
     """Removes scratch folders in `place` if they belong to an ended process of this user on this host."""
     for folder in place.glob(f"{PREFIX}*"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.records.scratch import OWNER, PREFIX, scratch_folder
+from sweeps.records.scratch import OWNER, PREFIX, private_temporary_files, scratch_folder
 
 HOLD = """
 from sweeps.records.scratch import scratch_folder
@@ -55,6 +55,30 @@ def test_what_a_killed_process_left_is_removed_by_the_next(place, other):
     assert left.exists()
     with scratch_folder() as folder:
         assert list(place.iterdir()) == [folder]
+
+
+def test_temporary_files_of_libraries_are_removed_after_a_kill_too(place):
+    code = """
+import tempfile
+from sweeps.records.scratch import private_temporary_files
+with private_temporary_files(): print(tempfile.mkdtemp(), flush=True); input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        model = of(killed)
+        killed.kill()
+    assert model.exists()
+    assert model.parent.parent == place
+    with scratch_folder() as folder:
+        assert list(place.iterdir()) == [folder]
+
+
+def test_a_process_uses_its_usual_place_again_afterwards(place):
+    with private_temporary_files() as folder:
+        assert tempfile.gettempdir() == str(folder)
+    assert tempfile.gettempdir() == str(place)
+    assert list(place.iterdir()) == []
 
 
 def test_those_of_living_processes_stay(other):
