@@ -1,7 +1,8 @@
 """The imports of the three packages, and the rules for them.
 
-`python -m tests.imports` prints the graph as text: floors with their rooms, circles, and arrows that run back up. A
-room is a file or folder that `ORDER` names; its floor is one above the highest room that it imports.
+`python -m tests.imports` prints the graph as text: floors with their rooms, circles, and arrows that run back up. It
+exits with 1 if there are circles or arrows up. A room is a file or folder that `ORDER` names; its floor is one above
+the highest room that it imports.
 
 The files are parsed, not imported, so the command works in a plain checkout. Every import counts, also inside functions
 and for type checkers only.
@@ -12,8 +13,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import resolve_name
 from pathlib import Path
-from typing import cast
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,6 +72,7 @@ ONLY_IN: Mapping[str, Collection[str]] = {
     "sqlite3": ("sweeps/tracking/sqlite.py",),
     "optuna": ("sweeps/planning/search.py", "sweeps/report/search_plots.py"),
     "torch": ("trainables/", "sweeps/"),
+    "tests": (),
 }
 """Libraries, and the only files and folders that may import them."""
 
@@ -81,8 +83,15 @@ PRIVATE: Mapping[str, Collection[str]] = {
     "torch.utils._pytree": ("trainables/packing/", "trainables/cost/"),
     "torch.utils._python_dispatch": ("trainables/cost/memory.py",),
     "torch._dynamo": ("trainables/packing/compiled.py",),
+    "mlflow.store": ("sweeps/tracking/sqlite.py",),
 }
-"""Private modules of libraries, and the only files and folders that may use them."""
+"""Private modules of libraries, and the only files and folders that may use them. Names with a leading underscore are
+private everywhere else; names without one are private because the table has them."""
+
+COMPUTED = "a computed name"
+"""The target of an import by a call that does not name the module by a constant."""
+COMPUTE_NAMES: Collection[str] = ("trainables/registry.py", "search_spaces/catalogue.py")
+"""The only files that may compute the names of modules: they import every file of a folder."""
 
 SLOW: Mapping[str, str] = {
     "ray": "0.5 s",
@@ -142,13 +151,23 @@ class Graph:
         }
         sources |= {Path(path): text for path, text in (planted or {}).items()}
         self.modules = {_module(path): path for path in sources}
-        self.imports = [each for path, text in sources.items() for each in self._of(path, ast.parse(text))]
+        every = [each for path, text in sources.items() for each in self._of(path, ast.parse(text))]
+        self.imports = [each for each in every if each.target != COMPUTED]
+        self._computed = [each for each in every if each.target == COMPUTED]
 
     def _of(self, path: Path, tree: ast.Module) -> Iterator[Import]:
         importer = _module(path)
-        local: dict[str, str] = {}
-        for node, late, for_types in _statements(tree):
-            for name, known_as in _names(node, importer, path.name == "__init__.py"):
+        package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
+        statements = list(_statements(tree))
+        local = {
+            known_as: name
+            for node, _, _ in statements
+            if not isinstance(node, ast.Call)
+            for name, known_as in _names(node, package)
+        }
+        for node, late, for_types in statements:
+            names = _called(node, package, local) if isinstance(node, ast.Call) else _names(node, package)
+            for name, known_as in names:
                 local[known_as] = name
                 target = self._ours(name) or name
                 if target != importer:
@@ -173,8 +192,10 @@ class Graph:
         return _circles(self.inner, lambda module: module)
 
     def circles_of_rooms(self) -> list[list[Import]]:
-        """The same for rooms."""
-        return _circles(self.inner, room)
+        """The arrows up in each circle of rooms; without them there is no circle."""
+        return [
+            [each for each in circle if _is_up(each.importer, each.target)] for circle in _circles(self.inner, room)
+        ]
 
     def arrows_up(self) -> list[Import]:
         """Imports that break `ORDER` or `KNOWS`."""
@@ -186,7 +207,11 @@ class Graph:
 
     def private(self) -> list[Import]:
         """Uses of libraries' private modules outside the files that may use them."""
-        return [each for each in self._foreign() if _is_private(each.target) and not _allowed(each, PRIVATE, False)]
+        return [each for each in self._foreign() if not _allowed(each, PRIVATE, not _is_private(each.target))]
+
+    def computed_names(self) -> list[Import]:
+        """Calls that import a module by a computed name, which no other rule sees, outside the files that may do so."""
+        return [each for each in self._computed if each.path.as_posix() not in COMPUTE_NAMES]
 
     def needless_late(self) -> list[Import]:
         """Imports inside functions that save no start-up time."""
@@ -271,52 +296,68 @@ def _module(path: Path) -> str:
 
 
 Statement = ast.Import | ast.ImportFrom | ast.Call
-"""A statement that imports; a call is `importlib.import_module` or `__import__` with a constant name."""
+"""A statement that may import."""
 
 
 def _statements(tree: ast.AST, late: bool = False, for_types: bool = False) -> Iterator[tuple[Statement, bool, bool]]:
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom) or _imports_by_name(node):
-            yield cast(Statement, node), late, for_types
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from _statements(node, late, True)
-        else:
-            inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            yield from _statements(node, late or inside, for_types)
+        if isinstance(node, Statement):
+            yield node, late, for_types
+        types_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from _statements(node, late or inside, for_types or types_only)
 
 
-def _imports_by_name(node: ast.AST) -> bool:
-    if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
-        return False
-    return ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__")
-
-
-def _names(node: Statement, importer: str, is_package: bool) -> Iterator[tuple[str, str]]:
-    """The dotted names that a statement imports, each with its local name."""
-    if isinstance(node, ast.Call):
-        name = ast.literal_eval(node.args[0])
-        yield name, name
-    elif isinstance(node, ast.Import):
+def _names(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[str, str]]:
+    """The dotted names that a statement in a package imports, each with its local name."""
+    if isinstance(node, ast.Import):
         for alias in node.names:
             yield alias.name, alias.asname or alias.name
     else:
-        base = node.module or ""
-        if node.level:
-            package = importer.split(".")[: None if is_package else -1]
-            base = ".".join([*package[: len(package) + 1 - node.level], base]).rstrip(".")
+        base = "." * node.level + (node.module or "")
         for alias in node.names:
-            yield f"{base}.{alias.name}", alias.asname or alias.name
+            yield f"{resolve_name(base, package)}.{alias.name}", alias.asname or alias.name
+
+
+def _called(node: ast.Call, package: str, local: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The same for a call of `importlib.import_module` or `__import__`, also under another name."""
+    match node.func:
+        case ast.Name(id=name):
+            function = local.get(name, name).rpartition(".")[2]
+        case ast.Attribute(attr=function):
+            pass
+        case _:
+            return
+    if function in ("import_module", "__import__"):
+        given = dict(zip(("name", "package"), node.args, strict=False)) | {
+            each.arg: each.value for each in node.keywords
+        }
+        name = _constant(given.get("name"), package)
+        within = _constant(given.get("package"), package) if name.startswith(".") else package
+        full = COMPUTED if COMPUTED in (name, within) else resolve_name(name, within)
+        yield full, full
+
+
+def _constant(node: ast.AST | None, package: str) -> str:
+    """The text of a constant or of `__package__`; `COMPUTED` for anything else."""
+    if isinstance(node, ast.Name) and node.id == "__package__":
+        return package
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else COMPUTED
 
 
 def _private_uses(tree: ast.AST, local: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     """Private names used through an imported name, like `ray._private.worker`: lines and dotted names."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and _is_private(node.attr):
-            start, _, rest = ast.unparse(node).partition(".")
-            name = f"{local.get(start, start)}.{rest}"
-            known = start in local or any(each.startswith(f"{start}.") for each in local)
-            if known and name.partition(".")[0] not in sys.stdlib_module_names:
-                yield node.lineno, name
+        match node:
+            case (
+                ast.Attribute(value=value, attr=attribute)
+                | ast.Call(func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(attribute)), *_])
+            ) if _is_private(attribute):
+                start, _, rest = f"{ast.unparse(value)}.{attribute}".partition(".")
+                name = f"{local.get(start, start)}.{rest}"
+                known = start in local or any(each.startswith(f"{start}.") for each in local)
+                if known and name.partition(".")[0] not in sys.stdlib_module_names:
+                    yield node.lineno, name
 
 
 def _circles(imports: Iterable[Import], name: Callable[[str], str]) -> list[list[Import]]:
@@ -385,4 +426,6 @@ def text(graph: Graph) -> str:
 
 
 if __name__ == "__main__":
-    print(text(Graph()))
+    checkout = Graph()
+    print(text(checkout))
+    sys.exit(bool(checkout.circles() or checkout.arrows_up()))  # a circle of rooms has an arrow up

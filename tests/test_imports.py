@@ -22,6 +22,7 @@ GUARDS: dict[str, Callable[[Graph], list[Import]]] = {
     "circles of rooms": lambda graph: [each for circle in graph.circles_of_rooms() for each in circle],
     "libraries": Graph.strangers,
     "private modules": Graph.private,
+    "computed names": Graph.computed_names,
     "inside functions": Graph.needless_late,
     "storage": lambda graph: [each for each in graph.inner if _reads_in_analysis(each)],
 }
@@ -58,6 +59,8 @@ PLANTED = [
     ("order", "sweeps/planning/planted.py", "def f():\n    from sweeps import status"),
     ("order", "sweeps/report/planted.py", "if TYPE_CHECKING:\n    from sweeps.tracking.tracker import Tracker"),
     ("order", "sweeps/tracking/planted.py", "import importlib\nimportlib.import_module('sweeps.driver.launch')"),
+    ("order", "sweeps/report/planted.py", "import importlib\nimportlib.import_module('..driver', __package__)"),
+    ("order", "sweeps/report/planted.py", "from importlib import import_module as f\nf('..driver', 'sweeps.report')"),
     ("order", "sweeps/status.py", "from sweeps.run import run"),
     ("libraries", "trainables/planted.py", "import ray"),
     ("libraries", "sweeps/tracking/planted.py", "import sqlite3"),
@@ -67,10 +70,20 @@ PLANTED = [
     ("libraries", "sweeps/report/planted.py", "import mlflow.entities"),
     ("libraries", "sweeps/planning/planted.py", "from optuna.trial import create_trial"),
     ("libraries", "sweeps/planning/planted.py", "__import__('mlflow')"),
+    ("libraries", "sweeps/report/planted.py", "from importlib import import_module as load\nload('mlflow')"),
+    ("libraries", "sweeps/report/planted.py", "import importlib\nimportlib.import_module(name='mlflow')"),
+    ("libraries", "sweeps/planted.py", "import tests.imports"),
+    ("libraries", "trainables/planted.py", "from tests import oracles"),
+    ("computed names", "sweeps/report/planted.py", "import importlib\nimportlib.import_module(f'ml{FLOW}')"),
+    ("computed names", "sweeps/report/planted.py", "name = 'mlflow'\n__import__(name=name)"),
+    ("computed names", "trainables/planted.py", "import importlib\nimportlib.import_module('.data', PACKAGE)"),
     ("storage", "sweeps/analysis/planted.py", "from sweeps.records.storage import Storage"),
     ("private modules", "sweeps/on_ray/planted.py", "from ray._private import worker"),
     ("private modules", "sweeps/on_ray/planted.py", "import ray\nray._private.worker"),
+    ("private modules", "sweeps/on_ray/planted.py", "import ray\ngetattr(ray, '_private')"),
     ("private modules", "sweeps/on_ray/planted.py", "from ray._raylet import GcsClient"),
+    ("private modules", "sweeps/on_ray/planted.py", "import ray.experimental.internal_kv"),
+    ("private modules", "sweeps/tracking/planted.py", "from mlflow.store.tracking.dbmodels.models import SqlRun"),
     ("private modules", "trainables/planted.py", "from torch._inductor import config"),
     ("private modules", "sweeps/tracking/planted.py", "from mlflow import MlflowClient\nMlflowClient._log"),
     ("inside functions", "sweeps/driver/planted.py", "def f():\n    from pathlib import Path"),
@@ -103,13 +116,13 @@ def test_a_circle_is_named_by_all_of_its_lines(within):
     assert lines("circles of rooms", graph) == []
 
 
-def test_a_circle_of_rooms_is_found_where_no_module_has_one():
+def test_a_circle_of_rooms_is_named_by_the_lines_that_close_it():
     planted = {"sweeps/records/low.py": "import sweeps.planning.high", "sweeps/planning/high.py": ""}
     graph = Graph(planted={**planted, "sweeps/planning/other.py": "import sweeps.records.storage"})
     assert lines("circles", graph) == []
-    assert "sweeps/records/low.py:1: sweeps.records.low imports sweeps.planning.high" in lines(
-        "circles of rooms", graph
-    )
+    assert lines("circles of rooms", graph) == [
+        "sweeps/records/low.py:1: sweeps.records.low imports sweeps.planning.high"
+    ]
 
 
 def test_a_slow_library_may_be_imported_late():
@@ -144,6 +157,32 @@ def test_the_command_prints_the_graph():
     )
     assert done.stdout.splitlines()[-2:] == ["circles: 0", "arrows up: 0"]
     assert [line.partition(":")[0] for line in done.stdout.splitlines() if " floors" in line] == list(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("low", "printed"),
+    [
+        ("import sweeps.cli", []),
+        ("import sweeps.planning.high", ["sweeps/records/low.py:1: sweeps.records.low imports sweeps.planning.high"]),
+        ("import sweeps.records.high", ["sweeps/records/high.py:1: sweeps.records.high imports sweeps.records.low"]),
+    ],
+)
+def test_the_command_fails_on_an_arrow_up_and_on_a_circle(low, printed, tmp_path):
+    files = {
+        "sweeps/cli.py": "",
+        "sweeps/records/low.py": low,
+        "sweeps/records/high.py": "import sweeps.records.low",
+        "sweeps/planning/high.py": "",
+        "tests/imports.py": (ROOT / "tests" / "imports.py").read_text(),
+    }
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "tests.imports"], cwd=tmp_path, env={}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == bool(printed), done.stderr
+    assert set(printed) <= {line.strip() for line in done.stdout.splitlines()}
 
 
 def modules(package: str) -> list[str]:
