@@ -30,6 +30,7 @@ PLAIN = {
 }
 NEW = {
     "estimator": {"estimator": {"name": "identity_st"}},
+    "scheduled estimator": {"estimator": {"name": "part_baseline"}, "epochs": 3},
     "likelihood": {"likelihood": {"name": "laplace_fixed"}},
     "optimizer": {"optim": {"name": "rmsprop"}},
     "diagnostic": {"diagnostics": {"encoder_norm": (1,)}},
@@ -85,6 +86,7 @@ def seen(copy) -> dict:
 def test_the_page_has_a_file_of_each_kind():
     assert [str(Path(path).parent) for path in FILES] == [
         "trainables/estimators",
+        "trainables/estimators",
         "trainables/likelihoods",
         "trainables/optimizers",
         "trainables/diagnostics",
@@ -115,6 +117,15 @@ def test_a_likelihood_and_a_diagnostic_bring_their_metrics_and_titles(seen):
 
 def test_a_new_estimator_is_in_the_table(seen):
     assert "| `identity_st` | bernoulli, categorical | biased |" in seen["table"]
+
+
+def test_a_new_estimator_passes_the_tests_of_every_estimator(copy):
+    """Also one with a schedule and the running loss; no table in a test names its knobs."""
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    shutil.copytree(ROOT / "tests" / "trainables", copy / "tests" / "trainables")
+    chosen = "(identity_st or part_baseline) and not table"
+    printed = run(copy, "-m", "pytest", "tests/trainables/test_estimators.py", "-k", chosen)
+    assert int(re.search(r"(\d+) passed", printed)[1]) > 40
 
 
 def test_a_study_of_new_parts_is_planned_without_reading_images(copy):

@@ -56,6 +56,11 @@ def sub_knobs(knobs: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {path[len(prefix) + 1 :]: value for path, value in knobs.items() if path.startswith(prefix + ".")}
 
 
+def estimator_knobs(knobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The knobs that the estimator is called with: its own ones, and `running_loss`."""
+    return sub_knobs(knobs, "estimator") | {"running_loss": knobs["running_loss"]}
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """-log p(x|z) of one decoder and likelihood, in nats: the `Loss` that estimators differentiate."""
@@ -178,19 +183,19 @@ def reconstruction_losses(
 
     Both are [B] nats. q is the posterior of the images x; for other arguments, see `training_loss`.
     """
-    estimator_knobs = sub_knobs(knobs, "estimator") | {"running_loss": knobs["running_loss"]}
+    own_knobs = estimator_knobs(knobs)
     loss = reconstruction(config, model, tensors, x, knobs)
     if config.guide is None:
-        surrogate = config.estimator(loss, q, noise, estimator_knobs)
+        surrogate = config.estimator(loss, q, noise, own_knobs)
         return surrogate, surrogate
     weight, silent = knobs["guide.weight"], None
     if guided:
         by_gradient = config.guide.anneal == "encoder_gradient"
         silent = guide_loss(config, tensors, x, scale_gradient(q, weight) if by_gradient else q, knobs)
     if config.guide.anneal == "encoder_gradient":
-        surrogate = config.estimator(loss, scale_gradient(q, 1 - weight), noise, estimator_knobs)
+        surrogate = config.estimator(loss, scale_gradient(q, 1 - weight), noise, own_knobs)
         return surrogate if silent is None else surrogate + silent, surrogate
-    surrogate = config.estimator(loss, q, noise, estimator_knobs)
+    surrogate = config.estimator(loss, q, noise, own_knobs)
     own = (1 - weight) * surrogate
     return own if silent is None else own + weight * silent, surrogate
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.components import Name
+from trainables.components import FractionKnob, Name
 from trainables.config import TrainingConfig
 from trainables.data import Images, load
 from trainables.estimators import ESTIMATORS, Estimator
@@ -419,6 +419,29 @@ def test_an_estimator_without_a_field_for_the_momentum_has_the_running_loss_of_r
     for _ in range(2):
         assert plain.train_epoch() == reinforce.train_epoch()
     assert plain.members.running_loss.item() > 0
+
+
+def test_an_estimator_chooses_the_momentum_of_its_running_loss(monkeypatch):
+    class Remembering(Estimator):
+        name: Name = "remembering"
+        memory: FractionKnob = 0.9
+        bias = "unbiased"
+        source = "a test"
+        uses_running_loss = True
+        __call__ = Reinforce.__call__
+
+        def running_loss_momentum(self, knobs):
+            return self.knob("memory", knobs)
+
+    monkeypatch.setitem(ESTIMATORS, "remembering", Remembering())
+    momenta = (0.5, 0.9)
+    own = Cohort([member("bernoulli", {"name": "remembering", "memory": m}) for m in momenta], SOME)
+    known = Cohort([member("bernoulli", {"name": "reinforce", "baseline_momentum": m}) for m in momenta], SOME)
+    for _ in range(2):
+        own.train_epoch()
+        known.train_epoch()
+    assert torch.equal(own.members.running_loss, known.members.running_loss)
+    assert own.members.running_loss[0] != own.members.running_loss[1]
 
 
 def test_no_step_keeps_the_graphs_of_earlier_steps():

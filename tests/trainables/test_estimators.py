@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 from torch.func import vmap
 
 from trainables.analytic import expected_log_likelihood
-from trainables.components import KNOB, Component
+from trainables.components import KNOB, SHAPE, Component, FractionKnob, Name, OptionalPositiveKnob, PositiveKnob
 from trainables.config import TrainingConfig
 from trainables.estimators import ESTIMATORS, Estimator
 from trainables.estimators.__main__ import table
+from trainables.estimators.base import straight_through
 from trainables.latents import FAMILIES, Latent
 
 CASES = [(name, family) for name, e in sorted(ESTIMATORS.items()) for family in sorted(e.families)]
@@ -34,13 +36,7 @@ DRAWN_FROM_A_PART = {
     "disarm": lambda noise: torch.stack((noise, -noise)),
 }
 """The noise of the codes that are drawn, if these are not simply all of it."""
-NOT_READ_BY_THE_CALL = {"baseline_momentum", "temperature_forward_end", "temperature_backward_end"}
-KNOBS = [
-    (name, family, path)
-    for name, family in CASES
-    for path, _, role in ESTIMATORS[name].leaves()
-    if role is KNOB and path not in NOT_READ_BY_THE_CALL
-]
+KNOBS = [(name, family, path) for name, family in CASES for path, _, role in ESTIMATORS[name].leaves() if role is KNOB]
 
 
 @dataclass
@@ -79,6 +75,14 @@ class Problem:
 
     def gradients(self, knobs: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
         return gradients(self.surrogate(knobs), self.q)
+
+    def gradients_in_training(self, knobs: Mapping[str, Tensor] = {}) -> list[Tensor]:
+        """The gradients at the start, in the middle and at the end of a training, with its running loss."""
+        given = {"running_loss": torch.tensor(2.0, dtype=torch.float64), **knobs}
+        average = given["running_loss"] * self.estimator.running_loss_momentum(given)
+        given["running_loss"] = average * self.estimator.uses_running_loss
+        epochs = (given | self.estimator.scheduled(given, progress) for progress in (0.0, 0.5, 1.0))
+        return [gradient for epoch in epochs for gradient in self.gradients(epoch)]
 
     def as_dtype(self, dtype: torch.dtype) -> "Problem":
         q = type(self.q)(*(p.detach().to(dtype).requires_grad_() for p in self.q.parameters))
@@ -203,12 +207,57 @@ def test_vmap_equals_the_loop_over_members(name, family):
             torch.testing.assert_close(all_members[i], alone)
 
 
+def check_knob(estimator: Estimator, family: str, path: str) -> None:
+    """A knob changes the training as the field does. The call, the schedule or the running loss may read it."""
+    field = problem("", family, estimator=estimator.model_copy(update={path: 0.4})).gradients_in_training()
+    default = problem("", family, estimator=estimator)
+    knob = default.gradients_in_training({path: torch.tensor(0.4, dtype=torch.float64)})
+    assert all(map(torch.equal, knob, field)), f"with the knob {path!r} and with the field the gradients differ"
+    assert not all(map(torch.equal, default.gradients_in_training(), field)), f"the knob {path!r} changes nothing"
+
+
 @pytest.mark.parametrize(("name", "family", "path"), KNOBS)
 def test_knobs_override_fields(name, family, path):
-    field = problem(name, family, estimator=ESTIMATORS[name].model_copy(update={path: 0.4}))
-    knob = problem(name, family)
-    assert all(map(torch.equal, knob.gradients({path: torch.tensor(0.4, dtype=torch.float64)}), field.gradients()))
-    assert not all(map(torch.equal, knob.gradients(), field.gradients()))
+    check_knob(ESTIMATORS[name], family, path)
+
+
+class Heated(Estimator):
+    """A legal estimator: the call, the schedule and the running loss read one knob each; `wrong` breaks one."""
+
+    name: Name = "heated"
+    heat: PositiveKnob = 1.0
+    heat_end: OptionalPositiveKnob = None
+    memory: FractionKnob = 0.9
+    wrong: Annotated[str, SHAPE] = ""
+    bias = "biased"
+    source = "a test"
+    uses_running_loss = True
+
+    def scheduled(self, knobs, progress):
+        end = torch.tensor(self.heat_end or torch.inf) if self.wrong == "heat_end" else self.knob("heat_end", knobs)
+        start = self.knob("heat", knobs)
+        return {"heat": torch.where(end.isinf(), start, start + progress * (end - start))}
+
+    def running_loss_momentum(self, knobs):
+        return torch.tensor(0.9) if self.wrong == "memory" else self.knob("memory", knobs)
+
+    def __call__(self, loss, q, noise, knobs={}):
+        heat = 1.0 if self.wrong == "heat" else self.knob("heat", knobs)
+        code = straight_through(q.sample(noise), heat * q.logits)
+        return loss(code) * (1 + knobs.get("running_loss", 0.0))
+
+
+@pytest.mark.parametrize("path", ["heat", "heat_end", "memory"])
+def test_a_knob_may_be_read_by_the_call_the_schedule_or_the_running_loss(path):
+    check_knob(Heated(), "bernoulli", path)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("heat", "changes nothing"), ("heat_end", "differ"), ("memory", "changes nothing")]
+)
+def test_a_knob_that_nothing_reads_is_named(path, reason):
+    with pytest.raises(AssertionError, match=f"the knob '{path}' .*{reason}"):
+        check_knob(Heated(wrong=path), "bernoulli", path)
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)

@@ -18,7 +18,7 @@ from trainables.config import TrainingConfig
 from trainables.ieee import ieee_float32
 from trainables.measurements import DIAGNOSTICS, Diagnostic
 from trainables.measurements import diagnostic as diagnostic  # for the files of diagnostics
-from trainables.objective import VAE, Tensors, call, reconstruction, sub_knobs
+from trainables.objective import VAE, Tensors, call, estimator_knobs, reconstruction
 from trainables.packing.cohort import Cohort
 from trainables.packing.snapshot import Snapshot
 from trainables.streams import Purpose
@@ -89,9 +89,8 @@ def estimator_loss(
     config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, features: Tensor, noise: Tensor, knobs: Tensors
 ) -> Tensor:
     """The estimator's surrogate [B] of the reconstruction loss of one member's own decoder."""
-    estimator_knobs = sub_knobs(knobs, "estimator") | {"running_loss": knobs["running_loss"]}
     loss = reconstruction(config, model, tensors, x, knobs)
-    return config.estimator(loss, config.latent.posterior(features), noise, estimator_knobs)
+    return config.estimator(loss, config.latent.posterior(features), noise, estimator_knobs(knobs))
 
 
 def output_gradient(

@@ -21,6 +21,7 @@ Estimators are pure functions and work under `torch.func.vmap`. A new estimator 
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from trainables.components import Component
@@ -55,7 +56,7 @@ class Estimator(Component):
     analytic: ClassVar[bool] = False
     """Whether it needs `loss.expected`, that is, a linear decoder."""
     uses_running_loss: ClassVar[bool] = False
-    """Whether the average loss of previous steps is kept. The momentum is its field `baseline_momentum`, else 0.9."""
+    """Whether the average loss of previous steps is kept."""
     relaxes: ClassVar[bool] = False
     """Whether its forward pass uses relaxed codes instead of discrete ones."""
     transforms_loss: ClassVar[bool] = False
@@ -89,6 +90,10 @@ class Estimator(Component):
     def scheduled(self, knobs: Knobs, progress: float) -> dict[str, Tensor]:
         """The scheduled knobs at this progress of the training, 0 in the first epoch and 1 in the last."""
         return {}
+
+    def running_loss_momentum(self, knobs: Knobs) -> Tensor:
+        """The weight of all earlier steps in the running loss; the last step has the rest. Same shape as the knobs."""
+        return torch.full_like(knobs["running_loss"], 0.9)
 
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
         raise NotImplementedError

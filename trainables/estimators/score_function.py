@@ -25,6 +25,9 @@ class Reinforce(Estimator):
     source: ClassVar[str] = "Williams 1992; SG C.3.2"
     uses_running_loss: ClassVar[bool] = True
 
+    def running_loss_momentum(self, knobs: Knobs) -> Tensor:
+        return self.knob("baseline_momentum", knobs)
+
     def __call__(self, loss: Loss, q: Latent, noise: Tensor, knobs: Knobs = {}) -> Tensor:
         z = q.sample(noise).detach()
         value = loss(z)

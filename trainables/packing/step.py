@@ -25,9 +25,6 @@ from trainables.pixels import observed
 from trainables.shards import ALONE, Shards
 from trainables.streams import Purpose, Streams
 
-RUNNING_LOSS_MOMENTUM = 0.9
-"""For estimators that use the running loss and have no field for its momentum."""
-
 
 class State(NamedTuple):
     """The tensors that a step changes in place."""
@@ -135,8 +132,7 @@ class Step:
             loss = sums.loss / self.rows
             gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
         if self.config.estimator.uses_running_loss:
-            default = torch.full_like(running["sum"], RUNNING_LOSS_MOMENTUM)
-            momentum = knobs.get("estimator.baseline_momentum", default)
+            momentum = self.config.estimator.running_loss_momentum(objective.estimator_knobs(knobs))
             reconstruction = self.shards.total(sums.reconstruction) / self.rows
             running["sum"].lerp_(reconstruction, 1 - momentum)
             running["weight"].lerp_(torch.ones_like(momentum), 1 - momentum)
