@@ -30,13 +30,17 @@ def command_words(name: str) -> tuple[str, ...]:
     return (original, *(word for part in parts for word in (options[part], part)))
 
 
-def reduced(sweep: Sweep, scale: Scale) -> Sweep:
-    """A sweep at a scale, under a new name, so that its results never mix with those of the full sweep."""
+def reduced(sweep: Sweep, scale: Scale, seeds: int | None = None) -> Sweep:
+    """A sweep at a scale, under a new name, so that its results never mix with those of the full sweep.
+
+    seeds: the number of seeds that studies get later (`reseeded`), for the statement; None if they get none.
+    """
+    stated = scale if seeds is None else dataclasses.replace(scale, seeds=max(scale.seeds, seeds))
     return dataclasses.replace(
         sweep,
         name=f"{sweep.name}-{scale.name}",
-        title=f"{sweep.title} (reduced: {scale.statement})",
-        studies=tuple(reduced_study(study, scale) for study in sweep.studies),
+        title=f"{sweep.title} (reduced: {stated.statement})",
+        studies=tuple(dataclasses.replace(reduced_study(study, scale), scale=stated) for study in sweep.studies),
     )
 
 

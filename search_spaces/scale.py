@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Config = dict[str, Any]
@@ -10,6 +10,11 @@ Config = dict[str, Any]
 
 STAND_INS = {"mnist": "digits28", "cifar10": "patches", "svhn": "patches", "imagenet32": "patches"}
 """By name of a data set, a data set with images of the same shape that needs no download."""
+
+
+_SETTINGS = {"epochs": "epochs", "data.limit": "images", "diagnostics.draws": "draws"}
+"""The fields of a scale by the dotted path of what they limit."""
+_UNSET = object()
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,25 @@ class Scale:
     def statement(self) -> str:
         """The reduction in words."""
         images = "" if self.images is None else f", at most {self.images} images a split"
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         seeds = "1 seed" if self.seeds == 1 else f"at most {self.seeds} seeds"
         draws = "" if self.draws is None else f", {self.draws} draws a diagnostic"
         return (
-            f"at most {self.epochs} epochs, {seeds}{images}, at most {self.values} values of each numeric axis "
+            f"at most {epochs}, {seeds}{images}, at most {self.values} values of each numeric axis "
             f"and {2 * self.values} suggestions a search{draws}"
         )
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "Scale":
+        """The scale with the epochs, images and draws of `--set`, so that it states and plans what is trained.
+
+        settings: values by dotted path. Values of wrong types are left out; they are reported with the configurations.
+        """
+        scale = self
+        for path, name in _SETTINGS.items():
+            value = settings.get(path, _UNSET)
+            if (type(value) is int and value > 0) or (value is None and name != "epochs"):
+                scale = replace(scale, **{name: value})
+        return scale
 
     def config(self, config: Config) -> Config:
         """A configuration at this scale."""

@@ -181,8 +181,8 @@ def run(
         planned = _with_stand_ins(planned, data_dir.absolute())
     place = Storage(storage, planned.sweep.name)
     console = LongConsole(stderr=log_format != "text")
-    for line in planned.moved:
-        console.print(line)
+    for line in (*planned.moved, *planned.never_frozen, *planned.unmeasured):
+        console.print(line, highlight=False, soft_wrap=True)
     if kept := planned.kept_seeds:
         text = f"--seeds {seeds} is for comparisons. Studies that choose for them keep their seeds: {_some(kept)}."
         console.print(text, highlight=False, soft_wrap=True)

@@ -20,6 +20,7 @@ from search_spaces.scale import SCALES
 from search_spaces.settings import Settings, UntrueLabel, fixed, leaves
 from search_spaces.space import Axis, Config, Dimension, Labels, Sampler, Study, Variants, holds, merge, nested
 from sweeps.errors import UserError, first_line
+from sweeps.planning.measured import unmeasured
 from sweeps.planning.precision import complete
 from sweeps.planning.settings import DIAGNOSTICS, apply, check_known, sets_diagnostics
 from trainables.config import TrainingConfig, explain
@@ -27,6 +28,7 @@ from trainables.data import DATASETS
 from trainables.halving import Halving
 from trainables.registry import UnknownName
 
+_FREEZE = "guide.freeze_epoch"
 _NEAR = 5
 """How many studies a message names."""
 MOST_MEMBERS = 100_000
@@ -143,7 +145,7 @@ class Overrides:
         if self.scale is not None:
             if self.scale not in SCALES:
                 raise UserError(f"--scale must be one of full, {', '.join(SCALES)}, got {self.scale!r}")
-            sweep = reduced(sweep, SCALES[self.scale])
+            sweep = reduced(sweep, SCALES[self.scale].with_settings(dict(self.values)), self.seeds)
         if self.seeds is not None:
             if self.seeds > MOST_MEMBERS:  # before a list of them is made
                 raise UserError(f"--seeds is at most {MOST_MEMBERS:,}, got {self.seeds:,}")
@@ -394,6 +396,44 @@ class Plan:
             for name, epochs in self.example(study).config.diagnostics.due()
             if (printed := study.reduced(self.cells(study)[0].config)[DIAGNOSTICS][name]) != epochs
         )
+
+    @property
+    def never_frozen(self) -> tuple[str, ...]:
+        """One line for each study with encoders that `--set epochs` ends before they freeze."""
+        return tuple(
+            f"{study.name}: training is shorter, so encoders never freeze that would freeze in epoch {never}; "
+            f"to freeze them, set {_FREEZE}, or use --scale"
+            for study in self.studies
+            if (never := sorted(self._never_frozen(study)))
+        )
+
+    def _never_frozen(self, study: Study) -> set[int]:
+        """The freeze epochs of a study that come without `--set epochs`, and not with it."""
+        never: set[int] = set()
+        for cell in self.cells(study):
+            config, trained = study.reduced(cell.config), self.members_of(cell)[0].config
+            epoch = trained.guide.freeze_epoch if trained.guide else None
+            if epoch is not None and trained.epochs < epoch <= config["epochs"] and _FREEZE not in self._settings:
+                never.add(epoch)
+        return never
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """One line for each metric that ranks a study or decides its claims, and that settings leave unmeasured."""
+        return tuple(line for study in self.studies if self._settings for line in self._unmeasured(study))
+
+    def _unmeasured(self, study: Study) -> Iterator[str]:
+        missing = set[str].intersection(*(unmeasured(member.config) for member in self._examples[study.name]))
+        if study.metric in missing:
+            yield (
+                f"{study.name}: with these settings no member measures {study.metric}, which ranks the configurations; "
+                "the study will have no result"
+            )
+        for metric in sorted({claim.metric for claim in study.claims if claim.metric in missing} - {study.metric}):
+            yield (
+                f"{study.name}: with these settings no member measures {metric}, which decides claims; "
+                "they will have no verdict"
+            )
 
     def _validated(self, study: Study, config: Config) -> TrainingConfig:
         try:

@@ -1,10 +1,12 @@
 import dataclasses
+import re
 
 import pytest
 from scripted import BASE, GRID, SEARCH, SMALL
 
 from search_spaces import get_sweep
-from search_spaces.space import Sweep
+from search_spaces.scale import SCALES
+from search_spaces.space import Claim, Sweep
 from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan, SearchOptions
 from sweeps.planning.settings import parse_setting
@@ -115,6 +117,133 @@ def test_nothing_is_measured_where_that_is_asked_for():
     assert plan.moved == ()
     _, config = of_table_1('diagnostics={"iw_bound": [3]}')
     assert list(config.diagnostics.due()) == [("iw_bound", (3,))]
+
+
+TABLE_1_UNMEASURED = (
+    "sg/table1: with these settings no member measures gradient_variance, which ranks the configurations; "
+    "the study will have no result"
+)
+
+
+@pytest.mark.parametrize(
+    "setting", ["diagnostics={}", "diagnostics.gradient_variance=[]", 'diagnostics={"iw_bound": [3]}']
+)
+def test_settings_that_take_away_the_metric_of_a_study_are_told(setting):
+    plan, _ = of_table_1(setting)
+    assert plan.unmeasured == (TABLE_1_UNMEASURED,)
+
+
+def test_settings_that_take_away_the_metric_of_a_likelihood_are_told():
+    plan = Plan(get_sweep("paper_grid"), Overrides(only="dst/fig3", values=(("likelihood.name", "gaussian_fixed"),)))
+    (line,) = plan.unmeasured
+    assert line.startswith("dst/fig3: with these settings no member measures bce, which ranks")
+
+
+def test_settings_that_take_away_the_metric_of_a_claim_are_told():
+    claim = Claim("more bounds", {"optim.lr": 1e-3}, {"optim.lr": 1e-2}, metric="iw_bound")
+    study = dataclasses.replace(GRID, base=BASE | {"diagnostics": {"iw_bound": (2,)}}, claims=(claim,))
+    plan = Plan(Sweep("claimed", "x", (study,)), Overrides(values=(("diagnostics", {}),)))
+    (line,) = plan.unmeasured
+    assert (
+        line == "grid: with these settings no member measures iw_bound, which decides claims; they will have no verdict"
+    )
+
+
+@pytest.mark.parametrize("settings", [(), ("epochs=4",), ("diagnostics.gradient_variance=[3]",), ("optim.lr=0.1",)])
+def test_a_metric_that_is_measured_is_not_told(settings):
+    plan, _ = of_table_1(*settings)
+    assert plan.unmeasured == ()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "never"), [(4, [50, 80, 100, 150, 200]), (100, [150, 200]), (199, [200]), (200, []), (400, [])]
+)
+def test_encoders_that_a_shorter_training_never_freezes_are_told(epochs, never):
+    name = "sg/table3_mnist_annealing"
+    plan = Plan(get_sweep("paper_grid"), Overrides(only=name, values=(("epochs", epochs),)))
+    told = [line for line in plan.never_frozen if line.startswith(f"{name}: ")]
+    text = f"{name}: training is shorter, so encoders never freeze that would freeze in epoch {never}"
+    assert told == ([f"{text}; to freeze them, set guide.freeze_epoch, or use --scale"] if never else [])
+
+
+def test_epochs_after_which_a_study_never_froze_are_not_told():
+    """On ImageNet the paper's freeze epoch 150 is after the last epoch, 100."""
+    plan = Plan(get_sweep("paper_grid"), Overrides(only="sg/table3_imagenet32_annealing", values=(("epochs", 99),)))
+    (line,) = (line for line in plan.never_frozen if "imagenet32_annealing" in line)
+    assert "in epoch [100];" in line
+
+
+@pytest.mark.parametrize("settings", [(("guide.freeze_epoch", 3), ("epochs", 2)), (("epochs", 4),)])
+def test_freeze_epochs_that_are_set_or_moved_by_a_scale_are_not_told(settings):
+    overrides = Overrides(only="sg/table3_mnist_annealing", values=settings, scale="smoke")
+    assert Plan(get_sweep("paper_grid"), overrides).never_frozen == ()
+
+
+@pytest.mark.parametrize(
+    ("only", "setting", "line"),
+    [
+        ("sg/table1", "diagnostics={}", TABLE_1_UNMEASURED),
+        ("sg/table3_mnist_annealing", "epochs=4", "so encoders never freeze that would freeze in epoch [50, 80, 100"),
+    ],
+)
+def test_what_settings_take_away_is_printed_with_the_plan(only, setting, line, command):
+    code, out, _ = command(run, "paper_grid", "--plan", "--only", only, "--set", setting)
+    assert code == 0
+    assert line in out
+
+
+STATED = re.compile(
+    r"at most (\d+) epochs?, (?:at most )?(\d+) seeds?(?:, at most (\d+) images a split)?, .*?"
+    r"(?:, (\d+) draws a diagnostic)?\)$"
+)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "day"])
+@pytest.mark.parametrize(
+    ("settings", "seeds"),
+    [
+        ((), None),
+        (("epochs=4",), None),
+        (("epochs=40",), None),
+        (("data.limit=1000",), None),
+        (("data.limit=null",), None),
+        (("diagnostics.draws=7",), None),
+        (("diagnostics.draws=null",), None),
+        ((), 1),
+        ((), 4),
+        (("epochs=4", "data.limit=9", "diagnostics.draws=2"), 2),
+    ],
+)
+def test_a_scale_states_what_its_members_train(settings, seeds, scale):
+    overrides = Overrides(only="sg/table[12]*", values=tuple(map(parse_setting, settings)), scale=scale, seeds=seeds)
+    plan = Plan(get_sweep("paper_grid"), overrides)
+    members = {study.name: plan.expected(study) for study in plan.studies}
+    configs = [member.config for one in members.values() for member in one]
+    held = (
+        max(config.epochs for config in configs),
+        max(SCALES[scale].seeds, *(len({member.config.seed for member in one}) for one in members.values())),
+        configs[-1].data.limit,
+        configs[-1].diagnostics.draws,
+    )
+    match = STATED.search(plan.sweep.title)
+    assert match is not None
+    assert tuple(int(number) if number else None for number in match.groups()) == held
+    assert {study.scale.statement for study in plan.studies} == {plan.sweep.title.partition("reduced: ")[2][:-1]}
+
+
+def test_epochs_set_at_a_scale_move_what_is_due_as_the_scale_does():
+    values = (("epochs", 4),)
+    plan = Plan(get_sweep("paper_grid"), Overrides(only="sg/table1", scale="smoke", values=values))
+    (table,) = (study for study in plan.studies if study.name == "sg/table1")
+    config = plan.example(table).config
+    assert (config.epochs, config.diagnostics.gradient_variance) == (4, (1, 2, 4))
+    assert "at most 4 epochs" in plan.sweep.title
+
+
+@pytest.mark.parametrize("value", ["few", 0, -1, 2.5, None])
+def test_epochs_that_are_not_valid_are_told_at_a_scale_too(value):
+    with pytest.raises(UserError, match="epochs"):
+        plan(("epochs", value), scale="smoke")
 
 
 @pytest.mark.parametrize("setting", ["epochs=few", "epochs=0", "diagnostics=3", 'diagnostics={"elbo": [1]}'])
