@@ -294,7 +294,7 @@ class Plan:
             return f"its studies: {', '.join(names)}"
         near = difflib.get_close_matches(pattern.strip("*"), names, n=_NEAR, cutoff=0)
         listing = shlex.join(["python", "-m", "sweeps.run", *self.original.words, "--plan"])
-        return f"near names: {', '.join(near)}; all {len(names)} are listed by: {listing}"
+        return f"similar names: {', '.join(near)}; all {len(names)} are listed by: {listing}"
 
     @cached_property
     def _cells(self) -> Mapping[str, tuple[PlannedCell, ...]]:
