@@ -418,7 +418,7 @@ TOO_MANY = {"family": "categorical", "size": 5, "categories": 8}
         ("gaussian", "silent", {"diagnostics": {"gradient_gap": [1]}}, "gradient_gap needs discrete latents"),
         ("bernoulli", "rloo", {"diagnostics": {"gradient_gap": [1]}}, "an estimator that draws one discrete code"),
         ("bernoulli", "gumbel_softmax", {"diagnostics": {"gradient_gap": [1]}}, "one discrete code.*'gumbel_softmax'"),
-        ("bernoulli", "reinforce", {"diagnostics": {"iw_bound": [1, 3]}}, "due after epoch 3, but there are 2"),
+        ("bernoulli", "reinforce", {"diagnostics": {"iw_bound": [1, 3]}}, "due after epoch 3, but the training has 2"),
         ("bernoulli", "reinforce", {"diagnostics": {"iw_bound": [0]}}, "greater than or equal to 1"),
         ("bernoulli", "reinforce", {"diagnostics": {"gradient_size": [1]}}, "gradient_size"),
     ],
