@@ -34,7 +34,7 @@ from sweeps.tracking import inputs as datasets
 from sweeps.tracking import registry as models
 from sweeps.tracking.known import known_runs
 from sweeps.tracking.sqlite import create_database, relocate
-from sweeps.tracking.uri import artifacts
+from sweeps.tracking.uri import artifacts, remove_stray_folder
 from trainables.data import DataError
 
 _METRICS_PER_CALL = 800
@@ -87,6 +87,7 @@ class Runs:
         create_database(uri)
         self._client = fenced(MlflowClient(uri, registry_uri=uri), storage.fence)  # else MLFLOW_REGISTRY_URI counts
         experiment = self._client.get_experiment_by_name(sweep.name)
+        remove_stray_folder(uri)
         if experiment is None:
             tags = {"mlflow.note.content": sweep.title, **_EXPERIMENT_TAGS}
             self.experiment = self._client.create_experiment(sweep.name, artifacts(uri), tags)

@@ -1,5 +1,6 @@
 """The address of MLflow: a database beside the sweeps of a folder, or a server."""
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -24,6 +25,14 @@ def of_database(path: Path) -> str:
 def database(uri: str) -> Path | None:
     """The file of an SQLite database; None for any other URI."""
     return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
+
+
+def remove_stray_folder(uri: str) -> None:
+    """Removes an empty folder that MLflow makes: the database's, with the path as it is quoted in the URI."""
+    path, stray = database(uri), Path(uri.removeprefix(_SQLITE).partition("?")[0]).parent
+    if path is not None and stray != path.parent:
+        with contextlib.suppress(OSError):  # it is not there, or not empty: then it is not MLflow's
+            stray.rmdir()
 
 
 def foreign(uri: str) -> Path | None:
