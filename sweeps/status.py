@@ -21,6 +21,7 @@ from sweeps.analysis.status import Status, StudyStatus, study_status
 from sweeps.cli import Studies, run_app, single
 from sweeps.planning import saved, sessions
 from sweeps.planning.unfold import unfold
+from sweeps.records.checkpoints import saved_epochs
 from sweeps.records.ledger import UnchangedLedger
 from sweeps.records.lock import running
 from sweeps.records.snapshot import Snapshot
@@ -49,7 +50,8 @@ def status_of(storage: Storage, studies: Path | None = None) -> Status:
     settled = {m.key for m in members if m.key in rows and m.settled_by(rows[m.key].status)}
     for unfolding in unfoldings.values():
         unfolding.look(rows, settled)
-    per_study = [study_status(unfolding, rows, begun, snapshot) for unfolding in unfoldings.values()]
+    saved_at = {} if driver or all(member.key in rows for member in members) else saved_epochs(storage)
+    per_study = [study_status(unfolding, rows, begun, snapshot, saved_at) for unfolding in unfoldings.values()]
     blocked = sum(unfolding.blocked_members for unfolding in unfoldings.values())
     left = sum(study.running + study.missing for study in per_study) - blocked
     failed = any(study.failed for study in per_study)
@@ -88,8 +90,7 @@ def lines_of(now: Status) -> list[str]:
         parts = [f"{study.done} of {study.members} done"]
         parts += [f"{sum(study.failed.values())} failed ({reasons})"] if study.failed else []
         parts += [f"{study.running} running{_epoch(study)}"] if study.running else []
-        waiting = f" ({study.unknown} wait for other members)" if study.unknown else ""
-        parts += [f"{study.missing} missing{waiting}"] if study.missing else []
+        parts += [f"{study.missing} missing{_missing(study)}"] if study.missing else []
         parts += [f"best {study.best}"] if study.best else []
         lines.append(f"  {study.study}: {'; '.join(parts)}")
     lines += [f"Not trained: {reason}." for study in now.studies for reason in study.blocked]
@@ -114,6 +115,14 @@ def lines_of(now: Status) -> list[str]:
     if now.retry_command:
         lines.append(f"To train failed members again: {now.retry_command}")
     return lines
+
+
+def _missing(study: StudyStatus) -> str:
+    """What is known of missing members, in parentheses; empty if nothing is."""
+    saved = study.saved
+    parts = [f"{saved.members} saved, up to epoch {saved.epoch} of {saved.epochs}"] if saved else []
+    parts += [f"{study.unknown} wait for other members"] if study.unknown else []
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _epoch(study: StudyStatus) -> str:

@@ -11,6 +11,18 @@ from sweeps.records.snapshot import InTraining, Snapshot
 
 
 @dataclass(frozen=True)
+class Saved:
+    """Missing members that continue from a checkpoint.
+
+    epoch: the last one that any of them has saved, of `epochs`.
+    """
+
+    members: int
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
 class StudyStatus:
     """The status of one study. members = done + failed + running + missing."""
 
@@ -28,6 +40,8 @@ class StudyStatus:
     """Missing members that depend on later results: the next batch of a search, or the winner of another study."""
     blocked: list[str]
     """Why some of these cannot be trained: the study that they take from has no finished member."""
+    saved: Saved | None
+    """The missing members with a checkpoint; None if there are none, or while a driver is running."""
     metric: str
     in_training: InTraining | None
     """The progress of the running members, if their driver has reported it."""
@@ -61,7 +75,9 @@ class Status:
     """The command that trains the failed members again; None if no member failed."""
 
 
-def study_status(unfolding: Unfolding, rows: Mapping[str, Row], begun: Set[str], snapshot: Snapshot) -> StudyStatus:
+def study_status(
+    unfolding: Unfolding, rows: Mapping[str, Row], begun: Set[str], snapshot: Snapshot, epochs: Mapping[str, int]
+) -> StudyStatus:
     """The status of a study.
 
     Args:
@@ -69,10 +85,13 @@ def study_status(unfolding: Unfolding, rows: Mapping[str, Row], begun: Set[str],
         rows: the ledger's, by key.
         begun: the keys of the members in training.
         snapshot: the last one of the driver; an empty one if no driver is running.
+        epochs: the last saved epoch of members that can continue from a checkpoint, by key; empty while a driver is
+            running.
     """
     study, members = unfolding.study, unfolding.members()
     ended = [rows[member.key] for member in members if member.key in rows]
     in_training = sum(member.key in begun for member in members)
+    saved = [(epochs[m.key], m.config.epochs) for m in members if m.key in epochs and m.key not in rows]
     failed = Counter(row.reason or "unknown" for row in ended if row.status == "failed")
     return StudyStatus(
         study=study.name,
@@ -83,6 +102,7 @@ def study_status(unfolding: Unfolding, rows: Mapping[str, Row], begun: Set[str],
         missing=unfolding.size - len(ended) - in_training,
         unknown=unfolding.size - len(members) - unfolding.blocked_members,
         blocked=list(unfolding.blocked),
+        saved=Saved(len(saved), *max(saved)) if saved else None,
         metric=study.metric,
         in_training=snapshot.studies.get(study.name) if in_training else None,
         best=best(study, members, rows),

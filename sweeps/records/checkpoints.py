@@ -27,6 +27,20 @@ def headers(storage: Storage) -> Iterator[tuple[str, CheckpointHeader]]:
         yield path, header
 
 
+def saved_epochs(storage: Storage) -> dict[str, int]:
+    """The last saved epoch of every member that can continue from a checkpoint, by key.
+
+    Raises:
+        UserError: the storage cannot be read.
+    """
+    epochs: dict[str, int] = {}
+    for _, header in headers(storage):
+        for position in header.kept if header.moments and not header.removed else ():
+            key = header.keys[position]
+            epochs[key] = max(header.epoch, epochs.get(key, 0))
+    return epochs
+
+
 def trained_model(storage: Storage, config: TrainingConfig, epochs: int, image_shape: ImageShape) -> TrainedVAE:
     """Loads the model of the member with this configuration from the checkpoint of its cohort.
 

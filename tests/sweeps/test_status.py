@@ -19,6 +19,7 @@ from sweeps.records.snapshot import InTraining, Snapshot
 from sweeps.records.storage import Storage
 from sweeps.run import run
 from sweeps.status import lines_of, status, status_of
+from trainables.checkpoint import CheckpointHeader, write_checkpoint
 
 SWEEP = saved.find_sweep("quickstart")
 ESTIMATORS = Overrides(only="estimators")
@@ -123,6 +124,27 @@ def test_the_age_of_the_latest_checkpoint_is_told_while_something_is_missing(beg
     found = status_of(place)
     assert found.checkpoint_age_s == pytest.approx(300, abs=30)
     assert "The last checkpoint was saved 5 min ago." in "\n".join(lines_of(found))
+
+
+def test_what_an_interrupted_run_has_saved_is_told(begun):
+    """Two cohorts: one interrupted in epoch 6, with a member dropped; one ended, without moments."""
+    place = begun(rows=lambda members: [row(members[0])])
+    keys = [member.key for member in saved.known_members(saved.last_plan(place), Ledger(place))]
+    cohorts = {
+        "a": {"keys": keys[:5], "kept": [0, 1, 2, 3], "dropped": {4: {"epoch": 1}}, "epoch": 6},
+        "b": {"keys": keys[5:7], "kept": [0, 1], "dropped": {}, "epoch": 60, "moments": False},
+    }
+    for name, fields in cohorts.items():
+        header = CheckpointHeader.model_validate({"wall_s": 1.0, "metrics": [], **fields})
+        place.write(f"checkpoints/{name}/x.safetensors", write_checkpoint(header, {}))
+    found = status_of(place)
+    (study,) = found.studies
+    epochs = saved.last_plan(place).members["estimators"][0].config.epochs
+    assert study.saved is not None
+    assert (study.saved.members, study.saved.epoch, study.saved.epochs) == (3, 6, epochs)
+    assert f"1 of 20 done; 19 missing (3 saved, up to epoch 6 of {epochs})" in "\n".join(lines_of(found))
+    with Lock(place):
+        assert status_of(place).studies[0].saved is None
 
 
 def test_a_driver_at_work_is_named_and_nobody_is_asked_to_go_on(begun):
