@@ -24,7 +24,7 @@ _TEX = str.maketrans(
 
 def csv(table: Table) -> bytes:
     """A table's records as CSV: unrounded numbers, empty fields for missing ones."""
-    return pd.DataFrame.from_records(list(table.records)).to_csv(index=False).encode()
+    return pd.DataFrame(list(table.records), dtype=object).to_csv(index=False).encode()
 
 
 def latex(table: Table) -> bytes:

@@ -15,6 +15,9 @@ from sweeps.report.drawing import Drawing, canvas, log_ticks
 from sweeps.report.heatmap import DIAGONAL
 from sweeps.report.panels import Panel
 
+_LEGEND = 40
+"""The most characters of a label in a legend; longer ones would cover the plot."""
+
 
 def lines(figure: Lines, panel: Panel) -> Drawing:
     """Draws a metric over a numeric label; points with x equal to the series' value are red."""
@@ -27,7 +30,7 @@ def lines(figure: Lines, panel: Panel) -> Drawing:
         present = [cell for cell in group if figure.x in cell.labels]
         best = [ranked(study, same)[0] for same in groups((figure.x,), present)]
         x, mean, stderr = _points(sorted(best, key=lambda cell: cell.labels[figure.x]), figure.x, shown)
-        axes.errorbar(x, mean, stderr, marker="o", markersize=3, capsize=2, label=label(value))
+        axes.errorbar(x, mean, stderr, marker="o", markersize=3, capsize=2, label=in_legend(value))
         if value in x:
             axes.plot(value, mean[x.index(value)], "D", color=DIAGONAL, zorder=3)
             marked = f"; a red point has the same {readable(figure.x)}"
@@ -51,7 +54,7 @@ def curves(figure: Curves, panel: Panel) -> Drawing:
         epochs = 1 + np.flatnonzero(measured)
         history = history[:, measured]
         mean = history.mean(0)
-        (line,) = axes.plot(epochs, mean, label=label(value), linewidth=1.2)
+        (line,) = axes.plot(epochs, mean, label=in_legend(value), linewidth=1.2)
         if len(history) > 1:
             stderr = history.std(0, ddof=1) / math.sqrt(len(history))
             axes.fill_between(epochs, mean - stderr, mean + stderr, color=line.get_color(), alpha=0.25, linewidth=0)
@@ -107,6 +110,12 @@ def _without_the_start(axes: Axes) -> None:
     margin = 0.05 * (high - low) or 1.0
     bottom, top = axes.get_ylim()
     axes.set_ylim(max(bottom, low - margin), min(top, high + margin))
+
+
+def in_legend(value: object) -> str:
+    """A label for a legend. The middle of a long one is left out, since names often differ at their ends."""
+    text = label(value)
+    return text if len(text) <= _LEGEND else f"{text[: _LEGEND // 2 - 1]} … {text[2 - _LEGEND // 2 :]}"
 
 
 def _legend(axes: Axes, series: str | None) -> None:

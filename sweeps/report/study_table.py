@@ -73,8 +73,9 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
     headings += [f"95 % interval of {metric(study.metric).title}", "seeds", "not finished"]
     rows, records = [], []
     for cell in chosen:
-        row = [_label(cell.labels.get(name)) for name in names]
-        record: dict[str, Any] = {name: cell.labels.get(name) for name in names}
+        labels = {name: "none" if value is None else value for name, value in cell.labels.items()}
+        row = [_label(labels.get(name)) for name in names]
+        record: dict[str, Any] = {name: labels.get(name) for name in names}
         for q in columns:
             own = cell.average(q.metric, q.epoch)
             paper = printed_for(study, cell, q.metric, q.epoch)
@@ -116,9 +117,10 @@ def _caption(study: Study, found: Sequence[Cell]) -> str:
     )
     totals = sum((cell.counts for cell in found), Counter())
     rest = unfinished(totals)
+    counts = f"{totals['finished']} of {totals.total()} members finished" if found else "No member is known yet"
     return (
         f"{study.title}: {what}. Mean ± standard error over seeds on the validation images, which also choose the "
-        f"configurations. {totals['finished']} of {totals.total()} members finished{f'; {rest}' if rest else ''}."
+        f"configurations. {counts}{f'; {rest}' if rest else ''}."
     )
 
 

@@ -16,13 +16,17 @@ from search_spaces.derived import reduced
 from search_spaces.figures import Curves, Heatmap, Lines
 from search_spaces.published import Number
 from search_spaces.scale import SMOKE
-from search_spaces.space import Axis, Claim, Study, Sweep
+from search_spaces.space import Axis, Claim, Study, Sweep, Variants
 from sweeps.analysis import cells as tables
 from sweeps.analysis.frames import history_table, results_table
+from sweeps.analysis.labels import label
 from sweeps.driver import launch
 from sweeps.errors import UserError
 from sweeps.planning.plan import Overrides, Plan
+from sweeps.report import exports
 from sweeps.report.html import report
+from sweeps.report.plots import in_legend
+from sweeps.report.study_table import study_table
 
 MAP = Study(
     name="map",
@@ -333,3 +337,30 @@ def test_finished_trainings_without_the_metric_of_their_study_are_not_called_unf
     assert "No finished training has a finite" in page
     assert "Nothing has finished yet" not in page
     assert "<img " not in page
+
+
+@pytest.mark.parametrize("first", [None, 2])
+def test_tables_tell_none_from_no_value_and_keep_whole_numbers(first):
+    shown = "none" if first is None else "2"
+    guided = {"estimator": {"name": "silent"}, "guide": {"annealing_rate": 0.1}}
+    grid = (Variants("sg", {"with": guided, "without": {}}), Axis("guide.freeze_epoch", (first, 1), ("sg", ("with",))))
+    study = Study(name="nones", title="", source="", base=BASE, grid=grid, compare=("sg", "guide.freeze_epoch"))
+    members = Plan(Sweep("nones", "", (study,))).members["nones"]
+    rows = {m.key: row(m, metrics={"bits_per_dim": 1.0}) for m in members}
+    table = study_table(study, tables.cells(study, members, rows), "")
+    assert [record.text for record in (one[1] for one in table.rows)] == [shown, "1", ""]
+    lines = exports.csv(table).decode().splitlines()
+    assert [line.split(",")[:2] for line in lines[1:]] == [["with", shown], ["with", "1"], ["without", ""]]
+
+
+def test_a_table_of_no_known_member_counts_none():
+    assert "of 0 members" not in study_table(GRID, [], "").caption
+
+
+def test_long_labels_leave_room_for_the_curves():
+    names = [f"{'a long name ' * 16}{end}" for end in ("one", "two")]
+    short = [in_legend(name) for name in names]
+    assert all(len(text) <= 40 for text in short)
+    assert len(set(short)) == 2
+    assert in_legend("Silent Gradients, continuous") == "Silent Gradients, continuous"
+    assert in_legend(0.001) == label(0.001)
