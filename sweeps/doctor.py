@@ -168,8 +168,12 @@ def _server(uri: str) -> Finding:
 
 def studies_found(folder: Path | None) -> Iterator[Finding]:
     """Which sweeps there are, and the files whose sweeps are missing."""
-    logging.getLogger(known_sweeps.__module__).setLevel(logging.ERROR)  # its warnings say the same as these findings
-    known = known_sweeps(folder)
+    log = logging.getLogger(known_sweeps.__module__)
+    log.disabled = True  # its warnings say the same as these findings
+    try:
+        known = known_sweeps(folder)
+    finally:
+        log.disabled = False
     for path, reason in known.unusable.items():
         yield problem("studies", f"{path} cannot be used: {reason}", "correct it; other sweeps are not affected")
     for name, (one, other) in known.taken.items():

@@ -203,10 +203,10 @@ def test_who_has_lost_the_lock_deletes_nothing(storage, rows, contents):
 def test_a_run_deletes_weights_only_after_everything_is_made_of_them(
     storage, rows, contents, monkeypatch, capsys, fault
 ):
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise UserError("no space left")
 
-    monkeypatch.setattr(launch, "write_outputs", fails if fault == "report" else lambda *_: "page")
+    monkeypatch.setattr(launch, "write_outputs", fails if fault == "report" else lambda *_, **__: "page")
     problem = "no answer" if fault == "MLflow" else None
     monkeypatch.setattr(launch, "Tracker", lambda *_: Mock(problem=problem, run_ids={}, links=dict))
     if fault == "storage":

@@ -171,7 +171,7 @@ def test_values_of_wrong_types_are_one_line(command, studies, right, wrong):
 def test_commands_that_are_told_have_the_folder(command, studies, trained):
     code, out, _ = command(status, "mine", "--studies", "my studies")
     assert code == 0
-    ran = next(line.partition("To go on: ")[2] for line in out.splitlines() if line.startswith("To go on: "))
+    ran = next(line.partition("To continue: ")[2] for line in out.splitlines() if line.startswith("To continue: "))
     assert shlex.split(ran)[3:] == ["mine", "--studies", str(studies), "--device", "cpu"]
     plan = Plan(saved.find_sweep("mine", studies))
     assert of_plan(plan).words == ("mine", "--studies", str(studies))

@@ -98,7 +98,7 @@ def test_cohorts_share_a_gpu_where_that_is_asked_for(gpu, monkeypatch, tmp_path,
 def test_workers_of_a_cohort_share_gpus_too(gpu):
     resources = cluster.available("cuda", 2, None, 4)
     assert resources.slots == 2
-    with pytest.raises(UserError, match="--workers 3: Ray has 2 cuda units"):
+    with pytest.raises(UserError, match="--workers 3: Ray has only 2 cuda units"):
         cluster.available("cuda", 3, None, 2)
 
 

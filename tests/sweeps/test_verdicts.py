@@ -119,7 +119,7 @@ def test_a_margin_is_above_zero():
 
 @pytest.mark.parametrize(("truth", "limit"), [(0, 0.05), (1, 0.05), (2, 0.05)])
 def test_fresh_seeds_reproduce_a_false_claim_in_five_of_a_hundred_sweeps(truths, truth, limit):
-    sweeps = 1200
+    sweeps = 600
     _, (_, counts) = truths.shares(truths.TRUTHS[truth], sweeps, 1)
     assert truths.TRUTHS[truth].gain == 0
     assert counts[Verdict.REPRODUCED] / sweeps <= limit + 3 * math.sqrt(limit * (1 - limit) / sweeps)
@@ -127,15 +127,15 @@ def test_fresh_seeds_reproduce_a_false_claim_in_five_of_a_hundred_sweeps(truths,
 
 
 def test_the_seeds_that_chose_reproduce_it_far_more_often(truths):
-    (_, counts), _ = truths.shares(truths.TRUTHS[2], 400, 1)
-    assert counts[Verdict.REPRODUCED] / 400 > 0.3
+    (_, counts), _ = truths.shares(truths.TRUTHS[2], 200, 1)
+    assert counts[Verdict.REPRODUCED] / 200 > 0.3
 
 
 def test_a_difference_as_large_as_the_margin_is_called_equivalent_in_at_most_five_of_a_hundred(truths):
     truth = truths.TRUTHS[9]
     assert truth.gain == truth.margin
-    _, (_, counts) = truths.shares(truth, 1200, 1)
-    assert 0 < counts[Verdict.EQUIVALENT] / 1200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1200)
+    _, (_, counts) = truths.shares(truth, 600, 1)
+    assert 0 < counts[Verdict.EQUIVALENT] / 600 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 600)
 
 
 # --- the paper's numbers ----------------------------------------------------------------------------------------------

@@ -498,7 +498,7 @@ def _residual(t: mpmath.mpf) -> mpmath.mpf:
         ({"weight_mu": torch.zeros(2, 2)}, "weight_mu"),
         ({"bias_mu": torch.zeros(1)}, "bias_mu"),
         ({"log_term": "series"}, "'taylor' or 'exact'"),
-        ({"log_term": "exact"}, "Gaussian latents only"),
+        ({"log_term": "exact"}, "needs Gaussian latents, got bernoulli"),
     ],
 )
 def test_arguments_are_checked(change, message):

@@ -36,8 +36,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
     [
         ("npz:/nowhere.npz", None, "data set 'npz:/nowhere.npz': there is no nowhere.npz in /"),
         ("npz:own.npz", {"images": np.zeros((9, 8, 8), np.uint8)}, "own.npz has no 'train_images'; it has 'images'"),
-        ("mnist", None, "data set 'mnist': there is no train-images-idx3-ubyte.gz in {}/data/MNIST/raw; "
-         "add --download to the command"),
+        ("mnist", None, "data set 'mnist': there is no train-images-idx3-ubyte.gz in {}/data/MNIST/raw"),
         ("imagenet32", None, "put train_data_batch_1.npz to train_data_batch_10.npz and val_data.npz there"),
     ],
     ids=["missing archive", "wrong key", "mnist", "imagenet32"],

@@ -96,8 +96,14 @@ GOOD = pixels(4, 2, 2)
         ({"train_images": pixels(1, 2, 2)}, "there are only 1;"),
         ({"train_images": pixels(0, 2, 2)}, "there are only 0;"),
         ({"train_images": pixels(9, 0, 2)}, "there are no train images"),
-        ({"train_images": GOOD, "test_images": pixels(4, 3, 3)}, "test images are (1, 3, 3)"),
-        ({"train_images": GOOD, "validation_images": pixels(4, 2, 2, 3)}, "validation images are (3, 2, 2)"),
+        (
+            {"train_images": GOOD, "test_images": pixels(4, 3, 3)},
+            "(1, 2, 2) in the training split and (1, 3, 3) in the test split",
+        ),
+        (
+            {"train_images": GOOD, "validation_images": pixels(4, 2, 2, 3)},
+            "(1, 2, 2) in the training split and (3, 2, 2) in the validation split",
+        ),
         ({"train_images": GOOD, "validation_images": GOOD[:0]}, "there are no validation images"),
     ],
     ids=range(14),
