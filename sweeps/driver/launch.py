@@ -260,7 +260,7 @@ def _summarize(
 ) -> None:
     lines = summary.summary(driver.unfoldings, driver.members(), driver.current(), driver.trained).lines()
     if tracker.problem:
-        file = foreign(tracker.uri)
+        file = foreign(tracking_uri)
         remedy = f"move {file} away, then run" if file else "run"
         lines.append(f"MLflow is incomplete ({tracker.problem}); {remedy} the same command again to complete it.")
     lines += [f"Report: {report}"] if report else []

@@ -111,6 +111,7 @@ def test_after_kill_9_at_the_start_the_same_command_gives_what_an_undisturbed_ru
     runs.check(undisturbed(EPOCHS))
 
 
+@pytest.mark.slow
 def test_after_kill_9_in_mid_training_cohorts_go_on_from_their_checkpoints(tmp_path, monkeypatch):
     runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
     command = runs.start()
@@ -125,6 +126,7 @@ def test_after_kill_9_in_mid_training_cohorts_go_on_from_their_checkpoints(tmp_p
     runs.check(undisturbed(EPOCHS))
 
 
+@pytest.mark.slow
 def test_after_kill_9_near_the_end_the_same_command_only_ends(tmp_path, monkeypatch):
     runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
     command = runs.start().until(lambda: len(keys(ledger(runs.storage))) == MEMBERS)

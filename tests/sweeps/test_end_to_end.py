@@ -272,6 +272,7 @@ def test_a_worker_group_gives_the_same_numbers(done, storage):
     np.testing.assert_allclose(spread, alone.loc[spread.index], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_workers_that_share_the_batches_of_one_member_give_the_same_numbers(empty_database, tmp_path):
     one = ["--only", "temperatures", "--seeds", "1", "--set", "epochs=4"]
     one += [f"--set=estimator.temperature_{way}=0.5" for way in ("forward", "backward")]
