@@ -17,7 +17,8 @@ RULE = (
     f"other side). Equivalent: the difference is within the claim's margin (two one-sided t-tests, p < {LEVEL}). "
     "Undecided: none of the three; the table says how many further seeds would find the difference with probability "
     f"{POWER} at the spread observed. The p values are corrected after Holm for the study's claims. Wilcoxon's "
-    "signed-rank test stands beside them and decides nothing."
+    "signed-rank test stands beside them and decides nothing. Where a row is the best of several configurations, the "
+    "same seeds chose it, which favours rows with more configurations (docs/verdicts.md says how much)."
 )
 
 

@@ -13,7 +13,7 @@ from search_spaces.published import Number
 from search_spaces.space import Claim
 from sweeps.analysis.paper import consistency
 from sweeps.analysis.statistics import ENOUGH, MANY, Paired, mean, paired
-from sweeps.analysis.verdicts import Question, Verdict, judge
+from sweeps.analysis.verdicts import RULE, Question, Verdict, judge
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -110,6 +110,10 @@ def test_each_kind_of_p_value_is_corrected_for_the_claims_that_have_it():
     assert found[0].p_equivalent == pytest.approx(clear.p_within(1.0))  # the only one with a margin and enough seeds
     assert found[1].p_equivalent is None
     assert found[2].p_better is None
+
+
+def test_the_rule_warns_of_rows_that_the_same_seeds_chose():
+    assert "the same seeds chose it" in RULE
 
 
 def test_a_margin_is_above_zero():
