@@ -27,6 +27,7 @@ from sweeps.on_ray.cluster import Resources, renewed
 from sweeps.on_ray.idle import Idle
 from sweeps.on_ray.losses import Losses
 from sweeps.on_ray.placement import nodes
+from sweeps.on_ray.private import KilledForMemoryError, survive_memory_kills
 from sweeps.planning.plan import PlannedCohort
 from sweeps.records.scratch import scratch_folder
 from sweeps.records.storage import joined
@@ -38,7 +39,7 @@ from trainables.worker import Task, WorkerError
 
 SAVING_S = 7.0
 """How long an interrupted run waits for its cohorts to save their checkpoints. Its end takes some two seconds more."""
-_LOST = (RayActorError, TrainingFailedError, OutOfMemoryError)
+_LOST = (RayActorError, TrainingFailedError)
 """The errors that Ray reports if the process or node of a trial was lost; `trial` itself raises no error."""
 _COUNT_EVERY_S = 5.0
 """Seconds between two counts of the nodes."""
@@ -109,6 +110,7 @@ def execute(
         RayLostError: Ray has ended, or no node of this machine's Ray is alive.
         Exception: any exception that a method of `work` raises.
     """
+    survive_memory_kills()
     with scratch_folder() as scratch, _Interruption(max_hours) as interruption:
         dispatcher = _Dispatcher(work, resources, places, str(scratch), interruption, probe=probe)
         tuner = tune.Tuner(
@@ -311,8 +313,14 @@ class _Dispatcher(Searcher):
             with self._kept():
                 self._end(trial_id, failures([member.key for member in cohort.members], reason, detail))
 
-    def lost(self, trial_id: str, detail: str) -> None:
-        """Handles the loss of a trial's process or node: retries its cohort from the checkpoint, up to a limit."""
+    def lost(self, trial_id: str, detail: str, reason: Reason = "lost") -> None:
+        """Handles the loss of a trial's process or node: retries its cohort from the checkpoint, up to a limit.
+
+        Args:
+            trial_id: the trial.
+            detail: the message of the error.
+            reason: why its members fail, when the limit is reached.
+        """
         cohort = self._cohorts.get(trial_id)
         if cohort is None:
             return
@@ -324,7 +332,7 @@ class _Dispatcher(Searcher):
                 "A worker of %d members was lost; they continue from their last checkpoint.", len(cohort.members)
             )
         else:
-            self.gone(trial_id, "lost", detail)
+            self.gone(trial_id, reason, detail)
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
@@ -372,6 +380,8 @@ class _Listener(tune.Callback):
         cause = getattr(error, "cause", error)
         if (raised := _worker_error(cause)) is not None:
             self._dispatcher.gone(trial.trial_id, raised.reason, raised.detail)
+        elif isinstance(cause, KilledForMemoryError | OutOfMemoryError):
+            self._dispatcher.lost(trial.trial_id, str(error), "out_of_memory")
         elif isinstance(cause, _LOST):
             self._dispatcher.lost(trial.trial_id, str(error))
         else:

@@ -3,11 +3,16 @@
 A new version of Ray may move any of them; `tests/sweeps/test_private.py` then tells which one, and what it is for.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ray._private import services, worker
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]  # in a compiled module
+from ray.air.execution._internal import actor_manager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 
@@ -53,3 +58,29 @@ def silence() -> None:
 def keep_from_trials(names: tuple[str, ...]) -> None:
     """Stops Tune from passing environment variables of the driver to trials, since Ray writes them into its logs."""
     ENV_VARS_TO_PROPAGATE.difference_update(names)
+
+
+class KilledForMemoryError(RayActorError):
+    """Ray has killed the process of an actor because the memory of its node was nearly full."""
+
+
+def survive_memory_kills() -> None:
+    """Lets Tune see that Ray killed a trial's process for memory as the loss of that trial.
+
+    Ray raises `OutOfMemoryError` then, which Tune does not expect: without this it ends the whole run.
+    """
+    for name in ("_actor_start_failed", "_actor_task_failed"):
+        failed = getattr(actor_manager.RayActorManager, name)
+        if not hasattr(failed, "__wrapped__"):
+            setattr(actor_manager.RayActorManager, name, _with_losses(failed))
+
+
+def _with_losses(failed: Callable[..., None]) -> Callable[..., None]:
+    """A method of Ray's that receives an actor's error, which sees a kill for memory as the death of the actor."""
+
+    @functools.wraps(failed)
+    def told(manager: Any, *, exception: Exception, **place: Any) -> None:
+        killed = isinstance(exception, OutOfMemoryError)
+        failed(manager, exception=KilledForMemoryError(error_msg=str(exception)) if killed else exception, **place)
+
+    return told

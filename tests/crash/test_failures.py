@@ -10,6 +10,8 @@ from commands import Command, ledger
 from outcome import check, results, undisturbed
 from sklearn.datasets import load_digits
 
+from sweeps.on_ray.losses import LOSSES
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -94,3 +96,17 @@ def test_a_sweep_in_which_everything_fails_stops_and_says_so(tmp_path):
     assert code == 3, output
     assert "Stopped after 4 failures (--max-failures); the other members were not trained." in output
     assert len(results(storage).query("status == 'failed'")) == 4
+
+
+def test_what_ray_kills_for_memory_is_halved_and_fails_with_that_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")  # every process is one too many
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    storage, two = tmp_path / "runs", ("--seeds", "2", "--set", "optim.lr=0.01", "--set", "epochs=400")
+    code, output = Command(
+        *("--storage", storage, *two, "--max-concurrent", "1", "--max-failures", "1"), cwd=tmp_path
+    ).end()
+    assert code == 3, output
+    assert "Traceback" not in output
+    assert output.count("A worker of 2 members was lost") == LOSSES
+    assert output.count("A worker of 1 members was lost") == LOSSES
+    assert results(storage).query("status == 'failed'")["reason"].tolist() == ["out_of_memory"]

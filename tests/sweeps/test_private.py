@@ -1,9 +1,13 @@
 """The private parts of Ray that we use: if a new version of Ray moves one, a test names what fails without it."""
 
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError
 
 from sweeps.on_ray import private
 from trainables import ray_train
@@ -50,6 +54,26 @@ def test_the_key_value_store_without_which_an_interrupted_run_saves_nothing(conn
     assert not ray.get(asked.remote("run"))
 
 
+def test_the_end_of_a_trial_that_ray_killed_for_memory_without_which_the_whole_run_ends():
+    private.survive_memory_kills()
+    private.survive_memory_kills()  # replaces it once
+    told = []
+    task = SimpleNamespace(
+        _tracked_actor=SimpleNamespace(actor_id=1, _on_error=None), _on_error=lambda _, error: told.append(error)
+    )
+    manager = RayActorManager(resource_manager=SimpleNamespace())
+    manager._cleanup_actor = lambda tracked_actor: None
+    manager._actor_task_failed(tracked_actor_task=task, exception=OutOfMemoryError("nearly full"))
+    (error,) = told
+    assert isinstance(pickle.loads(pickle.dumps(error)), private.KilledForMemoryError)  # Tune keeps it in a file
+    assert str(error) == "nearly full"
+    actor = SimpleNamespace(actor_id=2, _on_error=task._on_error)
+    manager._actor_start_failed(tracked_actor=actor, exception=OutOfMemoryError("full"))
+    assert isinstance(told[1], private.KilledForMemoryError)
+    with pytest.raises(RuntimeError, match="unexpected"):
+        manager._actor_task_failed(tracked_actor_task=task, exception=ValueError("another error"))
+
+
 def test_nothing_else_of_ray_that_is_private_is_imported():
     root = Path(__file__).parents[2]
     lines = [
@@ -57,6 +81,7 @@ def test_nothing_else_of_ray_that_is_private_is_imported():
         for package in ("sweeps", "trainables")
         for path in (root / package).rglob("*.py")
         for line in path.read_text().splitlines()
-        if "import" in line and ("ray._" in line or "internal_kv" in line or "class_cache" in line)
+        if "import" in line
+        and ("ray._" in line or "._internal" in line or "internal_kv" in line or "class_cache" in line)
     ]
     assert {line.partition(":")[0] for line in lines} == {"sweeps/on_ray/private.py", "trainables/ray_train.py"}
