@@ -24,7 +24,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "checkpoint metrics",
         "components pixels measurements",
         "latents",
-        "analytic",
+        "analytic codes",
         "likelihoods models data estimators optimizers",
         "config",
         "objective",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from trainables.codes import code_metrics, code_sums
 from trainables.config import TrainingConfig
 from trainables.latents import Latent, scale_gradient
 from trainables.likelihoods import Affine, Likelihood
@@ -221,18 +222,19 @@ def epoch_knobs(config: TrainingConfig, knobs: Tensors, epoch: int) -> Tensors:
 def evaluation_sums(
     config: TrainingConfig, model: VAE, tensors: Tensors, x: Tensor, noise: Tensor, knobs: Tensors
 ) -> Tensors:
-    """Sums of the reported quantities over images [B, C, H, W], with hard samples.
+    """Sums of the reported quantities over images [B, C, H, W], with hard samples: scalars, and `codes.code_sums`.
 
     The KL is that of the distribution sampled from. noise: standard noise of the latent family, [B, *z_shape].
     """
     sampled = config.estimator.sampled(posterior(config, model, tensors, x), sub_knobs(knobs, "estimator"))
     loss = reconstruction(config, model, tensors, x, knobs)
-    output = loss.output(sampled.sample(noise))
+    z = sampled.sample(noise)
+    output = loss.output(z)
     nats = -config.likelihood.log_prob(loss.x, output, loss.knobs)
     squared = (loss.x - config.likelihood.mean(output)).square().sum(-1)
     sums = {"reconstruction": nats, "kl": sampled.kl(), "mse": squared, "saturated": sampled.saturated()}
     sums |= config.likelihood.measured(loss.x, output, nats)
-    return {name: value.sum() for name, value in sums.items()}
+    return {name: value.sum() for name, value in sums.items()} | code_sums(sampled, z)
 
 
 def metrics_of(config: TrainingConfig, sums: Tensors, images: int, pixels: int) -> Tensors:
@@ -241,7 +243,7 @@ def metrics_of(config: TrainingConfig, sums: Tensors, images: int, pixels: int) 
     elbo, kl: nats per image. bits_per_dim: bits per pixel and channel; plus 8 bits if 8-bit pixels are dequantized
     (SG C.1). mse: squared error of the decoder's mean, summed over pixels (SG Table 2); mse_per_pixel: its mean (DST
     Table 1). saturated: the share of latents with an (almost) certain outcome. The likelihood adds its own metrics
-    (`Likelihood.metrics`).
+    (`Likelihood.metrics`); `codes.code_metrics` adds active units, and codebook usage and perplexity of discrete codes.
     """
     mean = {name: value / images for name, value in sums.items()}
     elbo = -(mean["reconstruction"] + mean["kl"])
@@ -255,6 +257,7 @@ def metrics_of(config: TrainingConfig, sums: Tensors, images: int, pixels: int) 
         "mse_per_pixel": mean["mse"] / pixels,
         "saturated": mean["saturated"],
         **own,
+        **{name: value.to(elbo.dtype) for name, value in code_metrics(config.latent.family, sums, images).items()},
     }
 
 

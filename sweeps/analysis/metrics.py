@@ -8,7 +8,7 @@ from trainables.registry import UnknownName
 
 __all__ = ["SHOWN", "TEST", "Metric", "Mode", "direction", "metric"]
 
-SHOWN = ("bits_per_dim", "elbo", "kl", "mse", "bce")
+SHOWN = ("bits_per_dim", "elbo", "kl", "mse", "bce", "active_units", "codebook_perplexity")
 """The default columns of a study."""
 TEST = "test_"
 """The prefix of metrics on the test images."""

@@ -96,7 +96,11 @@ def test_more_seeds_train_the_missing_members_alone(old):
     assert ledger_files(old, "quickstart").items() >= files.items()
     after = sweeps.results("quickstart", str(old)).results.set_index("key")
     assert after["seed"].value_counts().to_dict() == {0: 12, 1: 12}
-    pd.testing.assert_frame_equal(after.loc[before.index], before)
+    pd.testing.assert_frame_equal(after.loc[before.index, before.columns], before)
+    new = after[after.columns.difference(before.columns)]
+    assert list(new) == ["metrics.active_units"]  # measured since; a Gaussian code has no codebook
+    assert new.loc[before.index].isna().all(axis=None)
+    assert new.drop(before.index).between(0, 64).all(axis=None)
 
 
 @every_case

@@ -199,6 +199,9 @@ def evaluated(config: TrainingConfig, state: dict[str, Tensor], temperature: flo
         "mse": squared.item(),
         "mse_per_pixel": squared.item() / PIXELS,
         "saturated": (q.probs.amax(-1) > 0.99).double().mean().item(),
+        "active_units": (np.var(q.probs.numpy(), axis=0).sum(-1) / 2 > 0.01).sum(),
+        "codebook_usage": np.mean([len(np.unique(code)) / 3 for code in z.unflatten(1, (2, 3)).argmax(-1).T]),
+        "codebook_perplexity": D.Categorical(probs=q.probs.mean(0)).perplexity().mean().item(),
     }
 
 
