@@ -1,5 +1,6 @@
 """Settings shared by all tests."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command that they start.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.set_threshold(20_000, 20, 20)  # as in our commands
 
 LONGEST_FIRST = ("test_end_to_end.py", "test_documented_commands.py", "test_old_storage.py", "test_kill.py")
 """Files whose tests start whole runs. What begins last should be short, so that all processes end at the same time."""

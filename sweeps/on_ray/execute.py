@@ -263,12 +263,14 @@ class _Dispatcher(Searcher):
             KeyboardInterrupt: the run was interrupted, and all cohorts have saved or `SAVING_S` has passed.
             RayLostError: Ray cannot go on.
         """
+        since, watch = self._interruption.look(), self._resources.watch
+        if since is not None and watch is not None and watch.lost:
+            raise KeyboardInterrupt  # whoever sends SIGTERM to all processes of a run ends Ray too
         with self._kept():
-            if self._resources.watch is not None:
-                self._resources.watch.check()
+            if watch is not None:
+                watch.check()
             self._idle.step(training, len(self._live), self._resources.alive_nodes)
             self._work.check()
-        since = self._interruption.look()
         if since is None:
             return
         if not self._asked_to_stop:

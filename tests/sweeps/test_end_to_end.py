@@ -1,4 +1,4 @@
-"""Real runs of quickstart, in processes of their own."""
+"""Real runs of quickstart, with Ray. Most run in the process of the tests, where PyTorch and Ray are loaded already."""
 
 import base64
 import json
@@ -22,6 +22,7 @@ import pytest
 from mlflow import MlflowClient
 
 from search_spaces import get_sweep
+from sweeps import run as sweeps_run
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 
@@ -35,10 +36,15 @@ def start(storage: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def run(storage: Path, *arguments: str) -> tuple[int, str]:
-    process = start(storage, *arguments)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+@pytest.fixture
+def run(command):
+    """Runs quickstart in this process; returns exit code and output."""
+
+    def call(storage: Path, *arguments: str) -> tuple[int, str]:
+        code, out, err = command(sweeps_run.run, "quickstart", "--storage", str(storage), *arguments)
+        return code, out + err
+
+    return call
 
 
 def results(storage: Path) -> pd.DataFrame:
@@ -171,7 +177,7 @@ def test_the_report_says_which_temperatures_are_best_and_where_they_lie(done):
     assert f"It lies {place} the diagonal" in page
 
 
-def test_a_second_run_trains_nothing_and_starts_no_ray(done):
+def test_a_second_run_trains_nothing_and_starts_no_ray(done, run):
     before = results(done)
     code, output = run(done)
     assert code == 0, output
@@ -196,7 +202,7 @@ def test_output_in_ascii_that_nobody_reads_changes_no_result(done):
     pd.testing.assert_frame_equal(results(done), before)
 
 
-def test_with_one_row_removed_that_member_alone_is_trained(done):
+def test_with_one_row_removed_that_member_alone_is_trained(done, run):
     before = results(done).set_index("key")
     ledger = done / "quickstart" / "ledger"
     file = next(path for path in sorted(ledger.glob("*.parquet")) if pq.read_metadata(path).num_rows > 1)
@@ -214,7 +220,7 @@ def test_with_one_row_removed_that_member_alone_is_trained(done):
     assert len(mlflow_runs(done)) == 68
 
 
-def test_after_ctrl_c_the_same_command_goes_on(done, storage):
+def test_after_ctrl_c_the_same_command_goes_on(done, storage, run):
     only = ("--only", "estimators")
     process = start(storage, *only)
     deadline = time.monotonic() + 200
@@ -243,7 +249,7 @@ def test_after_ctrl_c_the_same_command_goes_on(done, storage):
     assert len(runs) == 1 + 1 + 20
 
 
-def test_failures_exit_with_3_say_why_and_can_be_retried(storage):
+def test_failures_exit_with_3_say_why_and_can_be_retried(storage, run):
     only = ("--only", "estimators", "--set", "optim.lr=1e30")
     code, output = run(storage, *only)
     assert code == 3, output
@@ -263,7 +269,7 @@ def test_failures_exit_with_3_say_why_and_can_be_retried(storage):
     assert f"{len(table)} trained now" in output
 
 
-def test_a_worker_group_gives_the_same_numbers(done, storage):
+def test_a_worker_group_gives_the_same_numbers(done, storage, run):
     code, output = run(storage, "--only", "temperatures", "--seeds", "1", "--workers", "2")
     assert code == 0, output
     alone = results(done).set_index("key")["metrics.elbo"]
@@ -273,7 +279,7 @@ def test_a_worker_group_gives_the_same_numbers(done, storage):
 
 
 @pytest.mark.slow
-def test_workers_that_share_the_batches_of_one_member_give_the_same_numbers(empty_database, tmp_path):
+def test_workers_that_share_the_batches_of_one_member_give_the_same_numbers(empty_database, tmp_path, run):
     one = ["--only", "temperatures", "--seeds", "1", "--set", "epochs=4"]
     one += [f"--set=estimator.temperature_{way}=0.5" for way in ("forward", "backward")]
     for workers in ("1", "2"):

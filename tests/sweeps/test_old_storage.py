@@ -6,8 +6,6 @@ artifacts and most checkpoints; large files are compressed.
 
 import lzma
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -84,15 +82,12 @@ def test_the_same_command_trains_nothing_and_changes_no_row(folder, arguments, c
     assert (old / folder / "report" / "index.html").stat().st_size > 100_000
 
 
-def test_more_seeds_train_the_missing_members_alone(old):
+def test_more_seeds_train_the_missing_members_alone(old, command):
     files = ledger_files(old, "quickstart")
     before = sweeps.results("quickstart", str(old)).results.set_index("key")
-    arguments = [*QUICKSTART, "--seeds", "2", "--storage", str(old)]
-    done = subprocess.run(
-        [sys.executable, "-m", "sweeps.run", *arguments], cwd=old.parent, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "24 of 24 members done, 0 failed, 12 trained now" in done.stdout
+    code, out, err = command(run, *QUICKSTART, "--seeds", "2", "--max-concurrent", "1", "--storage", str(old))
+    assert code == 0, out + err
+    assert "24 of 24 members done, 0 failed, 12 trained now" in out
     assert ledger_files(old, "quickstart").items() >= files.items()
     after = sweeps.results("quickstart", str(old)).results.set_index("key")
     assert after["seed"].value_counts().to_dict() == {0: 12, 1: 12}
