@@ -24,7 +24,7 @@ from sweeps.planning.unfold import unfold
 from sweeps.records.checkpoints import saved_epochs
 from sweeps.records.ledger import UnchangedLedger
 from sweeps.records.lock import running
-from sweeps.records.snapshot import Snapshot
+from sweeps.records.snapshot import RunSnapshot
 from sweeps.records.storage import Storage
 from sweeps.tracking.uri import tracking_uri_of
 
@@ -44,7 +44,7 @@ def status_of(storage: Storage, studies: Path | None = None) -> Status:
     rows = ledger.read()
     driver = running(storage)
     begun = set(chain(*ledger.begun_cohorts(lambda key: key not in rows))) - rows.keys() if driver else set()
-    snapshot = Snapshot.read(storage) if driver else Snapshot()
+    snapshot = RunSnapshot.read(storage) if driver else RunSnapshot()
     unfoldings = unfold(plan, ledger)
     members = unfoldings.members()
     settled = {m.key for m in members if m.key in rows and m.settled_by(rows[m.key].status)}

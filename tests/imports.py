@@ -80,6 +80,7 @@ PRIVATE: Mapping[str, Collection[str]] = {
     "ray._private": ("sweeps/on_ray/private.py",),
     "ray.experimental.internal_kv": ("trainables/ray_train.py",),
     "ray._raylet": ("sweeps/on_ray/private.py",),
+    "ray.air.execution._internal": ("sweeps/on_ray/private.py",),
     "torch.utils._pytree": ("trainables/packing/", "trainables/cost/"),
     "torch.utils._python_dispatch": ("trainables/cost/memory.py",),
     "torch._dynamo": ("trainables/packing/compiled.py",),

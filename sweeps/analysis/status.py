@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sweeps.analysis.best import Best, best
 from sweeps.planning.unfold import Unfolding
 from sweeps.records.ledger import Row
-from sweeps.records.snapshot import InTraining, Snapshot
+from sweeps.records.snapshot import InTraining, RunSnapshot
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Status:
 
 
 def study_status(
-    unfolding: Unfolding, rows: Mapping[str, Row], begun: Set[str], snapshot: Snapshot, epochs: Mapping[str, int]
+    unfolding: Unfolding, rows: Mapping[str, Row], begun: Set[str], snapshot: RunSnapshot, epochs: Mapping[str, int]
 ) -> StudyStatus:
     """The status of a study.
 

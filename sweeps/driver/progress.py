@@ -21,7 +21,7 @@ from sweeps.errors import UserError
 from sweeps.planning.pace import Pace
 from sweeps.planning.plan import Counted, Member
 from sweeps.records.ledger import Row
-from sweeps.records.snapshot import InTraining, Snapshot
+from sweeps.records.snapshot import InTraining, RunSnapshot
 
 LINE_EVERY_S, QUIET_S = 10.0, 30.0
 """Seconds between two lines: at least, if there is news, and at most."""
@@ -144,7 +144,7 @@ class Progress:
         console: Console,
         plan: Counted,
         pace: Pace | None = None,
-        keep: Callable[[Snapshot], None] = lambda snapshot: None,
+        keep: Callable[[RunSnapshot], None] = lambda snapshot: None,
     ):
         self._console, self._pace, self._keep = console, pace, keep
         self._plan = plan
@@ -271,7 +271,7 @@ class Progress:
             self._last_kept = time.monotonic()
             in_training = {name: course.in_training() for name, course in self._courses.items()}
             with contextlib.suppress(UserError):  # the ledger reports a storage that cannot be written
-                self._keep(Snapshot(self.left_s(), {name: now for name, now in in_training.items() if now}))
+                self._keep(RunSnapshot(self.left_s(), {name: now for name, now in in_training.items() if now}))
 
     def _line(self, every_s: float = LINE_EVERY_S) -> None:
         if self._console.is_terminal or time.monotonic() - self._last_line < every_s:

@@ -126,7 +126,7 @@ def execute(
                 name="tune",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[_Listener(dispatcher)],
+                callbacks=[_TrialEvents(dispatcher)],
             ),
         )
         try:
@@ -357,7 +357,7 @@ class _Dispatcher(Searcher):
         return {}  # Tune pickles its searcher; the driver's state must not be in it
 
 
-class _Listener(tune.Callback):
+class _TrialEvents(tune.Callback):
     """Passes results and ends of trials to the dispatcher, on the driver's thread."""
 
     def __init__(self, dispatcher: _Dispatcher):

@@ -44,7 +44,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Size:
+class SweepSize:
     """The size of a whole sweep. Hours and unmeasured as in `Estimate`."""
 
     studies: int
@@ -53,13 +53,13 @@ class Size:
     unmeasured: int
 
 
-def size_of_sweep(plan: Plan, *, rates: Rates | None, slots: int, data_dir: Path) -> Size:
+def size_of_sweep(plan: Plan, *, rates: Rates | None, slots: int, data_dir: Path) -> SweepSize:
     """The size of a whole sweep; faster than `estimate`, since it reads no ledger."""
     grids = {m.key: m for study in plan.studies if not study.search for m in plan.expected(study)}
     searched = [m for study in plan.studies if study.search for m in plan.expected(study)]
     members = [*grids.values(), *searched]
     measured = _measured(members, rates, data_dir)
-    return Size(len(plan.studies), len(members), *_hours(members, measured, slots))
+    return SweepSize(len(plan.studies), len(members), *_hours(members, measured, slots))
 
 
 def _measured(members: Iterable[Member], rates: Rates | None, data_dir: Path) -> dict[str, float]:

@@ -27,7 +27,7 @@ class InTraining:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class RunSnapshot:
     """The seconds that the run still takes, if that can be said, and the studies that have members in training."""
 
     left_s: float | None = None

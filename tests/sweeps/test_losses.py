@@ -157,7 +157,7 @@ def test_a_process_that_was_killed_is_lost_and_its_cohort_is_handed_out_again(wo
     first = dispatcher.suggest("a")
     dispatcher.on_trial_complete("a", error=True)
     trial = SimpleNamespace(trial_id="a", pickled_error_file=str(file), error_file=None)
-    execute._Listener(dispatcher).on_trial_error(1, [], trial)
+    execute._TrialEvents(dispatcher).on_trial_error(1, [], trial)
     assert work.outcomes == []
     assert dispatcher.suggest("b") == first
 

@@ -16,7 +16,7 @@ from sweeps.driver.json_log import JsonLog
 from sweeps.driver.progress import FAILURES_TOLD, Progress, sparkline
 from sweeps.planning.pace import Pace
 from sweeps.planning.plan import Plan
-from sweeps.records.snapshot import InTraining, Snapshot
+from sweeps.records.snapshot import InTraining, RunSnapshot
 
 PLAN = Plan(SMALL)
 MEMBERS = PLAN.members["grid"]
@@ -112,7 +112,7 @@ def test_labels_with_brackets_are_shown_as_they_are():
 
 def test_what_is_kept_for_status_says_how_far_members_in_training_are(storage):
     clock = [0.0]
-    kept: list[Snapshot] = []
+    kept: list[RunSnapshot] = []
     pace = Pace({"grid": MEMBERS}, lambda member: 1.0, lambda: clock[0])
     progress = Progress(Console(file=io.StringIO()), PLAN, pace, kept.append)
     progress.started(MEMBERS)
@@ -122,14 +122,14 @@ def test_what_is_kept_for_status_says_how_far_members_in_training_are(storage):
     assert snapshot.studies == {"grid": InTraining(1, 2, 9.0)}
     assert snapshot.left_s == pytest.approx(3.0)
     snapshot.write(storage)
-    assert Snapshot.read(storage).studies == snapshot.studies
+    assert RunSnapshot.read(storage).studies == snapshot.studies
 
 
 def test_a_damaged_or_missing_snapshot_says_nothing(storage):
-    assert Snapshot.read(storage) == Snapshot()
+    assert RunSnapshot.read(storage) == RunSnapshot()
     for content in (b"", b"[]", b'{"left_s": "soon"}', b"\xff"):
         storage.write("progress.json", content)
-        assert Snapshot.read(storage) == Snapshot()
+        assert RunSnapshot.read(storage) == RunSnapshot()
 
 
 def test_failures_are_told_as_they_happen_but_not_by_the_thousand():

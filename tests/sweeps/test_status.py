@@ -15,7 +15,7 @@ from sweeps.planning import saved
 from sweeps.planning.plan import Overrides, Plan
 from sweeps.records.ledger import Ledger
 from sweeps.records.lock import FILE, Holder, Lock
-from sweeps.records.snapshot import InTraining, Snapshot
+from sweeps.records.snapshot import InTraining, RunSnapshot
 from sweeps.records.storage import Storage
 from sweeps.run import run
 from sweeps.status import lines_of, status, status_of
@@ -172,7 +172,7 @@ def test_what_a_driver_has_handed_out_is_running_and_the_time_left_is_told(begun
         assert status_of(place).left_s is None
         members = saved.known_members(saved.last_plan(place), ledger)
         ledger.append([row(member) for member in members[:4]])  # the driver was killed before it ended the cohort
-        Snapshot(600.0, {"estimators": InTraining(12, 60, 3.5)}).write(place)
+        RunSnapshot(600.0, {"estimators": InTraining(12, 60, 3.5)}).write(place)
         found = status_of(place)
         assert (found.studies[0].done, found.studies[0].running, found.studies[0].missing) == (4, 4, 12)
         assert found.left_s == pytest.approx(600, abs=30)
