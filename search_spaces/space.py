@@ -14,8 +14,8 @@ from search_spaces.figures import Figure, Heatmap
 from search_spaces.scale import Config, Scale
 
 Labels = dict[str, Any]
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]*(/[a-z0-9][a-z0-9_]*)*")
-_SWEEP = re.compile(r"[a-z0-9][a-z0-9_]*(-[a-z0-9]+)*")
+STUDY_NAME = re.compile(r"[a-z0-9][a-z0-9_]*(/[a-z0-9][a-z0-9_]*)*")
+SWEEP_NAME = re.compile(r"[a-z0-9][a-z0-9_]*(-[a-z0-9]+)*")
 """Each hyphen is followed by how the sweep was derived from the one before it: `paper_grid-smoke`."""
 
 
@@ -274,7 +274,7 @@ class Study:
     scale: Scale | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not STUDY_NAME.fullmatch(self.name):
             raise ValueError(
                 f"a study's name may have lower-case letters, digits, underscores and slashes, got {self.name!r}"
             )
@@ -340,7 +340,7 @@ class Sweep:
                     raise ValueError(
                         f"study {study.name!r} takes values from {winner.study!r}, which must come before it"
                     )
-        if not _SWEEP.fullmatch(self.name):
+        if not SWEEP_NAME.fullmatch(self.name):
             raise ValueError(f"a sweep's name may have lower-case letters, digits and underscores, got {self.name!r}")
         if len(set(names)) != len(names):
             raise ValueError(f"sweep {self.name!r} has two studies with the same name; rename one of them")

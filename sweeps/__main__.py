@@ -2,7 +2,7 @@
 
 import typer
 
-from sweeps import doctor, rates, run, status, ui
+from sweeps import doctor, export, load, rates, run, status, ui
 from sweeps.cli import run_app
 from sweeps.report import __main__ as report
 
@@ -10,6 +10,8 @@ COMMANDS = {
     "run": run.run,
     "status": status.status,
     "report": report.report,
+    "export": export.export,
+    "load": load.load,
     "ui": ui.ui,
     "doctor": doctor.doctor,
     "rates": rates.rates,

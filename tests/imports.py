@@ -50,9 +50,10 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "analysis",
         "on_ray",
         "report",
+        "bundle",
         "tracking",
         "driver",
-        "run status ui doctor rates report.__main__",
+        "run status export load ui doctor rates report.__main__",
         "__main__ __init__",
     ),
 }

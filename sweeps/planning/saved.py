@@ -17,7 +17,7 @@ from sweeps.planning.unfold import unfold
 from sweeps.records.ledger import Ledger
 from sweeps.records.storage import Storage
 
-_PLAN = "plan.json"
+PLAN = "plan.json"
 
 
 def find_sweep(name: str, studies: Path | None = None) -> Sweep:
@@ -38,7 +38,12 @@ def find_sweep(name: str, studies: Path | None = None) -> Sweep:
 
 def save_plan(storage: Storage, overrides: Overrides) -> None:
     """Saves the options with which the sweep is run."""
-    storage.write(_PLAN, json.dumps(dataclasses.asdict(overrides)).encode())
+    storage.write(PLAN, json.dumps(dataclasses.asdict(overrides)).encode())
+
+
+def decoded(content: bytes) -> Overrides:
+    """The options in a saved plan; raises ValidationError if it is damaged."""
+    return TypeAdapter(Overrides).validate_json(content)
 
 
 def last_plan(storage: Storage, studies: Path | None = None) -> Plan:
@@ -58,7 +63,7 @@ def last_plan(storage: Storage, studies: Path | None = None) -> Plan:
     options = command_words(storage.name)[1:]
     again = shlex.join(["python", "-m", "sweeps.run", *sweep.words, *options, "--storage", storage.uri])
     try:
-        content = storage.read(_PLAN)
+        content = storage.read(PLAN)
     except FileNotFoundError:
         derived = storage.derived()
         others = f"; derived sweeps there: {', '.join(derived)}" if derived else ""
@@ -66,10 +71,10 @@ def last_plan(storage: Storage, studies: Path | None = None) -> Plan:
             f"sweep {storage.name!r} has not been run in {storage.uri!r}{others}; run it with: {again}"
         ) from None
     try:
-        overrides = TypeAdapter(Overrides).validate_json(content)
+        overrides = decoded(content)
     except ValidationError:
         raise UserError(
-            f"{storage.full_uri}/{_PLAN} is damaged; to restore it, run the sweep again with the same options: {again}"
+            f"{storage.full_uri}/{PLAN} is damaged; to restore it, run the sweep again with the same options: {again}"
         ) from None
     return Plan(sweep, overrides)
 

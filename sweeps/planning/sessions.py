@@ -72,7 +72,17 @@ def record(storage: Storage, overrides: Overrides, command: Command | None = Non
     session = Session(datetime.now(UTC), overrides, environment(), command)
     before = read(storage)[-1:]
     if not before or dataclasses.replace(session, started=before[0].started) != before[0]:
-        storage.write(f"{_FOLDER}/{session.started:%Y%m%dT%H%M%S%f}.json", _JSON.dump_json(session))
+        storage.write(*encoded(session))
+
+
+def encoded(session: Session) -> tuple[str, bytes]:
+    """The file of a session: its path in the sweep's folder, and its content."""
+    return f"{_FOLDER}/{session.started:%Y%m%dT%H%M%S%f}.json", _JSON.dump_json(session)
+
+
+def decoded(content: bytes) -> Session:
+    """The session in a file; raises ValidationError if it is damaged."""
+    return _JSON.validate_json(content)
 
 
 def read(storage: Storage) -> list[Session]:
@@ -80,7 +90,7 @@ def read(storage: Storage) -> list[Session]:
     sessions: list[Session] = []
     for path in storage.list(_FOLDER, ".json"):
         try:
-            sessions.append(_JSON.validate_json(storage.read(path)))
+            sessions.append(decoded(storage.read(path)))
         except ValidationError:
             continue  # results do not depend on sessions
     return sorted(sessions, key=lambda session: session.started)

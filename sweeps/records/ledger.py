@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -177,6 +177,39 @@ def _check_numbers(*, epochs: int, wall_s: float, ended: datetime, metrics: Mapp
         raise ValueError("a row has numbers out of range")
 
 
+def encoded(rows: Sequence[Row]) -> tuple[str, bytes]:
+    """A file of the ledger with these rows: its path in the sweep's folder, and its content."""
+    table = pa.Table.from_pylist(
+        [
+            {**vars(row), "config": json.dumps(dict(row.config), sort_keys=True), "history": dict(row.history)}
+            for row in rows
+        ],
+        schema=_SCHEMA,
+    )
+    content = parquet.encoded(table)
+    return f"{_FOLDER}/{_name(content)}", content
+
+
+def rows_of(path: str, content: bytes) -> list[Row]:
+    """The rows of a file of the ledger.
+
+    Raises:
+        Exception: the file is damaged; pyarrow can raise any exception for bytes that are no ledger file.
+        UserError: the format is newer than this program.
+    """
+    return list(_File(path, content).rows())
+
+
+def counting(rows: Iterable[Row]) -> dict[str, Row]:
+    """The row that counts for each key."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        old = best.get(row.key)
+        if old is None or (_RANK[row.status], row.ended) > (_RANK[old.status], old.ended):
+            best[row.key] = row
+    return best
+
+
 class Ledger:
     """The rows of one sweep.
 
@@ -189,33 +222,24 @@ class Ledger:
 
     def append(self, rows: Sequence[Row]) -> list[Row]:
         """Records rows atomically: all or none. Returns them encoded, as `read` does, to save memory."""
-        table = pa.Table.from_pylist(
-            [
-                {**vars(row), "config": json.dumps(dict(row.config), sort_keys=True), "history": dict(row.history)}
-                for row in rows
-            ],
-            schema=_SCHEMA,
-        )
-        content = parquet.encoded(table)
-        path = f"{_FOLDER}/{_name(content)}"
+        path, content = encoded(rows)
         self._storage.write(path, content)
-        return list(_File(path, content).rows())
+        return rows_of(path, content)
 
     def read(self) -> dict[str, Row]:
         """The row that counts for each key. Unreadable files are named in the log, set aside and ignored."""
-        best: dict[str, Row] = {}
+        return counting(row for _, rows in self.files() for row in rows)
+
+    def files(self) -> Iterator[tuple[str, list[Row]]]:
+        """The path and the rows of each file; none of a file that cannot be read."""
         paths = self._storage.list(_FOLDER, ".parquet")
         with ThreadPoolExecutor(_READERS) as readers:
             for path, content in zip(paths, readers.map(self._storage.read, paths), strict=True):
-                for row in self._rows(path, content):
-                    old = best.get(row.key)
-                    if old is None or (_RANK[row.status], row.ended) > (_RANK[old.status], old.ended):
-                        best[row.key] = row
-        return best
+                yield path, self._rows(path, content)
 
     def _rows(self, path: str, content: bytes) -> list[Row]:
         try:
-            return list(_File(path, content).rows())
+            return rows_of(path, content)
         except UserError:
             raise
         except Exception as error:  # pyarrow can raise any exception for bytes that are no ledger file

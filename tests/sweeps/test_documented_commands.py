@@ -223,7 +223,7 @@ def folder(finished_quickstart, tmp_path_factory) -> Path:
 
 
 def test_the_readme_has_the_commands_that_are_run_here():
-    assert len(README) == 14
+    assert len(README) == 16
     assert sum(map(trains, README)) == 4
 
 

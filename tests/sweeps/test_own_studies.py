@@ -15,6 +15,7 @@ from search_spaces.catalogue import known_sweeps
 from sweeps.cli import single
 from sweeps.doctor import doctor
 from sweeps.errors import UserError
+from sweeps.export import export
 from sweeps.planning import saved, sessions
 from sweeps.planning.command import called_here, of_plan
 from sweeps.planning.plan import Overrides, Plan
@@ -58,6 +59,7 @@ COMMANDS = {
     "run": (run, ("mine", "--plan")),
     "status": (status, ("mine",)),
     "report": (report, ("mine",)),
+    "export": (export, ("mine", "--out", "bundle")),
     "rates": (rates, ("mine",)),
     "list": (run, ("--list",)),
     "sizes": (run, ("--list", "--plan")),
@@ -101,6 +103,7 @@ def test_every_command_finds_the_study_and_names_the_file_that_cannot_be_used(co
         "run": "rates +here",
         "status": "rates: 1 of 2 done",
         "report": "index.html",
+        "export": "bundle: 1 of 2 members finished",
         "rates": "1 kinds of training",
         "list": "mine +A study of one's own +1",
         "sizes": "mine +A study of one's own +1 +2",
@@ -109,7 +112,7 @@ def test_every_command_finds_the_study_and_names_the_file_that_cannot_be_used(co
     assert re.search(found[name], out), out
 
 
-@pytest.mark.parametrize("name", ["run", "status", "report", "rates"])
+@pytest.mark.parametrize("name", ["run", "status", "report", "export", "rates"])
 def test_without_the_folder_the_study_is_not_known(command, studies, tmp_path, name):
     function, arguments = COMMANDS[name]
     code, out, err = command(function, *arguments)
@@ -117,7 +120,7 @@ def test_without_the_folder_the_study_is_not_known(command, studies, tmp_path, n
     assert "unknown sweep 'mine'; known: beyond, paper_grid, quickstart" in err
 
 
-@pytest.mark.parametrize("name", ["status", "report"])
+@pytest.mark.parametrize("name", ["status", "report", "export"])
 def test_without_the_folder_the_command_that_ran_is_told_but_nothing_of_it_is_imported(command, trained, name):
     known_sweeps.cache_clear()
     function, arguments = COMMANDS[name]
