@@ -30,6 +30,8 @@ Studies = Annotated[
     ),
 ]
 """The option for a folder with studies of the user's own."""
+exit_code = UNUSABLE
+"""The exit code of the last command of this process, for what ends it without Python's own end."""
 _UNLIMITED = 10_000
 """Width in columns of output that does not go to a terminal."""
 
@@ -53,7 +55,9 @@ def run_app(app: typer.Typer, prog_name: str) -> None:
         code = _complain(prog_name, getattr(error, "format_message", error.__str__)())
     finally:
         signal.signal(signal.SIGTERM, previous)
-    sys.exit(code or OK)
+    global exit_code
+    exit_code = code or OK
+    sys.exit(exit_code)
 
 
 def _interrupt(*_: object) -> None:

@@ -15,7 +15,7 @@ import typer
 from sweeps.cli import run_app, single
 from sweeps.errors import UserError
 from sweeps.tracking.sqlite import DatabaseError, relocate
-from sweeps.tracking.uri import ARTIFACTS, DATABASE, of_database
+from sweeps.tracking.uri import ARTIFACTS, DATABASE, of_database, remove_stray_folder
 
 _ASK_EVERY_S = 0.3
 _PR_SET_PDEATHSIG = 1
@@ -52,11 +52,13 @@ def ui(
             if server.poll() is not None:
                 raise UserError(f"MLflow's server ended with exit code {server.returncode}; its output above says why")
             time.sleep(_ASK_EVERY_S)
+        remove_stray_folder(of_database(database))
         print(f"MLflow on {address} (Ctrl-C ends it)", flush=True)
         return server.wait()
     finally:
         server.terminate()
         server.wait()
+        remove_stray_folder(of_database(database))
 
 
 def _end_with_parent() -> None:

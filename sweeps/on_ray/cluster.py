@@ -95,16 +95,20 @@ def connected(
         UserError: the address does not answer, its versions differ, or the resources do not allow what is asked for.
         RayLostError: Ray did not start.
     """
-    own = OwnRay()
+    own, interrupted = OwnRay(), False
     with own_token(token_folder) if address is None else contextlib.nullcontext():
         head = None if address is None else answering(address)
         watch = Watch(own.ended if head is None else Head(head).away, own.kill, advice)
         try:
             with watch:
-                _start(head, watch)
+                try:
+                    _start(head, watch)
+                except KeyboardInterrupt:
+                    interrupted = True
+                    raise
                 yield replace(available(device, workers, max_concurrent, per_gpu), own=head is None, watch=watch)
         finally:
-            if watch.lost:
+            if watch.lost or interrupted:  # Ray would wait for ever, or crash this process that is half connected
                 own.kill()
                 end_without_ray()
             else:

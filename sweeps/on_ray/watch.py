@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import psutil
 
+from sweeps import cli
 from sweeps.errors import UNUSABLE, UserError
 
 AWAY_S = 60.0
@@ -78,7 +79,7 @@ class Watch:
 
 
 def end_without_ray() -> None:
-    """Ends this process at its normal end at once: Ray's own clean-up would wait for what has ended."""
+    """Ends this process at its normal end at once: Ray's own clean-up would wait for what has ended, or crash."""
     atexit.register(_end)
 
 
@@ -86,7 +87,7 @@ def _end() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(UNUSABLE)
+    os._exit(cli.exit_code)
 
 
 class OwnRay:

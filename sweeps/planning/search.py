@@ -54,8 +54,10 @@ class CellSearch:
         self._batches = 0
         for batch in self.batches():
             try:
+                for point in batch:
+                    create_trial(params=point, distributions=self._distributions(point), value=0)  # checks the ranges
                 self._take(batch)
-            except (KeyError, IndexError, TypeError, UserError) as error:
+            except (KeyError, IndexError, TypeError, ValueError, UserError) as error:
                 raise UserError(
                     f"study {self._study.name!r}: the recorded suggestions do not fit its search ({error}); to start "
                     f"the search again, delete suggestions/{self._folder} in the sweep's folder"
@@ -138,8 +140,10 @@ class CellSearch:
         return study
 
     def _trial(self, point: Point, members: Sequence[Member], rows: Mapping[str, Row]) -> FrozenTrial:
-        distributions = {d.key: distribution(d) for d in self._search.space if d.key in point}
-        return replayed(self._study, point, distributions, [rows[member.key] for member in members])
+        return replayed(self._study, point, self._distributions(point), [rows[member.key] for member in members])
+
+    def _distributions(self, point: Point) -> dict[str, BaseDistribution]:
+        return {d.key: distribution(d) for d in self._search.space if d.key in point}
 
 
 def replayed(

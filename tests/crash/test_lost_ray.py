@@ -34,7 +34,8 @@ def test_a_run_whose_ray_is_killed_ends_with_one_line_and_the_same_command_goes_
     assert time.monotonic() - at < ENDS_S
     assert gone(started, 30)
     last = output.splitlines()[-1]
-    assert f"Ray's {process} has ended" in last
+    unnoticed = "Ray could not be started on this machine" in last  # it had ended before the run had seen it
+    assert f"Ray's {process} has ended" in last or (when == "while Ray starts" and unnoticed)
     assert "the same command goes on: python -m sweeps.run quickstart --only estimators" in last
     assert "Traceback" not in output
     assert "raylet)" not in output
