@@ -179,6 +179,23 @@ suggestions = st.fixed_dictionaries(
 ).map(lambda value: json.dumps(value).encode())
 
 
+@pytest.mark.parametrize("lr", [100.0, -1.0, None])
+def test_a_suggestion_out_of_its_range_is_told_with_what_to_do(command, quickstart, lr):
+    folder = suggestions_folder(quickstart)
+    plan = saved.last_plan(quickstart)
+    (study,) = (study for study in plan.studies if study.search)
+    CellSearch(plan, plan.cells(study)[0], Ledger(quickstart)).next_batch({})
+    path = folder / "00000.json"
+    recorded = json.loads(path.read_bytes())
+    assert recorded["suggestions"][0].keys() >= {"optim.lr"}
+    recorded["suggestions"][0]["optim.lr"] = lr
+    path.write_text(json.dumps(recorded))
+    code, _, err = command(status, "quickstart")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"delete suggestions/{study.name}/" in err
+    path.unlink()
+
+
 @fuzz
 @given(st.sampled_from(["00000.json", "00001.json", "x.json"]), st.binary(max_size=40) | suggestions)
 @example("00000.json", b'{"suggestions": [{}]}')
