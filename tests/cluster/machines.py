@@ -154,6 +154,14 @@ class Lab:
         _wire(node, f"ip route add default via {GATEWAY}")
         return node
 
+    def unplug(self, machine: Machine) -> None:
+        """Cuts a machine off the network; its processes go on."""
+        _wire(self.laptop, f"ip link set {machine.name} down")
+
+    def plug(self, machine: Machine) -> None:
+        """Ends `unplug`."""
+        _wire(self.laptop, f"ip link set {machine.name} up")
+
 
 @contextmanager
 def _machine(

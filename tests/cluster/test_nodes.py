@@ -1,12 +1,15 @@
 """Compares runs on clusters of several nodes, some of them interrupted, with a run on one machine."""
 
+import contextlib
 import json
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from machines import ROOT, SHARED, Lab, Machine, missing, until
@@ -125,6 +128,33 @@ def test_a_node_that_is_lost_gives_its_work_back_and_one_that_comes_gets_some(la
     assert process.returncode == 0, output
     assert "20 of 20 members done, 0 failed" in output
     assert trained_on(driver) == {stays.address, goes.address, comes.address}
+    do(lab.laptop, run("alone", epochs=60))
+    pd.testing.assert_frame_equal(results(lab.shared / "cluster"), results(lab.shared / "alone"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [30, 600], ids=["for half a minute", "to the end of the run"])
+def test_a_node_that_is_cut_off_the_network_costs_no_member(lab, seconds):
+    driver = head(lab)
+    stays, away = join(lab, "stays", "192.0.2.11"), join(lab, "away", "192.0.2.12")
+    line = f"cd {ROOT} && {run('cluster', '--address', 'auto', epochs=60)}"
+    words = driver.command(line, TOKEN)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until(lambda: trained_on(driver) == {stays.address, away.address})
+        lab.unplug(away)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        lab.plug(away)
+        output, _ = process.communicate(timeout=500)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "20 of 20 members done, 0 failed, 20 trained now" in output
+    assert "Traceback" not in output
+    time.sleep(20)  # whoever comes back must not write
+    files = list((lab.shared / "cluster" / "quickstart" / "ledger").iterdir())
+    keys = [key for file in files for key in pq.read_table(file)["key"].to_pylist()]
+    assert len(keys) == len(set(keys)) == 20
     do(lab.laptop, run("alone", epochs=60))
     pd.testing.assert_frame_equal(results(lab.shared / "cluster"), results(lab.shared / "alone"), rtol=1e-6)
 

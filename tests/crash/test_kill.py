@@ -168,7 +168,7 @@ def test_after_kill_9_at_any_three_moments_nothing_is_lost_doubled_or_left_runni
 
 @pytest.mark.slow
 def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path, monkeypatch):
-    runs = Noted(tmp_path / "runs", "--max-concurrent", "1", monkeypatch=monkeypatch, epochs=150)
+    runs = Noted(tmp_path / "runs", "--max-concurrent", "1", monkeypatch=monkeypatch, epochs=40)
     command = runs.start()
     for _ in range(2):
         before = runs.trained()
@@ -180,7 +180,7 @@ def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path
     assert code == 0, output
     assert output.count("they continue from their last checkpoint") == 2
     assert "Traceback" not in output
-    runs.check(undisturbed(150))
+    runs.check(undisturbed(40))
 
 
 @pytest.mark.slow
