@@ -29,6 +29,7 @@ from sweeps.report.reconstructions import Sources, image_figures
 from sweeps.report.search_plots import search_plots
 from sweeps.report.study_table import study_table, unfinished, unmatched
 from sweeps.report.table import Table, stem
+from sweeps.report.tuning import tuning
 
 PAGE = "index.html"
 _LISTED = 20
@@ -142,6 +143,8 @@ def _section(
     drawings, extra = figures(study, found, mark) if drawn else ([], [])
     search, notes = search_plots(study, found, mark) if drawn and study.search else ([], [])
     images, missing = image_figures(study, found, mark, sources) if drawn and sources else ([], [])
+    tuned, losses, needs = tuning(study, found, mark, drawn)
+    notes += [needs] if needs else []
     verdicts = claims.tested(study, found)
     notes += not_measured(study, found)
     if absent := unmatched(study, found):
@@ -156,8 +159,9 @@ def _section(
             study_table(study, found, mark),
             *([claims_table(study, verdicts, mark)] if verdicts else []),
             *extra,
+            *losses,
         ],
-        drawings=[*drawings, *images],
+        drawings=[*drawings, *tuned, *images],
         search=search,
         notes=[*notes, *missing],
         verdicts=verdicts,
