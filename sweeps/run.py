@@ -58,6 +58,10 @@ def run(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Seeds of every study that compares; a study that chooses keeps its own.")
     ] = None,
+    confirm: Annotated[
+        int | None,
+        typer.Option(min=2, help="Train the best configurations again with this many fresh seeds, which alone judge."),
+    ] = None,
     studies: Studies = None,
     scale: Annotated[
         str, typer.Option(help="full, or a reduced scale: smoke or day; its results are marked.")
@@ -175,6 +179,7 @@ def run(
         scale=None if scale == "full" else scale,
         search=_search(search, budget, halving),
         stand_ins=tuple(stand_ins.parse(stand_in or ()).items()),
+        confirm=confirm,
     )
     planned = Plan(saved.find_sweep(name, studies), wanted)
     if not download:
@@ -300,6 +305,13 @@ def print_plan(
     measure = shlex.join(["python", "-m", "sweeps.rates", *plan.original.words])
     parts.append(f"to measure this machine: {measure}")
     console.print("; ".join(parts), highlight=False, soft_wrap=True)
+    if (confirm := plan.overrides.confirm) is not None:
+        most = sum(map(plan.most_confirming, plan.studies))
+        text = (
+            f"--confirm {confirm}: at most {most:,} of the members confirm finalists. The finalists of a study are "
+            "known when all its other members have ended; until then, the largest number counts."
+        )
+        console.print(text, highlight=False, soft_wrap=True)
     if total.failed:
         which = _some([f"{one.name} {one.failed:,}" for one in studies if one.failed])
         text = (

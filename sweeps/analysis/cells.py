@@ -1,19 +1,26 @@
-"""Aggregates members over seeds: the cells of a study, and the best of them."""
+"""Aggregates members over seeds: the cells of a study, and the best of them.
+
+With `--confirm`, a finalist has two sets of seeds. Those that choose rank it, also against its rivals; those that
+confirm it, and chose nothing, give all numbers that are reported of it (`Cell.judged`).
+"""
 
 import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from search_spaces.space import Relation, Study
+from search_spaces.space import Study
 from sweeps.analysis.metrics import Mode
 from sweeps.analysis.statistics import Mean, mean
 from sweeps.planning import ranking
 from sweeps.planning.plan import Member
+from sweeps.planning.rows import groups, matching, on_diagonal
 from sweeps.records.ledger import Row
+
+__all__ = ["Cell", "cells", "compared", "finalists", "groups", "matching", "on_diagonal", "ranked", "standing"]
 
 
 @dataclass(frozen=True)
@@ -21,13 +28,20 @@ class Cell:
     """One configuration, with its results by seed.
 
     labels: the values that distinguish it in its study.
-    members: one for each seed.
+    members: one for each seed that chooses.
     ended: the rows of the members that have ended, by seed.
+    confirmation: the same configuration with the seeds that confirm it; None if it is no finalist.
     """
 
     labels: dict[str, Any]
     members: tuple[Member, ...]
     ended: Mapping[int, Row]
+    confirmation: "Cell | None" = None
+
+    @property
+    def judged(self) -> "Cell":
+        """The cell with the seeds that judge it: of a finalist those that confirm it, else those that choose."""
+        return self.confirmation or self
 
     @cached_property
     def finished(self) -> dict[int, Row]:
@@ -54,10 +68,9 @@ class Cell:
     def values(self, metric: str, epoch: int | None = None) -> dict[int, float]:
         """A metric by seed: the final one, or after an epoch (from 1)."""
         if epoch is None:
-            found = {seed: row.metrics.get(metric, math.nan) for seed, row in self.finished.items()}
-        else:
-            histories = {seed: row.history.get(metric, []) for seed, row in self.finished.items()}
-            found = {seed: h[epoch - 1] for seed, h in histories.items() if epoch <= len(h)}
+            return ranking.by_seed(self.ended, metric)
+        histories = {seed: row.history.get(metric, []) for seed, row in self.finished.items()}
+        found = {seed: h[epoch - 1] for seed, h in histories.items() if epoch <= len(h)}
         return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
     def average(self, metric: str, epoch: int | None = None) -> Mean | None:
@@ -84,38 +97,37 @@ def _first(history: Sequence[float], target: float, mode: Mode) -> int | None:
 
 def cells(study: Study, members: Iterable[Member], rows: Mapping[str, Row]) -> list[Cell]:
     """The cells of a study, in the order of the plan."""
-    own = (member for member in members if member.study == study.name)
+    own = [member for member in members if member.study == study.name]
+    confirming = {repr(each.labels): each for each in _cells((m for m in own if m.confirms), rows)}
+    choosing = _cells((member for member in own if not member.confirms), rows)
+    return [replace(cell, confirmation=confirming.get(repr(cell.labels))) for cell in choosing]
+
+
+def _cells(members: Iterable[Member], rows: Mapping[str, Row]) -> list[Cell]:
     return [
         Cell(same[0].labels, same, {m.config.seed: rows[m.key] for m in same if m.key in rows})
-        for same in ranking.by_configuration(own)
+        for same in ranking.by_configuration(members)
     ]
 
 
 def ranked(study: Study, found: Iterable[Cell]) -> list[Cell]:
-    """The cells with a value of the study's metric, the best first (`sweeps.planning.ranking.ranked`)."""
-    return ranking.ranked(study, found, lambda cell: list(cell.ended.values()))
+    """The cells with a value of the study's metric, the best first by the seeds that choose."""
+    return ranking.best_first(study, found)
 
 
-def groups(names: Sequence[str], found: Iterable[Cell]) -> list[list[Cell]]:
-    """Groups cells by the values of some labels; groups are in the order of their first cell."""
-    together: dict[str, list[Cell]] = {}
-    for cell in found:
-        together.setdefault(repr([cell.labels.get(name) for name in names]), []).append(cell)
-    return list(together.values())
+def finalists(found: Iterable[Cell]) -> list[Cell]:
+    """The cells that are confirmed; all cells if none is."""
+    every = list(found)
+    return [cell for cell in every if cell.confirmation] or every
+
+
+def standing(study: Study, found: Iterable[Cell]) -> Cell | None:
+    """The cell that stands for others: the best finalist by the seeds that choose; the best cell without finalists."""
+    return next(iter(ranked(study, finalists(found))), None)
 
 
 def compared(study: Study, found: Sequence[Cell]) -> list[Cell]:
-    """The best cell of each combination of the study's `compare` labels; all ranked cells if it has no such labels."""
+    """The cell that stands for each row of the table (`compare` labels); all ranked cells if it has no such labels."""
     if not study.compare:
-        return ranked(study, found)
-    return [best[0] for group in groups(study.compare, found) if (best := ranked(study, group))]
-
-
-def matching(found: Iterable[Cell], labels: Mapping[str, Any]) -> list[Cell]:
-    """The cells that have these labels, each a value or a relation to another label."""
-    return [cell for cell in found if all(_has(cell, name, value) for name, value in labels.items())]
-
-
-def _has(cell: Cell, name: str, value: Any) -> bool:
-    own = cell.labels.get(name)
-    return value.holds(own, cell.labels) if isinstance(value, Relation) else own == value
+        return ranked(study, finalists(found))
+    return [best for group in groups(study.compare, found) if (best := standing(study, group))]

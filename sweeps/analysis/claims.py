@@ -6,7 +6,7 @@ from typing import Any
 
 from search_spaces.space import Claim, Study
 from sweeps.analysis import statistics
-from sweeps.analysis.cells import Cell, compared, matching, ranked
+from sweeps.analysis.cells import Cell, compared, finalists, matching, on_diagonal, ranked, standing
 from sweeps.analysis.metrics import direction
 from sweeps.analysis.paper import printed_difference
 from sweeps.analysis.statistics import Paired
@@ -22,7 +22,7 @@ TENTH = 0.1
 class Tested:
     """A claim with its evidence.
 
-    better, worse: the cells compared; None for a cell without results.
+    better, worse: the cells compared; None for a cell without results. Seeds that confirm them judge, if there are any.
     comparison: None if the cells have no seed in common.
     margin: the largest difference that does not matter, in units of the metric; None if nobody says so.
     lost: planned seeds that are in no pair, in words; empty if there are none.
@@ -78,21 +78,23 @@ def _question(study: Study, claim: Claim, better: Cell | None, worse: Cell | Non
 
 def _lost(row: str, cell: Cell | None) -> str:
     """The seeds of a row that did not finish: those of diverged members above all."""
-    counts = cell.counts if cell else {}
+    judged = cell and cell.judged
+    counts = judged.counts if judged else {}
     words = [f"{counts[status]} {status}" for status in ("failed", "stopped", "missing") if counts.get(status)]
-    return f"of {cell.planned} seeds of {row} {', '.join(words)}" if cell and words else ""
+    return f"of {judged.planned} seeds of {row} {', '.join(words)}" if judged and words else ""
 
 
 def compare(
     study: Study, better: Cell, worse: Cell, name: str | None = None, reaches: float | None = None
 ) -> Paired | None:
-    """How much better one cell is than another; None if they have no seed in common.
+    """How much better one cell is than another, over the seeds that judge; None if they have no such seed in common.
 
     name: the metric; None for the study's.
     reaches: compare the number of epochs until the metric reaches this value. A seed that never reaches it counts as
         reaching it in the epoch after its last, which is a lower bound.
     """
     name = name or study.metric
+    better, worse = better.judged, worse.judged
     if reaches is None:
         return statistics.paired(better.values(name), worse.values(name), direction(study, name))
     first, second = (_epochs(cell, cell.reached(name, reaches, direction(study, name))) for cell in (better, worse))
@@ -104,21 +106,31 @@ def _epochs(cell: Cell, reached: Mapping[int, int | None]) -> dict[int, float]:
 
 
 def rival(study: Study, found: Sequence[Cell]) -> Cell | None:
-    """The cell to compare the best one with: the second best row of the table.
+    """The cell to compare the best one with: the second best row of the table, or the second best finalist.
 
     If the study has a heatmap and the best cell lies off its diagonal, it is the best cell on the diagonal.
     """
-    best, *others = ranked(study, compared(study, found)) or [None]
+    best, *others = ranked(study, finalists(compared(study, found))) or [None]
     if best is None:
         return None
-    if study.heatmap and not _equal(best, study.heatmap):
-        return next((cell for cell in ranked(study, found) if _equal(cell, study.heatmap)), None)
+    if study.heatmap and not on_diagonal(study, best.labels):
+        return standing(study, [cell for cell in found if on_diagonal(study, cell.labels)])
     return others[0] if others else None
 
 
-def _equal(cell: Cell, names: tuple[str, str]) -> bool:
-    return cell.labels.get(names[0]) == cell.labels.get(names[1])
+def ahead(study: Study, found: Sequence[Cell]) -> list[tuple[Cell, Paired]]:
+    """The finalists that are significantly better than the best one by the seeds that confirm, and by how much.
+
+    The seeds that choose say which one is the best. One-sided paired t-tests, corrected after Holm for all finalists.
+    """
+    best = standing(study, found)
+    if best is None or best.confirmation is None:
+        return []
+    others = [(cell, compare(study, cell, best)) for cell in finalists(found) if cell is not best]
+    tests = [(cell, comparison) for cell, comparison in others if comparison is not None and comparison.enough]
+    corrected = statistics.holm([comparison.t_p for _, comparison in tests])
+    return [each for each, p in zip(tests, corrected, strict=True) if p < statistics.LEVEL]
 
 
 def _best(study: Study, found: Sequence[Cell], labels: Mapping[str, Any]) -> Cell | None:
-    return next(iter(ranked(study, matching(found, labels))), None)
+    return standing(study, matching(found, labels))

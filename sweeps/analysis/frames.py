@@ -26,9 +26,11 @@ class Frames:
 def results_table(
     members: Iterable[Member], rows: Mapping[str, Row], run_ids: Mapping[tuple[str, str], str]
 ) -> pd.DataFrame:
-    """A row for each member: key, study, seed, status, reason, epochs, wall_s, mlflow_run_id, config.* and metrics.*.
+    """A row for each member.
 
-    The status of members without a ledger row is "planned". Units of metrics: `trainables.objective.metrics_of`.
+    Columns: key, study, seed, status, reason, epochs, wall_s, mlflow_run_id, confirms, config.* and metrics.*.
+    `confirms` is true where the seed confirms a finalist and chose nothing. The status of members without a ledger row
+    is "planned". Units of metrics: `trainables.objective.metrics_of`.
     """
     records = []
     for member in members:
@@ -42,6 +44,7 @@ def results_table(
             "epochs": row.epochs if row else 0,
             "wall_s": row.wall_s if row else 0.0,
             "mlflow_run_id": run_ids.get((member.study, member.key)),
+            "confirms": member.confirms,
         }
         record |= {f"config.{path}": value for path, value in member.config.flat().items()}
         record |= {f"metrics.{name}": value for name, value in (row.metrics.items() if row else ())}

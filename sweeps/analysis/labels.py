@@ -27,7 +27,8 @@ def run_name(labels: Mapping[str, Any], seed: int) -> str:
 
 def member_tags(member: Member) -> dict[str, str]:
     """The tags of a member in MLflow: of its run, and of its model."""
-    return {
+    confirms = {"confirms": "true"} if member.confirms else {}
+    return confirms | {
         "study": member.study,
         "key": member.key,
         "seed": str(member.config.seed),

@@ -17,9 +17,21 @@ RULE = (
     f"other side). Equivalent: the difference is within the claim's margin (two one-sided t-tests, p < {LEVEL}). "
     "Undecided: none of the three; the table says how many further seeds would find the difference with probability "
     f"{POWER} at the spread observed. The p values are corrected after Holm for the study's claims. Wilcoxon's "
-    "signed-rank test stands beside them and decides nothing. Where a row is the best of several configurations, the "
-    "same seeds chose it, which favours rows with more configurations (docs/verdicts.md says how much)."
+    "signed-rank test stands beside them and decides nothing."
 )
+UNCONFIRMED = (
+    "Where a row is the best of several configurations, the same seeds chose it, which favours rows with more "
+    "configurations (docs/verdicts.md says how much; --confirm judges by fresh seeds)."
+)
+CONFIRMED = (
+    "The seeds of a study choose its best configurations; seeds that chose nothing judge them. All numbers of a "
+    "confirmed row, its verdicts and the first sentence of a study are over these fresh seeds alone."
+)
+
+
+def rule(confirmed: bool) -> str:
+    """How verdicts are found, for readers of a report. confirmed: whether fresh seeds judge."""
+    return f"{RULE} {CONFIRMED if confirmed else UNCONFIRMED}"
 
 
 class Verdict(StrEnum):

@@ -132,8 +132,7 @@ class Driver:
         known = {member.key: member for member in self.members() if self._needs(member.key)}
         unmade: list[Member] = []
         for unfolding in self.unfoldings.values():
-            if count := unfolding.unmade():
-                unmade += self.plan.expected(unfolding.study)[:count]
+            unmade += unfolding.stand_ins()
         return [*known.values(), *unmade]
 
     # --- the schedule ------------------------------------------------------------------------------------------------
@@ -211,7 +210,7 @@ class Driver:
 
     def _group(self) -> None:
         """Forms cohorts of all waiting members."""
-        unmade = (self.plan.expected(u.study)[: u.unmade()] for u in self.unfoldings.values())
+        unmade = (unfolding.stand_ins() for unfolding in self.unfoldings.values())
         self._queue = deque(
             group(
                 self._waiting.values(),

@@ -59,4 +59,5 @@ def of_plan(plan: Plan) -> Command:
     for path, value in chosen.values:
         words += ["--set", f"{path}={json.dumps(value)}"]
     words += ["--seeds", str(chosen.seeds)] if chosen.seeds is not None else []
+    words += ["--confirm", str(chosen.confirm)] if chosen.confirm is not None else []
     return called_here(tuple(words))

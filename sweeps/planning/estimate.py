@@ -121,7 +121,7 @@ def estimate(
     unfoldings = unfold(plan, ledger)
     for unfolding in unfoldings.values():
         known = unfolding.members()
-        expected = plan.expected(unfolding.study)[: unfolding.size - len(known)]
+        expected = plan.expected(unfolding.study)[plan.size(unfolding.study) - (unfolding.size - len(known)) :]
         own = [member for member in known if not ends(member)]
         left |= {member.key: member for member in own}
         if unfolding.study.search:

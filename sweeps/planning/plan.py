@@ -5,8 +5,9 @@ import dataclasses
 import difflib
 import fnmatch
 import hashlib
+import itertools
 import shlex
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from search_spaces.space import Axis, Config, Dimension, Labels, Sampler, Study,
 from sweeps.errors import UserError, first_line
 from sweeps.planning.measured import unmeasured
 from sweeps.planning.precision import complete
+from sweeps.planning.rows import most_finalists
 from sweeps.planning.settings import DIAGNOSTICS, apply, check_known, sets_diagnostics
 from trainables.config import TrainingConfig, explain
 from trainables.data import DATASETS
@@ -33,6 +35,8 @@ _NEAR = 5
 """How many studies a message names."""
 MOST_MEMBERS = 100_000
 """The most members of a plan; all of them are made and held in memory."""
+FIRST_CONFIRMING_SEED = 1000
+"""The least seed with which finalists are confirmed."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Member:
     """The rule for early stopping among the members of its batch; None if it always trains to the end."""
     sibling: "Member | None" = field(default=None, repr=False, compare=False)
     """Same cell, other seed: its shape is used here too, since computing it takes long."""
+    confirms: bool = False
+    """Whether it confirms a finalist with a seed that chose nothing."""
 
     @cached_property
     def key(self) -> str:
@@ -126,6 +132,7 @@ class Overrides:
     seeds: the number of seeds of every study, without seeds that chose its winners (`reseeded`); None for its own.
     scale: the name of a scale; None for the full sweep.
     search: options of a search; None for the sweep's own grids and searches.
+    confirm: the number of fresh seeds with which the finalists of every study are trained; None for no confirmation.
     stand_ins: pairs of a data set and the data set whose images replace it.
     """
 
@@ -135,6 +142,7 @@ class Overrides:
     scale: str | None = None
     search: SearchOptions | None = None
     stand_ins: tuple[tuple[str, str], ...] = ()
+    confirm: Annotated[int, Field(ge=2)] | None = None
 
     def derived(self, sweep: Sweep) -> Sweep:
         """The sweep at the scale, with the seeds and the search of these options; its name tells scale and search.
@@ -150,6 +158,8 @@ class Overrides:
             if self.seeds > MOST_MEMBERS:  # before a list of them is made
                 raise UserError(f"--seeds is at most {MOST_MEMBERS:,}, got {self.seeds:,}")
             sweep = reseeded(sweep, self.seeds)
+        if self.confirm is not None and self.confirm > MOST_MEMBERS:
+            raise UserError(f"--confirm is at most {MOST_MEMBERS:,}, got {self.confirm:,}")
         if (search := self.search) is not None:
             every = self.seeds is not None
             sweep = searched(sweep, search.sampler, search.budget, search.halving, all_seeds=every)
@@ -194,6 +204,7 @@ class Plan:
     overrides: Overrides = Overrides()
 
     def __post_init__(self) -> None:
+        self._check_confirmation()
         self._check_members()
         self._check_budget()
         configs = (cell.config for study in self.studies for cell in self.cells(study))
@@ -227,16 +238,24 @@ class Plan:
                         f"{which} has no such field; take a field that every configuration has"
                     )
 
+    def _check_confirmation(self) -> None:
+        """Raises UserError if a setting gives all members one seed: then no seed is fresh."""
+        if self.overrides.confirm is not None and "seed" in self._settings:
+            raise UserError(
+                "--confirm trains with seeds of its own, but --set seed=… sets one seed for all; leave one of them out"
+            )
+
     def _check_members(self) -> None:
         """Raises UserError if the plan is too large. Counts the members without making them."""
         count = sum(
             len(self.cells(study)) * (study.search.members if study.search else 1) * len(study.seeds)
+            + self.most_confirming(study)
             for study in self.studies
         )
         if count > MOST_MEMBERS:
             raise UserError(
-                f"this plan has {count:,} members, at most {MOST_MEMBERS:,} are accepted; use a smaller --seeds or "
-                "--budget, or choose fewer studies with --only"
+                f"this plan has {count:,} members, at most {MOST_MEMBERS:,} are accepted; use a smaller --seeds, "
+                "--confirm or --budget, or choose fewer studies with --only"
             )
 
     def _check_budget(self) -> None:
@@ -445,21 +464,68 @@ class Plan:
             raise UserError(f"study {study.name!r}: data.name: {error}") from None
         return resolved
 
-    def size(self, study: Study) -> int:
-        """Planned number of members of a study; suggestions or winners that turn out equal count twice."""
+    @cached_property
+    def confirming_seeds(self) -> tuple[int, ...]:
+        """The seeds that confirm finalists: the first ones from 1000 that no study has. Empty without `--confirm`."""
+        if self.overrides.confirm is None:
+            return ()
+        used = {seed for study in self.sweep.studies for seed in study.seeds}
+        fresh = (seed for seed in itertools.count(FIRST_CONFIRMING_SEED) if seed not in used)
+        return tuple(itertools.islice(fresh, self.overrides.confirm))
+
+    def most_confirming(self, study: Study) -> int:
+        """The largest number of members that can confirm finalists of a study; 0 without `--confirm`."""
+        return (self.overrides.confirm or 0) * self._most_finalists(study)
+
+    def _most_finalists(self, study: Study) -> int:
+        if self.overrides.confirm is None:
+            return 0
+        return most_finalists(study, [cell.labels for cell in self.cells(study)])
+
+    def choosing(self, study: Study) -> int:
+        """Planned number of members of a study that choose, without those that confirm finalists."""
         if study.search:
             return len(self.cells(study)) * study.search.members * len(study.seeds)
         return len(self._examples[study.name])
 
+    def size(self, study: Study) -> int:
+        """Planned number of members of a study; suggestions or winners that turn out equal count twice.
+
+        Finalists count with the largest number that the study can have.
+        """
+        return self.choosing(study) + self.most_confirming(study)
+
     def expected(self, study: Study) -> tuple[Member, ...]:
-        """As many members as the study has; members of the same cost stand for those not known yet."""
-        return self._examples[study.name] * (study.search.members if study.search else 1)
+        """As many members as the study has; members of the same cost stand for those not known yet.
+
+        Those that confirm finalists come last.
+        """
+        choosing = self._examples[study.name] * (study.search.members if study.search else 1)
+        finalists = itertools.cycle([self.members_of(cell)[0] for cell in self.cells(study)])
+        return choosing + self.confirming(study, itertools.islice(finalists, self._most_finalists(study)))
+
+    def confirming(self, study: Study, finalists: Iterable[Member]) -> tuple[Member, ...]:
+        """The members that confirm finalists of a study. finalists: a member of each one, with any seed."""
+        return tuple(
+            Member(
+                study.name,
+                member.labels,
+                # A copy, as in `_members_of`.
+                member.config.model_copy(update={"seed": seed}),
+                sibling=member.sibling or member,
+                confirms=True,
+            )
+            for member in finalists
+            for seed in self.confirming_seeds
+        )
 
     def total(self) -> int:
         """Planned number of members; a member that several studies share counts once."""
         grids = [self._examples[study.name] for study in self.studies if not study.search]
-        searched = [self.size(study) for study in self.studies if study.search]
-        return len({member.key for members in grids for member in members}) + sum(searched)
+        others = sum(
+            self.most_confirming(study) + (self.choosing(study) if study.search else 0) for study in self.studies
+        )
+        return len({member.key for members in grids for member in members}) + others
 
     def example(self, study: Study) -> Member:
         """The first member of a study; for a search, the member without suggestions."""

@@ -1,15 +1,40 @@
-"""Ranks the configurations of a study. Winners, report and progress view all use this rule."""
+"""Ranks the configurations of a study. Winners, finalists, report and progress view all use this rule."""
 
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from search_spaces.space import Study
 from sweeps.planning.plan import Member
 from sweeps.records.ledger import Row
 
 T = TypeVar("T")
+
+
+class Candidate(Protocol):
+    """A configuration with the results of the seeds that choose."""
+
+    @property
+    def labels(self) -> Mapping[str, Any]: ...
+
+    @property
+    def ended(self) -> Mapping[int, Row]:
+        """The rows of the members that have ended, by seed; without members that confirm."""
+        ...
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+@dataclass(frozen=True)
+class Results:
+    """One configuration and what is known of the seeds that choose. `members`: one for each of them."""
+
+    labels: Mapping[str, Any]
+    members: tuple[Member, ...]
+    ended: Mapping[int, Row]
 
 
 def by_configuration(members: Iterable[Member]) -> list[tuple[Member, ...]]:
@@ -50,3 +75,22 @@ def ranked(study: Study, candidates: Iterable[T], rows_of: Callable[[T], Sequenc
 def ended(members: Iterable[Member], rows: Mapping[str, Row]) -> list[Row]:
     """The rows of the members that have ended."""
     return [rows[member.key] for member in members if member.key in rows]
+
+
+def results(members: Iterable[Member], rows: Mapping[str, Row]) -> list[Results]:
+    """The configurations of these members, in the order of their first members."""
+    return [
+        Results(same[0].labels, same, {member.config.seed: rows[member.key] for member in same if member.key in rows})
+        for same in by_configuration(members)
+    ]
+
+
+def best_first(study: Study, candidates: Iterable[C]) -> list[C]:
+    """The configurations that have a value of the study's metric, ranked by the seeds that choose."""
+    return ranked(study, candidates, lambda candidate: list(candidate.ended.values()))
+
+
+def by_seed(ended: Mapping[int, Row], metric: str) -> dict[int, float]:
+    """A metric of the finished members by seed, where it is finite."""
+    found = {seed: row.metrics.get(metric, math.nan) for seed, row in ended.items() if row.status == "finished"}
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}

@@ -100,6 +100,8 @@ class Workload:
             for winner in study.takes:
                 waiting[winner.study] = max(waiting[winner.study], batches * longest + waiting[study.name])
             waiting[study.name] += (batches - 1) * longest
+            if self._plan.confirming_seeds:
+                waiting[study.name] = max(waiting[study.name], batches * longest)
         return waiting
 
 

@@ -1,4 +1,4 @@
-"""Members that become known during a sweep: suggestions of a search, and values taken from the winner of a study.
+"""Members that become known during a sweep: suggestions of a search, values taken from a winner, finalists.
 
 All decisions are recorded in the ledger, so that a resumed run does not decide again.
 """
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from search_spaces.space import Labels, Study, Winner, holds
 from sweeps.errors import UserError
 from sweeps.planning import ranking
+from sweeps.planning.confirmation import Confirmation
 from sweeps.planning.plan import Member, Plan, PlannedCell
 from sweeps.planning.search import CellSearch
 from sweeps.records.ledger import Ledger, Row
@@ -72,17 +73,38 @@ class Unfolding:
         """The cells with members still to come."""
         self.size = plan.size(study)
         """Number of members: the planned number until all are known."""
+        self._confirmation = Confirmation(plan, study, ledger) if plan.confirming_seeds else None
+        self._all: tuple[Member, ...] | None = None
+        """The members that choose, once all are known: kept, since they are asked for after each cohort."""
         for cell in self._cells:
             self._recall(cell)
         self._close()
+        # A cell that waits for a winner may have been blocked when the finalists were chosen from the other cells.
+        if self._confirmation and not any(cell.ready for cell in self._open):
+            self._confirmation.recall(self.choosing())
+            self._close()
 
     def members(self) -> tuple[Member, ...]:
-        """The known members, each once."""
-        return tuple({m.key: m for cell in self._cells for m in cell.members()}.values())
+        """The known members, each once; those that confirm finalists come last."""
+        return (*self.choosing(), *(self._confirmation.members if self._confirmation else ()))
+
+    def choosing(self) -> tuple[Member, ...]:
+        """The known members without those that confirm finalists, each once."""
+        return self._all or tuple({m.key: m for cell in self._cells for m in cell.members()}.values())
 
     def unmade(self) -> int:
-        """How many members are still to come, without those of blocked cells."""
-        return len(self.study.seeds) * sum(cell.unmade(self.study) for cell in self._open if not cell.blocked)
+        """The largest number of members that are still to come, without those of blocked cells."""
+        cells = sum(cell.unmade(self.study) for cell in self._open if not cell.blocked)
+        return len(self.study.seeds) * cells + self._unconfirmed
+
+    @property
+    def _unconfirmed(self) -> int:
+        return self._confirmation.left() if self._confirmation else 0
+
+    def stand_ins(self) -> tuple[Member, ...]:
+        """As many members as are still to come, of the same cost."""
+        count = self.unmade()
+        return self._plan.expected(self.study)[-count:] if count else ()
 
     @property
     def blocked(self) -> tuple[str, ...]:
@@ -106,12 +128,17 @@ class Unfolding:
             if cell.ready and cell.search and not cell.waits(cell.search.members(), settled):
                 new += cell.search.next_batch(rows)
         self._close()
+        if self._confirmation and new:
+            self._confirmation.forget()
+        elif self._confirmation and all(cell.blocked for cell in self._open):
+            new += self._confirmation.decide(self.choosing(), rows, settled)
+            self._close()
         return tuple(new)
 
     @property
     def complete(self) -> bool:
         """Whether all members are known."""
-        return not self._open
+        return not self._open and not self._unconfirmed
 
     def look(self, rows: Mapping[str, Row], settled: Set[str]) -> None:
         """Finds out which cells are blocked, for those who only read. Makes no members and records nothing.
@@ -140,13 +167,15 @@ class Unfolding:
         return len(self.study.seeds) * sum(cell.unmade(self.study) for cell in self._open if cell.blocked)
 
     def _close(self) -> None:
-        """Removes cells without members to come. At the end, sets `size`: fewer than planned if members are equal."""
+        """Removes cells without members to come, and corrects `size`: members can be equal, finalists can be fewer."""
         self._open = [cell for cell in self._open if cell.unmade(self.study)]
-        if self.complete:
-            self.size = len(self.members())
+        self._all = None if self._open else self.choosing()
+        choosing = self._plan.choosing(self.study) if self._all is None else len(self._all)
+        confirming = len(self._confirmation.members) if self._confirmation else 0
+        self.size = choosing + confirming + self._unconfirmed
 
     def group(self, match: Mapping[str, Any]) -> tuple[Member, ...] | None:
-        """The members of the cells with these labels; None while some of them are not known."""
+        """The members of the cells with these labels, without those that confirm; None while some are not known."""
         cells = [cell for cell in self._cells if all(cell.cell.labels.get(k) == v for k, v in match.items())]
         if any(cell.unmade(self.study) for cell in cells if not cell.blocked):
             return None
@@ -273,7 +302,9 @@ class Unfoldings(Mapping[str, Unfolding]):
             elif unfolding.study.search:
                 unknown += unfolding.size
             else:
-                counted |= {member.key for member in self.plan.expected(unfolding.study)}
+                expected = self.plan.expected(unfolding.study)[: self.plan.choosing(unfolding.study)]
+                counted |= {member.key for member in expected}
+                unknown += unfolding.size - len(expected)
         return len(counted) + unknown
 
 

@@ -55,13 +55,21 @@ def claims_table(study: Study, verdicts: Sequence[Tested], mark: str) -> Table:
                 "margin": test.margin,
                 "further_seeds": j.further,
                 "lost": test.lost,
+                "confirmed": _confirmed(test),
                 "p_t": c.t_p if c else None,
                 "p_wilcoxon": c.wilcoxon_p if c else None,
             }
             | ({"not_comparable": mark} if mark else {})
         )
-    caption = "Claims, tested over paired seeds. A positive gain favours the claim."
+    fresh = all(map(_confirmed, verdicts))
+    over = "fresh seeds that chose neither row, in pairs" if fresh else "paired seeds"
+    caption = f"Claims, tested over {over}. A positive gain favours the claim."
     return Table(stem(study, "claims"), caption, headings, rows, records, mark).without_empty(last=6)
+
+
+def _confirmed(test: Tested) -> bool:
+    """Whether fresh seeds judge both sides."""
+    return all(side is not None and side.confirmation is not None for side in (test.better, test.worse))
 
 
 def _further(judgement: Judgement) -> Entry:

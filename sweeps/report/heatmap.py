@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from search_spaces.figures import Heatmap
-from sweeps.analysis.cells import groups, ranked
+from sweeps.analysis.cells import finalists, groups, ranked, standing
 from sweeps.analysis.labels import label, readable
 from sweeps.analysis.metrics import direction, metric
 from sweeps.analysis.numbers import number
@@ -32,10 +32,12 @@ def heatmap(figure: Heatmap, panel: Panel) -> Drawing:
     rows, columns = (_values(panel, path) for path in (figure.rows, figure.columns))
     grid = np.full((len(rows), len(columns)), math.nan)
     mode = direction(study, shown)
-    chosen = [ranked(study, group)[0] for group in groups((figure.rows, figure.columns), panel.cells)]
+    fields = (standing(study, group) for group in groups((figure.rows, figure.columns), panel.cells))
+    chosen = [cell for cell in fields if cell is not None]
     for cell in chosen:
         grid[rows.index(cell.labels[figure.rows]), columns.index(cell.labels[figure.columns])] = cell.mean[shown]
-    best = ranked(dataclasses.replace(study, metric=shown, mode=mode), chosen)[0]
+    starred = finalists(chosen) if shown == study.metric else chosen
+    best = ranked(dataclasses.replace(study, metric=shown, mode=mode), starred)[0]
     i, j = rows.index(best.labels[figure.rows]), columns.index(best.labels[figure.columns])
     if figure.log:
         grid = np.log(grid, out=np.full_like(grid, math.nan), where=grid > 0)
@@ -58,6 +60,9 @@ def heatmap(figure: Heatmap, panel: Panel) -> Drawing:
     caption = panel.caption(shown, f"over {readable(figure.rows)} and {readable(figure.columns)}")
     caption += " The values are natural logarithms." if figure.log else ""
     caption += " Outlined: both values are equal. Starred: the best."
+    if best.confirmation and (fresh := best.confirmation.average(shown)):
+        caption += f" The fields are means over the seeds that chose; with {fresh.n} fresh seeds the best has "
+        caption += f"{number(fresh.value, fresh.stderr)}."
     where = f"{readable(figure.rows)} {label(rows[i])}, {readable(figure.columns)} {label(columns[j])}"
     return panel.drawing(drawn, caption, f"Heatmap: {caption} The best is {number(grid[i, j])} at {where}.")
 

@@ -15,7 +15,7 @@ from sweeps.analysis.claims import Tested
 from sweeps.analysis.failures import failure
 from sweeps.analysis.labels import describe
 from sweeps.analysis.paper import printed
-from sweeps.analysis.verdicts import RULE, Verdict
+from sweeps.analysis.verdicts import Verdict, rule
 from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
 from sweeps.report import exports
@@ -114,7 +114,7 @@ def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None
         marks=_marked(sections),
         settings=plan.overrides,
         kept_seeds=plan.kept_seeds,
-        rule=RULE,
+        rule=rule(plan.overrides.confirm is not None),
         provenance=provenance,
     )
     return page.encode()

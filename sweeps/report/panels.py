@@ -36,9 +36,20 @@ class Panel:
         """The first sentence of a caption: the metric, and what it is shown over."""
         return f"{self.heading}: {metric(name).title} {over}."
 
+    @property
+    def fresh(self) -> str:
+        """A sentence on the seeds of confirmed configurations; empty if there are none."""
+        confirmed = any(cell.confirmation for cell in self.cells)
+        return " Finalists with the fresh seeds that confirm them, others with the seeds that chose." * confirmed
+
     def drawing(self, canvas: Canvas, caption: str, alt: str) -> Drawing:
         """The files of what was drawn for the panel."""
         return draw(canvas, self.name, caption, alt, self.mark)
+
+
+def drawn(cell: Cell, name: str) -> Cell:
+    """The seeds to draw of a cell: those that confirm it; while none of them has the metric, those that chose it."""
+    return cell.judged if name in cell.judged.mean else cell
 
 
 def panels(study: Study, number: int, found: Sequence[Cell], mark: str) -> Iterator[Panel]:

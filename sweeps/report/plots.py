@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from search_spaces.figures import Curves, Lines
-from sweeps.analysis.cells import Cell, groups, ranked
+from sweeps.analysis.cells import Cell, groups, standing
 from sweeps.analysis.labels import label, readable
 from sweeps.analysis.metrics import metric
 from sweeps.report.drawing import Drawing, canvas, log_ticks
 from sweeps.report.heatmap import DIAGONAL
-from sweeps.report.panels import Panel
+from sweeps.report.panels import Panel, drawn
 
 _LEGEND = 40
 """The most characters of a label in a legend; longer ones would cover the plot."""
@@ -22,13 +22,13 @@ _LEGEND = 40
 def lines(figure: Lines, panel: Panel) -> Drawing:
     """Draws a metric over a numeric label; points with x equal to the series' value are red."""
     study, shown = panel.study, figure.metric or panel.study.metric
-    drawn = canvas(5.5, 3.6)
-    axes = drawn.add_subplot()
+    canvas_ = canvas(5.5, 3.6)
+    axes = canvas_.add_subplot()
     marked = ""
     for group in groups((figure.series,) if figure.series else (), panel.cells):
         value = group[0].labels.get(figure.series) if figure.series else None
         present = [cell for cell in group if figure.x in cell.labels]
-        best = [ranked(study, same)[0] for same in groups((figure.x,), present)]
+        best = [drawn(cell, shown) for same in groups((figure.x,), present) if (cell := standing(study, same))]
         x, mean, stderr = _points(sorted(best, key=lambda cell: cell.labels[figure.x]), figure.x, shown)
         axes.errorbar(x, mean, stderr, marker="o", markersize=3, capsize=2, label=in_legend(value))
         if value in x:
@@ -40,14 +40,15 @@ def lines(figure: Lines, panel: Panel) -> Drawing:
     caption = panel.caption(shown, f"over {readable(figure.x)}, mean and standard error over seeds")
     if figure.series:
         caption += f" One line for each {readable(figure.series)}{marked}."
-    return panel.drawing(drawn, caption, f"Line plot: {caption}")
+    caption += panel.fresh
+    return panel.drawing(canvas_, caption, f"Line plot: {caption}")
 
 
 def curves(figure: Curves, panel: Panel) -> Drawing:
     """Draws a metric over epochs for the best configuration of each series, with bands of one standard error."""
     shown = figure.metric or panel.study.metric
-    drawn = canvas(5.5, 3.6)
-    axes = drawn.add_subplot()
+    canvas_ = canvas(5.5, 3.6)
+    axes = canvas_.add_subplot()
     for value, cell in best_of_series(figure, panel):
         history = _history(cell, shown)
         measured = ~np.isnan(history).all(0)
@@ -66,16 +67,17 @@ def curves(figure: Curves, panel: Panel) -> Drawing:
     axes.set(xlabel="epoch", ylabel=metric(shown).title, title=panel.title)
     _legend(axes, figure.series)
     caption = panel.caption(shown, "over epochs, mean and standard error over seeds")
-    caption += f" Each {readable(figure.series)} at its best configuration."
-    return panel.drawing(drawn, caption, f"Learning curves: {caption}")
+    caption += f" Each {readable(figure.series)} at its best configuration.{panel.fresh}"
+    return panel.drawing(canvas_, caption, f"Learning curves: {caption}")
 
 
 def best_of_series(figure: Curves, panel: Panel) -> list[tuple[Any, Cell]]:
-    """The best configuration of each series, with the series' label."""
+    """The best configuration of each series, with the series' label and the seeds to draw."""
+    shown = figure.metric or panel.study.metric
     return [
-        (group[0].labels.get(figure.series), best[0])
+        (group[0].labels.get(figure.series), drawn(best, shown))
         for group in groups((figure.series,), panel.cells)
-        if (best := ranked(panel.study, group))
+        if (best := standing(panel.study, group))
     ]
 
 

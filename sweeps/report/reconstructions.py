@@ -8,7 +8,7 @@ import numpy as np
 
 from search_spaces.figures import Images
 from search_spaces.space import Study
-from sweeps.analysis.cells import Cell, groups, ranked
+from sweeps.analysis.cells import Cell, groups, standing
 from sweeps.analysis.labels import label, readable
 from sweeps.planning.plan import Member
 from sweeps.records.checkpoints import NoModelError, trained_model
@@ -93,7 +93,7 @@ def shown(study: Study, found: Sequence[Cell]) -> set[str]:
 
 def _best_cells(study: Study, figure: Images, found: Sequence[Cell]) -> list[Cell]:
     """The best cell of each row of a figure."""
-    return [ranked(study, same)[0] for same in groups((figure.series,), found)]
+    return [best for same in groups((figure.series,), found) if (best := standing(study, same))]
 
 
 def _best_member(study: Study, cell: Cell) -> Member:

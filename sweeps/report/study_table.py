@@ -15,6 +15,7 @@ from sweeps.analysis.metrics import SHOWN, TEST, direction, metric
 from sweeps.analysis.numbers import number, signed
 from sweeps.analysis.paper import consistency, printed, printed_for
 from sweeps.analysis.statistics import Mean
+from sweeps.planning import ranking
 from sweeps.report.table import NOTHING, Entry, Table, interval, stem
 
 
@@ -60,7 +61,8 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
 
     Columns: labels; each quantity as mean ± standard error, with the published number and the difference if there is
     one; the 95 % interval of the study's metric; finished seeds; unfinished members. The interval and the unfinished
-    members are left out if there are none.
+    members are left out if there are none. Numbers of finalists are over the fresh seeds that confirm them; then one
+    column has the seeds that chose, and another one those that confirm.
     """
     chosen = _rows(study, found)
     names = list(dict.fromkeys(name for cell in chosen for name in cell.labels))
@@ -69,26 +71,33 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
     best = {q: _best(study, q, chosen, _last_epoch(found)) for q in columns}
     headings = [readable(name) for name in names]
     for q in columns:
-        headings += [q.title] + (["published", "difference", "consistent"] if q in theirs else [])
-    headings += [f"95 % interval of {metric(study.metric).title}", "seeds", "not finished"]
+        beside = ["published", "difference", *([] if mark else ["consistent"])]
+        headings += [q.title] + (beside if q in theirs else [])
+    confirmed = any(cell.confirmation for cell in found)
+    seeds = ["seeds that chose", "seeds that confirm"] if confirmed else ["seeds"]
+    headings += [f"95 % interval of {metric(study.metric).title}", *seeds, "not finished"]
     rows, records = [], []
     for cell in chosen:
+        judged = cell.judged
         labels = {name: "none" if value is None else value for name, value in cell.labels.items()}
         row = [_label(labels.get(name)) for name in names]
         record: dict[str, Any] = {name: labels.get(name) for name in names}
         for q in columns:
-            own = cell.average(q.metric, q.epoch)
+            own = judged.average(q.metric, q.epoch)
             paper = printed_for(study, cell, q.metric, q.epoch)
             row.append(_own(own, cell is best[q]))
-            row += _beside(own, paper) if q in theirs else []
-            record |= _numbers(q, own) | (_published(q, own, paper) if q in theirs else {})
-        row += [interval(cell.average(study.metric)), _seeds(cell, study.metric), _unfinished(cell.counts)]
-        record |= {"seeds": len(cell.values(study.metric)), "planned": cell.planned} | {
-            s: cell.counts[s] for s in _UNFINISHED
-        }
+            row += _beside(own, paper, mark) if q in theirs else []
+            record |= _numbers(q, own) | (_published(q, own, paper, mark) if q in theirs else {})
+        row += [interval(judged.average(study.metric)), _seeds(cell, study.metric)]
+        row += [_seeds(cell.confirmation, study.metric)] if confirmed else []
+        row.append(_unfinished(counts := judged.counts + (cell.counts if judged is not cell else Counter())))
+        record |= {"seeds": len(judged.values(study.metric)), "planned": judged.planned}
+        if confirmed:
+            record |= {"chose": len(cell.values(study.metric)), "confirmed": cell.confirmation is not None}
+        record |= {s: counts[s] for s in _UNFINISHED}
         rows.append(row)
         records.append(record | ({"not_comparable": mark} if mark else {}))
-    return Table(stem(study), _caption(study, found), headings, rows, records, mark).without_empty(last=3)
+    return Table(stem(study), _caption(study, found), headings, rows, records, mark).without_empty(last=2 + len(seeds))
 
 
 _UNFINISHED = {"failed": "failed", "stopped": "stopped early", "missing": "missing"}
@@ -102,7 +111,7 @@ def unfinished(counts: Mapping[str, int]) -> str:
 def _rows(study: Study, found: Sequence[Cell]) -> list[Cell]:
     """The best cell of each row, or its first cell if none has finished, so that missing rows are shown."""
     if study.compare:
-        return [(tables.ranked(study, group) or group)[0] for group in tables.groups(study.compare, found)]
+        return [tables.standing(study, group) or group[0] for group in tables.groups(study.compare, found)]
     best = tables.ranked(study, found)
     return best + [cell for cell in found if study.metric not in cell.mean]
 
@@ -115,11 +124,15 @@ def _caption(study: Study, found: Sequence[Cell]) -> str:
         if study.compare or not study.search
         else "every suggestion, the best first"
     )
-    totals = sum((cell.counts for cell in found), Counter())
+    confirming = [cell.confirmation for cell in found if cell.confirmation]
+    totals = sum((cell.counts for cell in (*found, *confirming)), Counter())
     rest = unfinished(totals)
     counts = f"{totals['finished']} of {totals.total()} members finished" if found else "No member is known yet"
+    over = "seeds"
+    if confirming:
+        over = "the fresh seeds of rows that are confirmed, else over the seeds that chose,"
     return (
-        f"{study.title}: {what}. Mean ± standard error over seeds on the validation images, which also choose the "
+        f"{study.title}: {what}. Mean ± standard error over {over} on the validation images, which also choose the "
         f"configurations. {counts}{f'; {rest}' if rest else ''}."
     )
 
@@ -139,11 +152,18 @@ def unmatched(study: Study, found: Sequence[Cell]) -> list[Number]:
 
 
 def _best(study: Study, quantity: Quantity, chosen: Sequence[Cell], last: int) -> Cell | None:
-    """The row to star in a column of final values, by the rule that chooses the best configuration."""
+    """The row to star in a column of final values.
+
+    In the column of the study's metric it is the best configuration, by the seeds that choose. In the others it is the
+    best of the numbers shown, by the same rule.
+    """
     name = quantity.metric
     if quantity.epoch not in (None, last) or not (name == study.metric or metric(name).starred):
         return None
-    order = tables.ranked(dataclasses.replace(study, metric=name, mode=direction(study, name)), chosen)
+    if name == study.metric:
+        return tables.standing(study, chosen) if len(tables.ranked(study, chosen)) > 1 else None
+    by_metric = dataclasses.replace(study, metric=name, mode=direction(study, name))
+    order = ranking.ranked(by_metric, tables.finalists(chosen), lambda cell: list(cell.judged.ended.values()))
     return order[0] if len(order) > 1 else None
 
 
@@ -157,14 +177,16 @@ def _own(own: Mean | None, best: bool) -> Entry:
     return Entry(number(own.value, own.stderr) + (" ★" if best else ""), own.value, "best" if best else "")
 
 
-def _beside(own: Mean | None, paper: Number | None) -> list[Entry]:
+def _beside(own: Mean | None, paper: Number | None, mark: str) -> list[Entry]:
+    """The published number, the difference and, where results are comparable, whether both are consistent."""
+    consistent = [] if mark else [Entry(_consistent(own, paper) if paper else NOTHING, None, "published")]
     if paper is None:
-        return [Entry(NOTHING, None, "published")] * 3
+        return [Entry(NOTHING, None, "published")] * 2 + consistent
     difference = own.value - paper.value if own else None
     return [
         Entry(number(paper.value, paper.stderr), paper.value, "published"),
         Entry(NOTHING if difference is None else signed(difference), difference, "published"),
-        Entry(_consistent(own, paper), None, "published"),
+        *consistent,
     ]
 
 
@@ -177,8 +199,10 @@ def _consistent(own: Mean | None, paper: Number) -> str:
     return "yes" if found.consistent else "no"
 
 
-def _seeds(cell: Cell, metric: str) -> Entry:
-    """The number of seeds that the mean of a metric is over."""
+def _seeds(cell: Cell | None, metric: str) -> Entry:
+    """The number of seeds that have a metric; nothing for a cell that is not confirmed."""
+    if cell is None:
+        return Entry(NOTHING, 0)
     n = len(cell.values(metric))
     return Entry(f"{n} of {cell.planned}" if n < cell.planned else str(n), n)
 
@@ -197,9 +221,9 @@ def _numbers(quantity: Quantity, own: Mean | None) -> dict[str, float | None]:
     }
 
 
-def _published(quantity: Quantity, own: Mean | None, paper: Number | None) -> dict[str, float | bool | None]:
+def _published(quantity: Quantity, own: Mean | None, paper: Number | None, mark: str) -> dict[str, float | bool | None]:
     name = quantity.name
-    found = consistency(own, paper) if own and paper else None
+    found = consistency(own, paper) if own and paper and not mark else None
     return {
         f"{name}_published": paper.value if paper else None,
         f"{name}_difference": own.value - paper.value if own and paper else None,

@@ -45,7 +45,7 @@ def target_table(figure: Curves, panel: Panel) -> Table:
         )
     caption = (
         f"{panel.heading}: epochs and seconds until {metric(shown).title} reaches {number(figure.target)}, mean ± "
-        "standard error over the seeds that reach it. Members trained together share the time."
+        f"standard error over the seeds that reach it. Members trained together share the time.{panel.fresh}"
     )
     headings = [readable(figure.series), "epochs", "seconds", "seeds"]
     return Table(f"{panel.name}-target", caption, headings, rows, records, mark)

@@ -9,7 +9,6 @@ and a copy of the code that reads them. Nothing is pickled.
 """
 
 import json
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,11 +59,16 @@ class BestModel:
     @property
     def description(self) -> str:
         """The choice and its reason, in words."""
-        metric = self.study.metric
+        metric, fresh = self.study.metric, self.cell.confirmation
+        confirmed = ""
+        if fresh is not None and metric in fresh.mean:
+            seeds = f"{len(fresh.values(metric))} of {fresh.planned} fresh seeds"
+            confirmed = f"Confirmed: mean {metric} {fresh.mean[metric]:.4g} over {seeds}. "
         return (
             f"The best of {self.study.title}: {describe(self.cell.labels)}, mean {metric} "
             f"{self.cell.mean[metric]:.4g} over {len(self.cell.values(metric))} of {self.cell.planned} seeds. "
-            f"The weights are of the best seed, {self.member.config.seed}: {metric} {self.row.metrics[metric]:.4g}."
+            f"{confirmed}The weights are of the best seed, {self.member.config.seed}: "
+            f"{metric} {self.row.metrics[metric]:.4g}."
         )
 
     @property
@@ -73,21 +77,18 @@ class BestModel:
 
 
 def best_of(sweep: str, study: Study, ended: Sequence[tuple[Member, Row]]) -> BestModel | None:
-    """The best finished seed of the configuration with the best mean over seeds; None if no seed has finished."""
+    """The best finished seed of the configuration with the best mean over seeds; None if no seed has finished.
+
+    Only seeds that choose count, so that a confirmation registers no other weights of the same configuration.
+    """
     rows = {member.key: row for member, row in ended}
-    sign = 1 if study.mode == "min" else -1
-    for cell in tables.ranked(study, tables.cells(study, [member for member, _ in ended], rows)):
-        seeds = [
-            (sign * row.metrics[study.metric], member)
-            for member, row in ended
-            if member.labels == cell.labels
-            and row.status == "finished"
-            and math.isfinite(row.metrics.get(study.metric, math.nan))
-        ]
-        if seeds and math.isfinite(cell.mean[study.metric]):
-            _, member = min(seeds, key=lambda seed: seed[0])
-            return BestModel(sweep, study, cell, member, rows[member.key])
-    return None
+    cell = tables.standing(study, tables.cells(study, [member for member, _ in ended], rows))
+    if cell is None:
+        return None
+    values = cell.values(study.metric)
+    seed = (min if study.mode == "min" else max)(values, key=lambda seed: values[seed])
+    (member,) = (member for member in cell.members if member.config.seed == seed)
+    return BestModel(sweep, study, cell, member, rows[member.key])
 
 
 def register(
