@@ -130,7 +130,7 @@ def test_sessions_that_name_no_command_go_on_with_what_the_plan_knows(tmp_path):
     "overrides",
     [
         Overrides(),
-        Overrides(only="est*", seeds=3, scale="smoke", stand_ins=(("mnist", "digits28"),)),
+        Overrides(only="est*", seeds=3, confirm=5, scale="smoke", stand_ins=(("mnist", "digits28"),)),
         Overrides(search=SearchOptions("tpe", 8, 2)),
         Overrides(values=(("optim.lr", 1e-3), ("encoder.hidden", [8, 4]), ("data.name", "npz:my file.npz"))),
     ],
@@ -144,6 +144,7 @@ def test_the_command_of_a_plan_gives_the_same_plan_again(overrides):
         "name": "quickstart",
         "only": overrides.only,
         "seeds": overrides.seeds,
+        "confirm": overrides.confirm,
         "scale": overrides.scale or "full",
         "search": overrides.search and search.sampler,
         "budget": search.budget,
@@ -152,4 +153,4 @@ def test_the_command_of_a_plan_gives_the_same_plan_again(overrides):
     }
     assert {name: params[name] or (wanted[name] if wanted[name] == [] else None) for name in wanted} == wanted
     assert tuple(map(parse_setting, params["set_"] or ())) == overrides.values
-    assert dataclasses.fields(Overrides)[-1].name == "stand_ins", "a field was added that the command may lack"
+    assert dataclasses.fields(Overrides)[-1].name == "confirm", "a field was added that the command may lack"
