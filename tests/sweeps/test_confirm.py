@@ -25,7 +25,7 @@ from sweeps.planning.estimate import estimate
 from sweeps.planning.plan import MOST_MEMBERS, Overrides, Plan
 from sweeps.planning.saved import last_plan, save_plan
 from sweeps.planning.unfold import unfold
-from sweeps.records.snapshot import Snapshot
+from sweeps.records.snapshot import RunSnapshot
 from sweeps.report.answers import answer
 from sweeps.report.claims_table import claims_table
 from sweeps.report.study_table import study_table
@@ -317,11 +317,11 @@ def test_plan_status_and_estimate_count_finalists_before_and_after(ledger, stora
     d.begin(slots=1, pack=12)
     for _ in range(2):
         outcome()(d, d.next())
-    status = study_status(unfold(plan, ledger)["rates"], ledger.read(), set(), Snapshot(), {})
+    status = study_status(unfold(plan, ledger)["rates"], ledger.read(), set(), RunSnapshot(), {})
     assert (status.members, status.done, status.missing, status.unknown) == (54, 24, 30, 30)
     assert estimated() == (54, 24, 60)
     assert d.next() is not None
-    status = study_status(unfold(plan, ledger)["rates"], ledger.read(), set(), Snapshot(), {})
+    status = study_status(unfold(plan, ledger)["rates"], ledger.read(), set(), RunSnapshot(), {})
     assert (status.members, status.done, status.missing, status.unknown) == (39, 24, 15, 0)
     assert estimated() == (39, 24, 30)
     drain(driver(ledger), outcome())
