@@ -264,8 +264,10 @@ class _Dispatcher(Searcher):
             RayLostError: Ray cannot go on.
         """
         since, watch = self._interruption.look(), self._resources.watch
-        if since is not None and watch is not None and watch.lost:
-            raise KeyboardInterrupt  # whoever sends SIGTERM to all processes of a run ends Ray too
+        if since is not None and watch is not None:
+            watch.interrupted = True
+            if watch.lost:  # whoever sends SIGTERM to all processes of a run ends Ray too
+                raise KeyboardInterrupt
         with self._kept():
             if watch is not None:
                 watch.check()
@@ -275,7 +277,8 @@ class _Dispatcher(Searcher):
             return
         if not self._asked_to_stop:
             self._asked_to_stop = True
-            ask_to_stop(self._scratch)
+            # In a thread: it blocks if Ray has ended.
+            threading.Thread(target=ask_to_stop, args=(self._scratch,), name="ask-to-stop", daemon=True).start()
             if self._cohorts:
                 log.warning(
                     "%s: saving members in training, for at most %.0f s; interrupt again to stop at once.",

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import psutil
 
 from sweeps import cli
-from sweeps.errors import UNUSABLE, UserError
+from sweeps.errors import INTERRUPTED, UNUSABLE, UserError
 
 AWAY_S = 60.0
 """How long the head of a cluster may be away, in seconds."""
@@ -44,6 +44,8 @@ class Watch:
     def __init__(self, find: Callable[[], str | None], kill: Callable[[], None] = lambda: None, advice: str = ""):
         self._find, self._kill, self._advice = find, kill, advice
         self._problem: str | None = None
+        self.interrupted = False
+        """Whether the run was interrupted, so that the end of Ray is no surprise."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="ray-watch", daemon=True)
 
@@ -73,9 +75,10 @@ class Watch:
         while self._problem is None and not self._closed.wait(_EVERY_S):
             self._problem = self._find()
         if not self._closed.wait(GRACE_S):
-            print(f"{self._problem}; {self._advice}", file=sys.stderr, flush=True)
+            problem = "Interrupted, and Ray has ended too" if self.interrupted else self._problem
+            print(f"{problem}; {self._advice}", file=sys.stderr, flush=True)
             self._kill()
-            os._exit(UNUSABLE)
+            os._exit(INTERRUPTED if self.interrupted else UNUSABLE)
 
 
 def end_without_ray() -> None:

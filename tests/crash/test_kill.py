@@ -184,22 +184,28 @@ def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "numbers", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)], ids=["SIGTERM", "Ctrl-C twice"]
-)
-def test_other_ends_in_mid_training(tmp_path, numbers):
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGTERM to all processes", "Ctrl-C twice"])
+def test_other_ends_in_mid_training(tmp_path, end):
     storage = tmp_path / "runs"
     arguments = ("--storage", storage, "--set", "epochs=20")
     command = Command(*arguments, cwd=tmp_path).until(lambda: ledger(storage) and begun(storage))
     started = command.descendants()
-    for number in numbers:
-        command.signal(number, missing_ok=True)
-        time.sleep(0.3)
+    if end == "SIGTERM":
+        os.kill(command.pid, signal.SIGTERM)
+    elif end == "SIGTERM to all processes":
+        command.signal(signal.SIGTERM)
+    else:
+        for _ in range(2):
+            command.signal(signal.SIGINT, missing_ok=True)
+            time.sleep(0.3)
     code, output = command.end()
     assert code in (130, -signal.SIGINT), output  # shells show the signal as 130
     assert gone(started, 90)
-    if len(numbers) == 1:
+    if end == "SIGTERM to all processes":  # which ends Ray too
+        assert "python -m sweeps.run quickstart" in output.splitlines()[-1]
+    if end != "Ctrl-C twice":
         assert "Traceback" not in output
+    if end == "SIGTERM":
         assert "RUNNING" not in {run.info.status for run in mlflow_runs(database(storage))}
         assert 0 < (results(storage)["status"] == "finished").sum() < MEMBERS
     code, output = Command(*arguments, cwd=tmp_path).end()

@@ -1,6 +1,7 @@
 """Lost processes and nodes: whether a cohort is retried, and what the driver is told."""
 
 import pickle
+import threading
 from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,6 +184,9 @@ def test_after_max_hours_nothing_is_handed_out_and_cohorts_are_asked_to_save(wor
     assert not asked
     now += 2
     dispatcher.step(training=1)
+    for thread in threading.enumerate():
+        if thread.name == "ask-to-stop":
+            thread.join()
     assert asked == ["scratch"]
     assert "0.5 hours have passed (--max-hours): saving members in training" in caplog.text
     assert dispatcher.suggest("b") == "FINISHED"

@@ -69,18 +69,22 @@ def test_a_raylet_that_is_killed_is_noticed_and_its_workers_are_killed(raylet):
     assert worker.wait(10) == -9
 
 
-def test_a_process_whose_own_thread_is_blocked_is_ended_with_one_line(tmp_path):
-    code = "\n".join(
-        [
-            "import time",
-            "from sweeps.on_ray import watch",
-            "watch.GRACE_S = 0.5",
-            "def kill(): print('killed', flush=True)",
-            "with watch.Watch(lambda: 'Ray has ended', kill, 'do this'): time.sleep(60)",
-        ]
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "killed\n", "Ray has ended; do this\n")
+@pytest.mark.parametrize(
+    ("interrupted", "code", "message"),
+    [(False, 2, "Ray has ended"), (True, 130, "Interrupted, and Ray has ended too")],
+)
+def test_a_process_whose_own_thread_is_blocked_is_ended_with_one_line(interrupted, code, message):
+    lines = [
+        "import time",
+        "from sweeps.on_ray import watch",
+        "watch.GRACE_S = 0.5",
+        "def kill(): print('killed', flush=True)",
+        "watching = watch.Watch(lambda: 'Ray has ended', kill, 'do this')",
+        f"watching.interrupted = {interrupted}",
+        "with watching: time.sleep(60)",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "killed\n", f"{message}; do this\n")
 
 
 def test_a_head_is_given_up_when_it_has_not_answered_for_a_minute(clock):
