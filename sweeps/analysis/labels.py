@@ -14,14 +14,16 @@ def describe(labels: Mapping[str, Any]) -> str:
     )
 
 
-def run_name(labels: Mapping[str, Any], seed: int) -> str:
+def run_name(labels: Mapping[str, Any], seed: int | None = None) -> str:
     """The name of a member in a list, which shows the beginnings of names: the values that differ come first.
 
-    "0.3 1.5 s0 (temperature_forward, temperature_backward)", or "0.001 s1 ReinMax (lr)".
+    "0.3 1.5 s0 (temperature_forward, temperature_backward)", or "0.001 s1 ReinMax (lr)". Without a seed, the name of a
+    configuration; empty if it has no labels.
     """
     others = {path.rpartition(".")[2]: value for path, value in labels.items() if not isinstance(value, str)}
     texts = [value for value in labels.values() if isinstance(value, str)]
-    shown = " ".join([*map(_shown, others.values()), f"s{seed}", ", ".join(texts)]).strip()
+    told = [] if seed is None else [f"s{seed}"]
+    shown = " ".join([*map(_shown, others.values()), *told, ", ".join(texts)]).strip()
     return f"{shown} ({', '.join(others)})" if others else shown
 
 

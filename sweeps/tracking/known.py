@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from sweeps.tracking import sqlite
 from sweeps.tracking.uri import database
 
-_TAGS = ("kind", "study", "key", "reason")
+_TAGS = ("kind", "study", "key", "reason", "configuration.key", "n", "mlflow.parentRunId")
 _PAGE = 1000
 
 

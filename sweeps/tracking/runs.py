@@ -1,5 +1,5 @@
-"""The runs of a sweep in MLflow, in three levels: the sweep, its studies, their members. docs/mlflow.md lists what each
-run has.
+"""The runs of a sweep in MLflow, in four levels: the sweep, its studies, their configurations, their members.
+docs/mlflow.md lists what each run has.
 """
 
 import json
@@ -32,7 +32,8 @@ from sweeps.records.ledger import Row, now
 from sweeps.records.storage import Storage
 from sweeps.tracking import inputs as datasets
 from sweeps.tracking import registry as models
-from sweeps.tracking.known import known_runs
+from sweeps.tracking.configurations import Configuration, Configurations, averages
+from sweeps.tracking.known import Known, known_runs
 from sweeps.tracking.sqlite import create_database, relocate
 from sweeps.tracking.uri import artifacts, remove_stray_folder
 from trainables.data import DataError
@@ -40,6 +41,7 @@ from trainables.data import DataError
 _METRICS_PER_CALL = 800
 """MLflow takes 1,000 metrics, parameters and tags in a call. It divides more of them, even within an epoch."""
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+_PARENT = "mlflow.parentRunId"
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which pages the user interface shows
 Name = tuple[str, str]
 """Study and key of a member."""
@@ -107,6 +109,10 @@ class Runs:
         self._made: set[str] = set()
         """Runs that this object has made."""
         self._monitor: SystemMetricsMonitor | None = None
+        self._studies = {study.name: study for study in studies}
+        self._configurations = Configurations(studies)
+        self._parents: dict[str, str] = {}
+        """The parents of the members' runs of earlier writers, until they are checked."""
         parents = self._adopt()
         self._sweep_run = self._parent(parents, "sweep", sweep.name, {"mlflow.note.content": sweep.title}, None)
         self._study_runs = {
@@ -136,11 +142,24 @@ class Runs:
                     continue
                 self.run_ids[name] = run.run_id
                 self._ends[name] = (run.status, run.tags.get("reason"))
+                self._parents[run.run_id] = run.tags.get(_PARENT, "")
                 if run.status == "RUNNING":  # its driver was killed, or MLflow was away
                     self._client.set_terminated(run.run_id, "KILLED")
+            elif run.tags.get("kind") == "configuration" and "configuration.key" in run.tags:
+                self._adopt_configuration(run)
             elif "kind" in run.tags:
                 parents[run.tags["kind"]] = run.run_id
         return parents
+
+    def _adopt_configuration(self, run: Known) -> None:
+        tags = run.tags
+        known = Configuration(tags.get("study", ""), tags["configuration.key"], run.run_id, tags.get(_PARENT, ""))
+        known.n = int(tags.get("n", 0))
+        known.status = "KILLED" if run.status == "RUNNING" else run.status
+        if not self._configurations.add(known):
+            self._client.delete_run(run.run_id)  # as for members
+        elif run.status == "RUNNING":
+            self._client.set_terminated(run.run_id, "KILLED")
 
     def _parent(self, known: Mapping[str, str], kind: str, name: str, tags: dict[str, str], parent: str | None) -> str:
         run_id = known.get(kind)
@@ -156,10 +175,69 @@ class Runs:
             "sweep": self._sweep.name,
             "mlflow.source.name": f"sweeps.run {self._sweep.name}",
             "mlflow.source.type": "LOCAL",
-            **({"mlflow.parentRunId": parent} if parent else {}),
+            **({_PARENT: parent} if parent else {}),
             **tags,
         }
         return self._client.create_run(self.experiment, started_ms, tags, run_name=name).info.run_id
+
+    # --- configurations ----------------------------------------------------------------------------------------------
+
+    def _above(self, member: Member, started_ms: int | None = None) -> str:
+        """The parent of a member's run: the run of its configuration, made if there is none, or of its study."""
+        study = self._study_runs[member.study]
+        configuration = self._configurations.of(member)
+        if configuration is None:
+            return study
+        if not configuration.run_id:
+            tags = {"kind": "configuration", "study": member.study, "configuration.key": configuration.key}
+            tags |= {"configuration": _configuration(member), "estimator": member.config.estimator.name}
+            configuration.run_id = self._create(tags["configuration"], study, tags, started_ms)
+            configuration.parent, configuration.status = study, "RUNNING"
+            self._open.add(configuration.run_id)
+        elif configuration.parent != study:
+            self._tag(configuration.run_id, {_PARENT: study})
+            configuration.parent = study
+        return configuration.run_id
+
+    def _reopen(self, member: Member) -> None:
+        """Sets the run of a member's configuration to RUNNING."""
+        configuration = self._configurations.of(member)
+        if configuration is not None and configuration.run_id and configuration.run_id not in self._open:
+            self._client.update_run(configuration.run_id, status="RUNNING")
+            configuration.status = "RUNNING"
+            self._open.add(configuration.run_id)
+
+    def _place(self, member: Member, run_id: str, started_ms: int | None = None) -> None:
+        """Puts the run of an earlier writer below its configuration; earlier versions put it below its study."""
+        parent = self._parents.pop(run_id, None)
+        if parent is not None and parent != (above := self._above(member, started_ms)):
+            self._tag(run_id, {_PARENT: above, "configuration": _configuration(member)})
+
+    def _tell(self, configuration: Configuration, unfinished: str | None = None) -> None:
+        """Writes the means of a configuration and ends its run, unless this was done before.
+
+        Means over fewer seeds than before are not written: this session has fewer seeds than an earlier one.
+
+        Args:
+            configuration: with the rows of its members.
+            unfinished: the status if members are missing; None waits for them.
+        """
+        study, member = self._studies[configuration.study], configuration.member
+        status = configuration.ended_as(study) or unfinished
+        rows = configuration.counting(study)
+        n = max(len(rows), configuration.n)
+        if status is None or member is None or (status, n) == (configuration.status, configuration.n):
+            return
+        ended_ms = max(_milliseconds(row.ended) for row in configuration.rows.values())
+        if n > configuration.n:
+            # The step is the number of seeds: of several values MLflow shows the one with the largest step.
+            metrics = [Metric(name, value, ended_ms, step) for name, (value, step) in averages(rows).items()]
+            flat = member.config.flat()
+            params = [Param(path, str(value)) for path, value in flat.items() if path != "seed"]
+            self._client.log_batch(configuration.run_id, metrics, params, [RunTag("n", str(n))])
+        self._client.set_terminated(configuration.run_id, status, ended_ms)
+        self._open.discard(configuration.run_id)
+        configuration.status, configuration.n = status, n
 
     # --- members -----------------------------------------------------------------------------------------------------
 
@@ -167,15 +245,15 @@ class Runs:
         name = (member.study, member.key)
         run_id, made = self.run_ids.get(name), False
         if run_id is None:
-            made, ended_ms = True, _milliseconds(row.ended) if row else 0
-            started_ms = ended_ms - round(row.wall_s * 1000) if row else None
-            tags = {"kind": "member", **member_tags(member)} | self._origin(row.ended if row else now())
-            run_id = self._create(
-                run_name(member.labels, member.config.seed), self._study_runs[member.study], tags, started_ms
-            )
+            made, started_ms = True, _started_ms(row) if row else None
+            tags = {"kind": "member", **member_tags(member), "configuration": _configuration(member)}
+            tags |= self._origin(row.ended if row else now())
+            above = self._above(member, started_ms)
+            run_id = self._create(run_name(member.labels, member.config.seed), above, tags, started_ms)
             self.run_ids[name] = run_id
             self._made.add(run_id)
             self._open.add(run_id)
+            self._reopen(member)
         if run_id not in self._logged:
             # The run of an earlier writer may lack anything. Parameters may be logged again; steps may not.
             self._without_params.add(run_id)
@@ -183,6 +261,8 @@ class Runs:
             steps = [] if made else self._client.get_metric_history(run_id, "elbo")
             self._logged[run_id] = max((metric.step for metric in steps), default=0)
         if run_id not in self._open:
+            self._place(member, run_id)
+            self._reopen(member)
             self._client.update_run(run_id, status="RUNNING")
             self._open.add(run_id)
         _, reason = self._ends.pop(name, (None, None))
@@ -245,11 +325,22 @@ class Runs:
             self._log(member, self._member_run(member), since, of_member, timestamp)
 
     def complete(self, ended: Iterable[tuple[Member, Row]]) -> None:
-        """Completes the runs of members that have ended, from their rows."""
+        """Completes the runs of members that have ended, from their rows, and those of their configurations."""
+        touched: dict[str, Configuration] = {}
         for member, row in ended:
-            name, end = (member.study, member.key), (_STATUS[row.status], row.reason)
-            if self._ends.get(name) == end:
-                continue
+            run_id = self._complete(member, row)
+            self._place(member, run_id, _started_ms(row))
+            configuration = self._configurations.of(member)
+            if configuration is not None:
+                configuration.rows[member.key] = row
+                touched[configuration.run_id] = configuration
+        for configuration in touched.values():
+            self._tell(configuration)
+
+    def _complete(self, member: Member, row: Row) -> str:
+        """Completes the run of a member, and returns its id."""
+        name, end = (member.study, member.key), (_STATUS[row.status], row.reason)
+        if self._ends.get(name) != end:
             run_id = self._member_run(member, row)
             tags = {} if run_id in self._made else self._origin(row.ended)
             tags |= {"reason": row.reason} if row.reason is not None else {}
@@ -259,6 +350,7 @@ class Runs:
             self._client.set_terminated(run_id, _STATUS[row.status], ended_ms)
             self._open.discard(run_id)
             self._ends[name] = end
+        return self.run_ids[name]
 
     def _origin(self, time: datetime) -> dict[str, str]:
         """The commit and the user of a training that ended at `time`, as tags."""
@@ -310,8 +402,11 @@ class Runs:
             self._client.log_artifacts(self._sweep_run, folder, "report")
 
     def close(self, status: str) -> None:
-        """Ends the runs of the sweep and its studies with that status, and open runs of members with KILLED."""
+        """Ends the runs of the sweep and its studies with that status, and open runs below them with KILLED."""
         self.unwatch()
+        for configuration in self._configurations:
+            if configuration.rows:
+                self._tell(configuration, unfinished="KILLED")
         parents = {self._sweep_run, *self._study_runs.values()}
         for run_id in self._open:
             self._client.set_terminated(run_id, status if run_id in parents else "KILLED")
@@ -320,6 +415,15 @@ class Runs:
 
 def _milliseconds(time: datetime) -> int:
     return round(time.timestamp() * 1000)
+
+
+def _started_ms(row: Row) -> int:
+    return _milliseconds(row.ended) - round(row.wall_s * 1000)
+
+
+def _configuration(member: Member) -> str:
+    """The name of a member's configuration in lists, by which MLflow can group its members."""
+    return run_name(member.labels) or member.study
 
 
 def _study_tags(study: Study) -> dict[str, str]:

@@ -35,7 +35,13 @@ def test_members_are_nested_below_their_study_and_that_below_the_sweep(page, exp
     page.goto(f"{experiment}/runs")
     expect(page.get_by_role("link", name="quickstart", exact=True).last).to_be_visible()
     assert page.get_by_role("link", name="temperatures", exact=True).count() == 0
-    for above, below in [("quickstart", "temperatures"), ("temperatures", best(client).info.run_name)]:
+    member = best(client)
+    configuration = client.get_run(member.data.tags["mlflow.parentRunId"]).info.run_name
+    for above, below in [
+        ("quickstart", "temperatures"),
+        ("temperatures", configuration),
+        (configuration, member.info.run_name),
+    ]:
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=above, exact=True)).last
         row.get_by_role("button").first.click()
         expect(page.get_by_role("link", name=below, exact=True).first).to_be_visible()
@@ -46,7 +52,7 @@ def test_runs_are_filtered_by_their_parameters(page, experiment, client):
     count = len(found(client, condition))
     assert count == 4
     page.goto(f"{experiment}/runs")
-    expect(page.get_by_text("68 matching runs")).to_be_visible()
+    expect(page.get_by_text("84 matching runs")).to_be_visible()
     search = page.get_by_placeholder("metrics.rmse")
     search.fill(condition)
     search.press("Enter")
@@ -54,7 +60,7 @@ def test_runs_are_filtered_by_their_parameters(page, experiment, client):
 
 
 def test_two_runs_are_compared(page, mlflow_ui, client):
-    runs = found(client, 'tags.study = "temperatures" and params.seed = "0"')[:2]
+    runs = found(client, 'tags.kind = "member" and tags.study = "temperatures" and params.seed = "0"')[:2]
     ids, experiments = [run.info.run_id for run in runs], [runs[0].info.experiment_id]
     page.goto(f"{mlflow_ui}/#/compare-runs?runs={quote(json.dumps(ids))}&experiments={quote(json.dumps(experiments))}")
     for run in runs:

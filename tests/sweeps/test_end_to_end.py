@@ -58,6 +58,11 @@ def mlflow_runs(storage: Path) -> list:
     return list(client.search_runs([experiment.experiment_id], max_results=1000))
 
 
+def kinds(storage) -> dict[str, int]:
+    """The number of MLflow's runs of each kind."""
+    return Counter(run.data.tags["kind"].split()[0] for run in mlflow_runs(storage))
+
+
 @pytest.fixture(scope="module")
 def done(finished_quickstart, tmp_path_factory) -> Path:
     """A copy of a storage in which the sweep has been run to its end."""
@@ -138,11 +143,13 @@ def test_the_page_shows_every_figure_of_every_study(done):
 def test_mlflow_has_the_runs_nested_with_parameters_curves_and_tags(done):
     runs = {r.info.run_id: r for r in mlflow_runs(done)}
     members = [r for r in runs.values() if r.data.tags["kind"] == "member"]
-    assert len(runs) == 1 + 3 + len(members) == 1 + 3 + 64
+    assert kinds(done) == {"sweep": 1, "study": 3, "configuration": 16, "member": 64}
     assert {r.info.status for r in runs.values()} == {"FINISHED"}
     table = results(done).set_index("mlflow_run_id")
     for member in members:
         study = runs[member.data.tags["mlflow.parentRunId"]]
+        if study.data.tags["kind"] == "configuration":
+            study = runs[study.data.tags["mlflow.parentRunId"]]
         sweep = runs[study.data.tags["mlflow.parentRunId"]]
         row = table.loc[member.info.run_id]
         assert sweep.data.tags["kind"] == "sweep"
@@ -155,6 +162,25 @@ def test_mlflow_has_the_runs_nested_with_parameters_curves_and_tags(done):
     one = members[0]
     steps = [m.step for m in client.get_metric_history(one.info.run_id, "elbo")]
     assert steps == list(range(1, int(one.data.params["epochs"]) + 1))
+
+
+def test_mlflow_has_the_mean_of_each_pair_of_temperatures(done):
+    table = results(done)
+    own = table[table["study"] == "temperatures"]
+    by = [own[f"config.estimator.temperature_{way}"] for way in ("forward", "backward")]
+    expected = own.groupby(by)["metrics.elbo"].agg(["mean", "sem", "count"])
+    found = {
+        (
+            float(run.data.params["estimator.temperature_forward"]),
+            float(run.data.params["estimator.temperature_backward"]),
+        ): run
+        for run in mlflow_runs(done)
+        if run.data.tags["kind"] == "configuration"
+    }
+    assert found.keys() == set(expected.index)
+    for pair, run in found.items():
+        told = [run.data.metrics[name] for name in ("elbo", "elbo.stderr", "n")]
+        assert told == pytest.approx(list(expected.loc[pair]))
 
 
 def test_silent_gradients_are_no_worse_than_what_they_replace(done):
@@ -184,7 +210,7 @@ def test_a_second_run_trains_nothing_and_starts_no_ray(done, run):
     assert "0 trained now" in output
     assert "Starting Ray" not in output
     pd.testing.assert_frame_equal(results(done), before)
-    assert len(mlflow_runs(done)) == 68
+    assert kinds(done) == {"sweep": 1, "study": 3, "configuration": 16, "member": 64}
 
 
 def test_output_in_ascii_that_nobody_reads_changes_no_result(done):
@@ -217,7 +243,7 @@ def test_with_one_row_removed_that_member_alone_is_trained(done, run):
     assert after.loc[gone, "metrics.elbo"] == pytest.approx(before.loc[gone, "metrics.elbo"], rel=1e-4)
     others = before.index.drop(gone)
     pd.testing.assert_frame_equal(after.loc[others], before.loc[others])
-    assert len(mlflow_runs(done)) == 68
+    assert kinds(done) == {"sweep": 1, "study": 3, "configuration": 16, "member": 64}
 
 
 def test_after_ctrl_c_the_same_command_goes_on(done, storage, run):
@@ -246,7 +272,7 @@ def test_after_ctrl_c_the_same_command_goes_on(done, storage, run):
     np.testing.assert_allclose(resumed, expected.loc[resumed.index], rtol=1e-4)
     runs = mlflow_runs(storage)
     assert {r.info.status for r in runs} == {"FINISHED"}
-    assert len(runs) == 1 + 1 + 20
+    assert kinds(storage) == {"sweep": 1, "study": 1, "member": 20}
 
 
 def test_failures_exit_with_3_say_why_and_can_be_retried(storage, run):

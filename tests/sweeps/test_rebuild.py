@@ -68,7 +68,7 @@ def content(uri, name="small"):
     for run in runs.values():
         tags = dict(run.data.tags)
         parent = tags.pop("mlflow.parentRunId", None)
-        name = (tags["kind"], tags.get("study"), tags.get("key"))
+        name = (tags["kind"], tags.get("study"), tags.get("key", tags.get("configuration.key")))
         history = {
             metric: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
             for metric in run.data.metrics
@@ -85,7 +85,7 @@ def test_the_runs_of_all_sessions_come_back_with_parameters_metrics_and_tags(
     run(storage, uri, small, OTHER, drain, tmp_path)
     run(storage, uri, small, FEW, drain, tmp_path)
     before = content(uri)
-    assert len(before) == 1 + 1 + 8 + 4
+    assert len(before) == 1 + 1 + 4 + 8 + 4  # the sweep, the study, configurations, members with two seeds and with one
     assert {status for status, *_ in before.values()} == {"FINISHED", "FAILED"}
     # MLflow keeps a deleted file open within a process, so this one is left for another.
     again = empty_database(tmp_path / "again.db")
@@ -132,7 +132,7 @@ def test_a_sweep_that_was_interrupted_is_told_so(storage, uri, small, tmp_path):
     saved.save_plan(storage, FEW)
     Ledger(storage).append([row(member) for member in plan.members["grid"][:3]])
     assert rebuild.rebuild(storage, uri, tmp_path) == 3
-    assert sorted(status for status, *_ in content(uri).values()) == ["FINISHED"] * 3 + ["KILLED"] * 2
+    assert sorted(status for status, *_ in content(uri).values()) == ["FINISHED"] * 4 + ["KILLED"] * 3
 
 
 def test_a_session_whose_plan_is_no_more_is_left_out(storage, uri, small, tmp_path, caplog):
@@ -166,5 +166,5 @@ def test_the_command_rebuilds_and_then_tells_the_status(storage, uri, small, tmp
     code, out, err = command(status, "small", "--storage", str(tmp_path / "runs"), "--rebuild-tracking", "--json")
     assert (code, err) == (0, "MLflow has the runs of 8 members.\n")
     assert json.loads(out)["state"] == "complete"
-    assert len(content(uri)) == 10
+    assert len(content(uri)) == 1 + 1 + 4 + 8
     assert "http://127.0.0.1:5000/#/experiments/" in storage.read("report/index.html").decode()

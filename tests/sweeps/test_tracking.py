@@ -2,6 +2,7 @@ import dataclasses
 import json
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from scipy import stats
 from scripted import SMALL, result, row
 
 from search_spaces import Sweep, get_sweep
@@ -61,6 +63,11 @@ def by_kind(runs):
     return kinds
 
 
+def statuses(tracker):
+    """The statuses of all runs but those of configurations, which lack seeds in most of these tests."""
+    return {run.info.status for run in tracker.runs() if run.data.tags["kind"] != "configuration"}
+
+
 def history(members, epochs):
     return {"elbo": np.arange(float(epochs * len(members))).reshape(epochs, len(members))}
 
@@ -88,16 +95,192 @@ def test_runs_are_nested_tagged_and_complete(tracker):
     assert t.problem is None
     kinds = by_kind(tracker.runs())
     (sweep,), (study,), members = kinds["sweep"], kinds["study"], kinds["member"]
+    configurations = {run.info.run_id: run for run in kinds["configuration"]}
     assert study.data.tags["mlflow.parentRunId"] == sweep.info.run_id
-    assert {m.data.tags["mlflow.parentRunId"] for m in members} == {study.info.run_id}
+    assert {c.data.tags["mlflow.parentRunId"] for c in configurations.values()} == {study.info.run_id}
+    for run in members:
+        above = configurations[run.data.tags["mlflow.parentRunId"]]
+        assert above.data.tags["configuration"] == run.data.tags["configuration"]
+        assert run.info.run_name.startswith(above.info.run_name.split()[0])
     assert {m.data.tags["key"] for m in members} == {m.key for m in MEMBERS}
     one = next(m for m in members if m.data.tags["key"] == MEMBERS[1].key)
     assert one.data.tags["sweep"] == sweep.data.tags["sweep"]
     assert (one.data.tags["study"], one.data.tags["seed"]) == ("grid", str(MEMBERS[1].config.seed))
     assert one.data.params["optim.lr"] == str(MEMBERS[1].config.optim.lr)
     assert [m.step for m in tracker.client.get_metric_history(one.info.run_id, "elbo")] == [1, 2]
-    assert sorted(run.info.status for run in tracker.runs()) == ["FAILED"] + ["FINISHED"] * 4
+    assert sorted(statuses(tracker)) == ["FAILED", "FINISHED"]
     assert t.run_ids[("grid", MEMBERS[1].key)] == one.info.run_id
+
+
+# --- configurations --------------------------------------------------------------------------------------------------
+
+
+def seeded(sweep, seeds):
+    """The members of the grid with that many seeds, by configuration, and made-up rows."""
+    plan = Plan(sweep, Overrides(only="grid", seeds=seeds))
+    members = plan.members["grid"]
+    rows = {
+        m.key: row(
+            m,
+            metrics={"bits_per_dim": m.config.optim.lr + m.config.seed**2, "kl": 1.0},
+            ended=datetime(2026, 1, 1, 0, 0, m.config.seed, tzinfo=UTC),
+        )
+        for m in members
+    }
+    return plan, members, rows
+
+
+def followed(database, sweep, storage, seeds, members=None, rows=None, close="FINISHED"):
+    """Runs a session in which these members end."""
+    plan, every, known = seeded(sweep, seeds)
+    t = Tracker(database, plan, storage, DATA)
+    t.start([], {})
+    for member in members or every:
+        t.ended([member], rows or known)
+    t.close(close)
+    assert t.problem is None
+    return t
+
+
+def tree(tracker):
+    """By the name of each configuration: its run, and the runs of its members; checks that nothing is elsewhere."""
+    kinds = by_kind(tracker.runs())
+    found = {run.info.run_id: (run, []) for run in kinds.get("configuration", [])}
+    for run in kinds["member"]:
+        found[run.data.tags["mlflow.parentRunId"]][1].append(run)
+    (study,) = kinds["study"]
+    assert {run.data.tags["mlflow.parentRunId"] for run, _ in found.values()} == {study.info.run_id}
+    return {run.info.run_name: each for run, *rest in found.values() for each in [(run, *rest)]}
+
+
+def check_means(tracker, seeds, configurations=4):
+    found = tree(tracker)
+    assert len(found) == configurations
+    for run, members in found.values():
+        assert len(members) == seeds
+        values = np.array([member.data.params["optim.lr"] for member in members], float)
+        values += np.array([int(member.data.tags["seed"]) ** 2 for member in members])
+        assert run.data.metrics["n"] == seeds == int(run.data.tags["n"])
+        assert run.data.metrics["bits_per_dim"] == pytest.approx(values.mean())
+        assert run.data.metrics["bits_per_dim.stderr"] == pytest.approx(stats.sem(values))
+        assert run.data.params == {k: v for k, v in members[0].data.params.items() if k != "seed"}
+        assert run.info.status == "FINISHED"
+        assert run.info.end_time == max(member.info.end_time for member in members)
+        assert {m.info.status for m in members} == {"FINISHED"}
+        assert {member.data.tags["configuration"] for member in members} == {run.data.tags["configuration"]}
+
+
+def test_a_configuration_has_mean_and_standard_error_over_its_seeds(tracker, database, sweep, storage):
+    followed(database, sweep, storage, 3)
+    check_means(tracker, 3)
+
+
+def test_more_seeds_update_the_mean_and_fewer_leave_it(tracker, database, sweep, storage):
+    followed(database, sweep, storage, 2)
+    followed(database, sweep, storage, 4)
+    check_means(tracker, 4)
+    followed(database, sweep, storage, 2)
+    check_means(tracker, 4)
+
+
+def test_one_seed_needs_no_configuration_and_gets_one_with_the_second(tracker, database, sweep, storage):
+    followed(database, sweep, storage, 1)
+    kinds = by_kind(tracker.runs())
+    assert "configuration" not in kinds
+    assert {run.data.tags["mlflow.parentRunId"] for run in kinds["member"]} == {kinds["study"][0].info.run_id}
+    assert len({run.data.tags["configuration"] for run in kinds["member"]}) == 4
+    followed(database, sweep, storage, 2)
+    check_means(tracker, 2)
+    followed(database, sweep, storage, 1)
+    check_means(tracker, 2)
+
+
+def test_runs_that_an_earlier_version_put_below_their_study_are_moved(tracker, database, sweep, storage):
+    followed(database, sweep, storage, 2)
+    kinds = by_kind(tracker.runs())
+    for run in kinds["configuration"]:
+        tracker.client.delete_run(run.info.run_id)
+    for run in kinds["member"]:
+        tracker.client.set_tag(run.info.run_id, "mlflow.parentRunId", kinds["study"][0].info.run_id)
+        tracker.client.delete_tag(run.info.run_id, "configuration")
+    plan, members, rows = seeded(sweep, 2)
+    t = Tracker(database, plan, storage, DATA)
+    t.start(members, rows)
+    t.close("FINISHED")
+    check_means(tracker, 2)
+    assert all(run.info.start_time < run.info.end_time for run, _ in tree(tracker).values())
+
+
+def test_a_second_session_calls_nothing_for_configurations_that_are_told(
+    tracker, database, sweep, storage, monkeypatch
+):
+    followed(database, sweep, storage, 2)
+    before = {run.info.run_id: run.to_dictionary() for run, _ in tree(tracker).values()}
+    calls, working = [], MlflowClient.log_batch
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda self, *a, **k: (calls.append(a[0]), working(self, *a, **k)))
+    followed(database, sweep, storage, 2)
+    assert not calls or not set(calls) & before.keys()
+    assert {run.info.run_id: run.to_dictionary() for run, _ in tree(tracker).values()} == before
+
+
+def test_a_configuration_without_all_seeds_is_killed_and_goes_on(tracker, database, sweep, storage):
+    members = seeded(sweep, 2)[1]
+    followed(database, sweep, storage, 2, members[:3], close="KILLED")
+    told = {(run.info.status, run.data.metrics["n"], len(below)) for run, below in tree(tracker).values()}
+    assert told == {("FINISHED", 2.0, 2), ("KILLED", 1.0, 1)}
+    followed(database, sweep, storage, 2)
+    check_means(tracker, 2)
+
+
+def test_a_configuration_of_a_killed_driver_is_taken_up(tracker, database, sweep, storage):
+    plan, members, _ = seeded(sweep, 2)
+    killed = Tracker(database, plan, storage, DATA)
+    killed.start([], {})
+    killed.progressed(members[:2], 0, history(members[:2], 1))
+    stop(killed)
+    assert {run.info.status for run, _ in tree(tracker).values()} == {"RUNNING"}
+    followed(database, sweep, storage, 2)
+    check_means(tracker, 2)
+
+
+def test_failed_seeds_are_not_in_the_mean_until_they_are_trained_again(tracker, database, sweep, storage):
+    _, members, rows = seeded(sweep, 2)
+    failed = {key: row(m, status="failed", reason="diverged", metrics={}) for m in members if (key := m.key)}
+    one = rows | {members[1].key: failed[members[1].key]}
+    one |= {m.key: failed[m.key] for m in members[2:4]}
+    followed(database, sweep, storage, 2, rows=one)
+    told = sorted((run.info.status, run.data.metrics.get("n", 0)) for run, _ in tree(tracker).values())
+    assert told == [("FAILED", 0), ("FINISHED", 1), ("FINISHED", 2), ("FINISHED", 2)]
+    followed(database, sweep, storage, 2)
+    check_means(tracker, 2)
+
+
+def test_where_answers_for_configurations_are_lost_there_is_one_of_each(tracker, database, sweep, storage, monkeypatch):
+    monkeypatch.setattr(tracking, "RETRY_AFTER_S", 0.0)
+    working, lost = MlflowClient.create_run, []
+
+    def failing(self, experiment, started, tags, **options):
+        answer = working(self, experiment, started, tags, **options)
+        if tags["kind"] == "configuration" and len(lost) < 2:
+            lost.append(answer)
+            raise ConnectionError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(MlflowClient, "create_run", failing)
+    followed(database, sweep, storage, 2)
+    assert len(lost) == 2
+    check_means(tracker, 2)
+
+
+def test_two_runs_of_one_configuration_become_one(tracker, database, sweep, storage):
+    followed(database, sweep, storage, 2)
+    (run, below), *_ = tree(tracker).values()
+    kept = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.run")}
+    other = tracker.client.create_run(run.info.experiment_id, tags=kept, run_name=run.info.run_name)
+    tracker.client.set_tag(below[0].info.run_id, "mlflow.parentRunId", other.info.run_id)
+    followed(database, sweep, storage, 2)
+    assert len(by_kind(tracker.runs())["configuration"]) == 4
+    assert all(len(members) == 2 for _, members in tree(tracker).values())
 
 
 def test_an_interruption_leaves_no_run_running(tracker):
@@ -105,8 +288,8 @@ def test_an_interruption_leaves_no_run_running(tracker):
     t.start(MEMBERS, {})
     t.progressed(MEMBERS, 0, history(MEMBERS, 1))
     t.close("KILLED")
-    assert {run.info.status for run in tracker.runs()} == {"KILLED"}
-    assert len(tracker.runs()) == 5
+    assert statuses(tracker) == {"KILLED"}
+    assert len(tracker.runs()) == 7
 
 
 def test_a_call_that_was_on_its_way_at_a_takeover_doubles_no_step(tracker):
@@ -123,7 +306,7 @@ def test_a_call_that_was_on_its_way_at_a_takeover_doubles_no_step(tracker):
     displaced.ended(MEMBERS, rows)
     stop(displaced)
     assert displaced.problem is None
-    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+    assert statuses(tracker) == {"FINISHED"}
     for run in by_kind(tracker.runs())["member"]:
         assert [metric.step for metric in tracker.client.get_metric_history(run.info.run_id, "elbo")] == [1, 2]
 
@@ -147,7 +330,7 @@ def test_after_a_takeover_a_tracker_changes_nothing_more(tracker, storage):
         displaced.close("KILLED")
         assert [run.to_dictionary() for run in tracker.runs()] == before
     successor.close("FINISHED")
-    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+    assert statuses(tracker) == {"FINISHED"}
     for run in by_kind(tracker.runs())["member"]:
         assert [metric.step for metric in tracker.client.get_metric_history(run.info.run_id, "elbo")] == [1, 2]
 
@@ -157,7 +340,7 @@ def test_after_a_kill_runs_are_taken_up_and_no_step_is_logged_twice(tracker):
     killed.start(MEMBERS, {})
     killed.progressed(MEMBERS, 0, history(MEMBERS, 1))
     stop(killed)
-    assert {run.info.status for run in tracker.runs()} == {"RUNNING"}
+    assert statuses(tracker) == {"RUNNING"}
 
     t = tracker()
     t.start(MEMBERS, {})
@@ -165,8 +348,8 @@ def test_after_a_kill_runs_are_taken_up_and_no_step_is_logged_twice(tracker):
     t.ended(MEMBERS, {member.key: row(member) for member in MEMBERS})
     t.close("FINISHED")
     assert t.problem is None
-    assert len(tracker.runs()) == 5
-    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+    assert len(tracker.runs()) == 7
+    assert statuses(tracker) == {"FINISHED"}
     for run_id in t.run_ids.values():
         assert [m.step for m in tracker.client.get_metric_history(run_id, "elbo")] == [1, 2]
 
@@ -226,8 +409,8 @@ def test_where_answers_are_lost_nothing_is_missing_or_doubled_in_the_end(tracker
     assert len(calls) > 3
     assert t.problem is None
     assert steps(tracker, t) == [list(range(1, 8))] * 3
-    assert len(tracker.runs()) == 5
-    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+    assert len(tracker.runs()) == 7
+    assert statuses(tracker) == {"FINISHED"}
 
 
 def test_after_a_pause_a_server_that_was_away_gets_everything(tracker, sweep, monkeypatch):
@@ -243,7 +426,7 @@ def test_after_a_pause_a_server_that_was_away_gets_everything(tracker, sweep, mo
     assert tracker.client.get_experiment_by_name(sweep.name) is None  # the pause is not over
     t.close("FINISHED")
     assert t.problem is None
-    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+    assert statuses(tracker) == {"FINISHED"}
     assert steps(tracker, t) == [[1, 2]] * 3
 
 
@@ -293,7 +476,10 @@ def test_a_cohort_that_begins_again_reports_some_epochs_twice(tracker):
     assert steps(tracker, t) == [[1, 2, 3, 4, 5, 6]] * 3
 
 
-def test_a_members_run_takes_four_calls(tracker, monkeypatch):
+MEMBER = ["create_run", "log_inputs", "log_batch", "set_terminated"]
+
+
+def test_a_members_run_takes_four_calls_and_a_configurations_three(tracker, monkeypatch):
     """Each call takes milliseconds and a write to the database's disk."""
     calls = []
     for name in ("create_run", "log_batch", "log_inputs", "set_terminated", "update_run", "set_tag", "log_param"):
@@ -311,12 +497,16 @@ def test_a_members_run_takes_four_calls(tracker, monkeypatch):
     failed = row(MEMBERS[0], status="failed", reason="diverged", history=metrics(7))
     t.ended(MEMBERS[:1], {MEMBERS[0].key: failed})
     settle(t)
-    assert calls == ["create_run", "log_inputs", "log_batch", "set_terminated"]
+    assert calls == ["create_run", *MEMBER]  # the first is the configuration's
+    calls.clear()
+    t.ended(MEMBERS[1:2], {MEMBERS[1].key: row(MEMBERS[1], history=metrics(7))})
+    settle(t)
+    assert calls == [*MEMBER, "log_batch", "set_terminated"]
     t.close("FINISHED")
-    (run,) = by_kind(tracker.runs())["member"]
+    run, _ = sorted(by_kind(tracker.runs())["member"], key=lambda run: run.data.tags["seed"])
     assert run.data.tags["reason"] == "diverged"
     assert run.data.params.keys() == MEMBERS[0].config.flat().keys()
-    assert steps(tracker, t) == [list(range(1, 8))]
+    assert steps(tracker, t) == [list(range(1, 8))] * 2
 
 
 def test_parameters_tags_and_whole_epochs_fit_into_a_call(tracker, monkeypatch):
@@ -353,6 +543,8 @@ def test_runs_are_found_alike_in_the_database_and_by_the_client(tracker, databas
     assert {(run.tags["kind"], run.status, run.tags.get("reason")) for run in found} == {
         ("sweep", "RUNNING", None),
         ("study grid", "RUNNING", None),
+        ("configuration", "FINISHED", None),
+        ("configuration", "RUNNING", None),
         ("member", "FAILED", "diverged"),
         ("member", "RUNNING", None),
     }
@@ -381,13 +573,13 @@ def test_runs_and_experiments_that_were_deleted_by_hand_come_back(tracker, monke
     t.ended(MEMBERS, {member.key: row(member) for member in MEMBERS})
     t.close("FINISHED")
     assert t.problem is None
-    assert len(tracker.runs()) == 5
+    assert len(tracker.runs()) == 7
     tracker.client.delete_experiment(tracker.runs()[0].info.experiment_id)
     t = tracker()
     t.start(MEMBERS, {member.key: row(member) for member in MEMBERS})
     t.close("FINISHED")
     assert t.problem is None
-    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+    assert statuses(tracker) == {"FINISHED"}
 
 
 def test_epochs_that_were_not_reported_are_filled_in_when_their_member_ends(tracker):
@@ -572,7 +764,7 @@ def test_the_filters_that_the_docs_print_find_what_they_name(database, storage):
     lines = [line.strip() for line in Path("docs/mlflow.md").read_text().splitlines() if line.startswith("    ")]
     filters = [line for line in lines if line.startswith(("params.", "tags."))]
     assert len(filters) >= 3
-    plan = Plan(get_sweep("quickstart"), Overrides(seeds=1))
+    plan = Plan(get_sweep("quickstart"), Overrides(seeds=2))
     members = [member for members in plan.members.values() for member in members]
     rows = {member.key: row(member, metrics={"elbo": -30.0 + index / 4}) for index, member in enumerate(members)}
     t = Tracker(database, plan, Storage(storage.uri, "quickstart"), DATA)
@@ -583,7 +775,10 @@ def test_the_filters_that_the_docs_print_find_what_they_name(database, storage):
     experiment = client.get_experiment_by_name("quickstart")
     assert experiment is not None
     found = {
-        condition: {run.data.tags["key"] for run in client.search_runs([experiment.experiment_id], condition)}
+        condition: {
+            run.data.tags.get("key") or json.dumps([run.data.tags["study"], run.data.tags["configuration"]])
+            for run in client.search_runs([experiment.experiment_id], condition)
+        }
         for condition in filters
     }
     silent = {
@@ -594,6 +789,12 @@ def test_the_filters_that_the_docs_print_find_what_they_name(database, storage):
     good = {m.key for m in members if m.study == "temperatures" and rows[m.key].metrics["elbo"] > -26}
     assert silent
     assert good
-    assert found['params.`estimator.name` = "silent" and params.`latent.family` = "bernoulli"'] == silent
+    assert (
+        found['tags.kind = "member" and params.`estimator.name` = "silent" and params.`latent.family` = "bernoulli"']
+        == silent
+    )
     assert found['tags.kind = "member" and tags.study = "temperatures" and metrics.elbo > -26'] == good
+    pairs = {json.dumps(["temperatures", run_name(m.labels)]) for m in members if m.study == "temperatures"}
+    assert len(pairs) == 16
+    assert found['tags.kind = "configuration" and tags.study = "temperatures" and metrics.elbo > -26'] == pairs
     assert all(found.values())
