@@ -78,9 +78,18 @@ class Runs:
         studies: the studies that get runs.
         storage: the storage with sessions, checkpoints and the report.
         data_dir: the folder of the data sets.
+        confirming: the number of seeds that confirm each finalist.
     """
 
-    def __init__(self, uri: str, sweep: Sweep, studies: Sequence[Study], storage: Storage, data_dir: Path):
+    def __init__(
+        self,
+        uri: str,
+        sweep: Sweep,
+        studies: Sequence[Study],
+        storage: Storage,
+        data_dir: Path,
+        confirming: int = 0,
+    ):
         # Errors are raised too, and reported in one line; these loggers would print tracebacks.
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         logging.getLogger("alembic").setLevel(logging.CRITICAL)
@@ -110,7 +119,7 @@ class Runs:
         """Runs that this object has made."""
         self._monitor: SystemMetricsMonitor | None = None
         self._studies = {study.name: study for study in studies}
-        self._configurations = Configurations(studies)
+        self._configurations = Configurations(studies, confirming)
         self._parents: dict[str, str] = {}
         """The parents of the members' runs of earlier writers, until they are checked."""
         parents = self._adopt()
@@ -223,7 +232,7 @@ class Runs:
             unfinished: the status if members are missing; None waits for them.
         """
         study, member = self._studies[configuration.study], configuration.member
-        status = configuration.ended_as(study) or unfinished
+        status = configuration.ended_as(self._configurations.seeds(configuration)) or unfinished
         rows = configuration.counting(study)
         n = max(len(rows), configuration.n)
         if status is None or member is None or (status, n) == (configuration.status, configuration.n):
@@ -423,7 +432,8 @@ def _started_ms(row: Row) -> int:
 
 def _configuration(member: Member) -> str:
     """The name of a member's configuration in lists, by which MLflow can group its members."""
-    return run_name(member.labels) or member.study
+    name = run_name(member.labels) or member.study
+    return f"{name}, fresh seeds" if member.confirms else name
 
 
 def _study_tags(study: Study) -> dict[str, str]:

@@ -156,7 +156,8 @@ class Tracker:
                 from sweeps.tracking.runs import Runs
 
                 plan = self._plan
-                self._runs = Runs(self.uri, plan.sweep, plan.studies, self._storage, self._data_dir)
+                confirming = len(plan.confirming_seeds)
+                self._runs = Runs(self.uri, plan.sweep, plan.studies, self._storage, self._data_dir, confirming)
                 self.run_ids, self._experiment = self._runs.run_ids, self._runs.experiment
                 for study, ended in self._ended.items():
                     self._runs.complete(list(ended.values()))

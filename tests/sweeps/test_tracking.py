@@ -272,6 +272,30 @@ def test_where_answers_for_configurations_are_lost_there_is_one_of_each(tracker,
     check_means(tracker, 2)
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_seeds_that_confirm_are_averaged_alone(tracker, database, sweep, storage, seeds):
+    plan = Plan(sweep, Overrides(only="grid", seeds=seeds, confirm=3))
+    chosen = plan.members["grid"]
+    members = [*chosen, *plan.confirming(plan.studies[0], chosen[:1])]
+    values = {m.key: m.config.optim.lr + 10.0 * m.confirms + m.config.seed % 7 for m in members}
+    t = Tracker(database, plan, storage, DATA)
+    t.start([], {})
+    t.ended(members, {m.key: row(m, metrics={"bits_per_dim": values[m.key]}) for m in members})
+    t.close("FINISHED")
+    assert t.problem is None
+    kinds = by_kind(tracker.runs())
+    (fresh,) = (run for run in kinds["configuration"] if run.info.run_name.endswith(", fresh seeds"))
+    own = [values[m.key] for m in members if m.confirms]
+    assert len(own) == 3
+    assert (fresh.info.status, fresh.data.metrics["n"]) == ("FINISHED", 3)
+    assert fresh.data.metrics["bits_per_dim"] == pytest.approx(np.mean(own))
+    below = [run for run in kinds["member"] if run.data.tags["mlflow.parentRunId"] == fresh.info.run_id]
+    assert {run.data.tags["key"] for run in below} == {m.key for m in members if m.confirms}
+    others = [run for run in kinds["configuration"] if run is not fresh]
+    assert [run.data.metrics["n"] for run in others] == ([2] * 4 if seeds == 2 else [])
+    assert {run.info.status for run in tracker.runs()} == {"FINISHED"}
+
+
 def test_two_runs_of_one_configuration_become_one(tracker, database, sweep, storage):
     followed(database, sweep, storage, 2)
     (run, below), *_ = tree(tracker).values()
