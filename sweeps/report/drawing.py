@@ -19,6 +19,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from sweeps.report.charts import Chart
+
 INK = "#1a1a1b"
 """The colour of text and axes. The SVG replaces it by the colour of the page's text."""
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, "#8C6D31")
@@ -46,6 +48,7 @@ class Drawing:
 
     name: the stem of its files. caption: what it shows. alt: a description for readers who cannot see it.
     mark: why its results are not comparable with the paper; empty if they are.
+    chart: the same as data, for a page with scripts; None for a figure that stays an image.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Drawing:
     png: bytes = field(repr=False)
     pdf: bytes = field(repr=False)
     mark: str = ""
+    chart: Chart | None = field(default=None, repr=False)
 
 
 @contextmanager
@@ -80,7 +84,9 @@ def log_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def draw(figure: Figure, name: str, caption: str, alt: str, mark: str, *, fit: bool = False) -> Drawing:
+def draw(
+    figure: Figure, name: str, caption: str, alt: str, mark: str, chart: Chart | None = None, *, fit: bool = False
+) -> Drawing:
     """Writes a figure as SVG, PNG and PDF.
 
     fit: crop the margins, for a figure that another library has laid out.
@@ -94,7 +100,7 @@ def draw(figure: Figure, name: str, caption: str, alt: str, mark: str, *, fit: b
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", bbox_inches=box, facecolor="white", metadata={"Software": None})
     figure.savefig(pdf, format="pdf", bbox_inches=box, metadata={"CreationDate": None})
-    return Drawing(name, caption, alt, svg, png.getvalue(), pdf.getvalue(), mark)
+    return Drawing(name, caption, alt, svg, png.getvalue(), pdf.getvalue(), mark, chart)
 
 
 def _svg(figure: Figure, fit: bool) -> bytes:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from search_spaces.figures import Heatmap
-from sweeps.analysis.cells import finalists, groups, ranked, standing
+from sweeps.analysis.cells import Cell, finalists, groups, ranked, standing
 from sweeps.analysis.labels import label, readable
 from sweeps.analysis.metrics import direction, metric
 from sweeps.analysis.numbers import number
+from sweeps.report.charts import Field, HeatmapChart, told
 from sweeps.report.drawing import Drawing, canvas
 from sweeps.report.panels import Panel
 
@@ -47,7 +49,8 @@ def heatmap(figure: Heatmap, panel: Panel) -> Drawing:
     drawn = canvas(1.8 + place * len(columns), 1.2 + 0.4 * len(rows))
     axes = drawn.add_subplot()
     image = axes.imshow(grid, cmap="viridis_r" if mode == "min" else "viridis", origin="lower", aspect="auto")
-    bar = drawn.colorbar(image, ticks=MaxNLocator(5), label=("log " if figure.log else "") + metric(shown).title)
+    bar_title = ("log " if figure.log else "") + metric(shown).title
+    bar = drawn.colorbar(image, ticks=MaxNLocator(5), label=bar_title)
     bar.formatter = ScalarFormatter(useOffset=False)
     axes.set_xticks(range(len(columns)), [label(value) for value in columns])
     axes.set_yticks(range(len(rows)), [label(value) for value in rows])
@@ -64,7 +67,32 @@ def heatmap(figure: Heatmap, panel: Panel) -> Drawing:
         caption += f" The fields are means over the seeds that chose; with {fresh.n} fresh seeds the best has "
         caption += f"{number(fresh.value, fresh.stderr)}."
     where = f"{readable(figure.rows)} {label(rows[i])}, {readable(figure.columns)} {label(columns[j])}"
-    return panel.drawing(drawn, caption, f"Heatmap: {caption} The best is {number(grid[i, j])} at {where}.")
+    chart = HeatmapChart(
+        readable(figure.columns),
+        readable(figure.rows),
+        bar_title,
+        list(map(label, columns)),
+        list(map(label, rows)),
+        mode,
+        list(_fields(figure, panel, chosen, grid, texts, image)),
+    )
+    return panel.drawing(drawn, caption, f"Heatmap: {caption} The best is {number(grid[i, j])} at {where}.", chart)
+
+
+def _fields(
+    figure: Heatmap, panel: Panel, chosen: Sequence[Cell], grid: np.ndarray, texts: np.ndarray, image: AxesImage
+) -> Iterator[Field]:
+    """The fields that have a number, for the page's script."""
+    shown = figure.metric or panel.study.metric
+    rows, columns = (_values(panel, path) for path in (figure.rows, figure.columns))
+    for cell in chosen:
+        row, column = cell.labels[figure.rows], cell.labels[figure.columns]
+        i, j, average = rows.index(row), columns.index(column), cell.average(shown)
+        if average and texts[i, j]:
+            value = float(grid[i, j])
+            where = f"{readable(figure.rows)} {label(row)}, {readable(figure.columns)} {label(column)}"
+            text = f"{where}: {metric(shown).title} {told(average.value, average.stderr, average.n)}"
+            yield Field(j, i, value, texts[i, j], _ink(image, value), text, row == column)
 
 
 def _values(panel: Panel, path: str) -> list[Any]:
@@ -82,8 +110,12 @@ def _texts(grid: np.ndarray) -> np.ndarray:
 
 
 def _write(axes: Axes, image: AxesImage, grid: np.ndarray, texts: np.ndarray) -> None:
-    """Writes the numbers in black or white, whichever is easier to read on the field's colour."""
+    """Writes the numbers into the fields."""
     for (i, j), text in np.ndenumerate(texts):
-        red, green, blue, _ = image.to_rgba(grid[i, j])
-        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-        axes.text(j, i, text, ha="center", va="center", color=ink, size=7)
+        axes.text(j, i, text, ha="center", va="center", color=_ink(image, float(grid[i, j])), size=7)
+
+
+def _ink(image: AxesImage, value: float) -> str:
+    """The ink that is easier to read on the colour of a value."""
+    red, green, blue, _ = image.to_rgba(np.array([value]))[0]
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

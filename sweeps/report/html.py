@@ -1,12 +1,14 @@
 """Assembles the report: one page that contains everything, and its figures and tables as separate files."""
 
 import base64
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
 from search_spaces.space import Study
 from sweeps.analysis import cells as tables
@@ -24,6 +26,8 @@ from sweeps.report.claims_table import claims_table
 from sweeps.report.drawing import Drawing, style
 from sweeps.report.figures import figures, not_measured
 from sweeps.report.marks import marks, short
+from sweeps.report.members import Explorer, explorer
+from sweeps.report.packed import packed, packed_json
 from sweeps.report.provenance import Provenance
 from sweeps.report.reconstructions import Sources, image_figures
 from sweeps.report.search_plots import search_plots
@@ -55,6 +59,8 @@ class Section:
     """What the section does not show, and why."""
     verdicts: list[Tested]
     failures: list[str]
+    explorer: Explorer | None = None
+    """The members, for the page's script."""
     link: str = ""
     """The address of the members in MLflow's user interface; empty if unknown."""
 
@@ -106,7 +112,11 @@ def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    folder = Path(__file__).parent
+    style, script = (folder / "page.css").read_text(), (folder / "page.js").read_text()
+    libraries = (folder / "libraries" / "bundle.js").read_bytes()
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    environment.filters["packed"] = packed_json
     environment.globals["verdicts"] = _tally
     page = environment.get_template("page.html.jinja").render(
         sweep=plan.sweep,
@@ -116,8 +126,21 @@ def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None
         kept_seeds=plan.kept_seeds,
         rule=rule(plan.overrides.confirm is not None),
         provenance=provenance,
+        style=Markup(style),
+        script=Markup(script),
+        libraries=packed(libraries),
+        policy=_policy(style.encode(), [script.encode(), libraries]),
     )
     return page.encode()
+
+
+def _policy(style: bytes, scripts: Sequence[bytes]) -> str:
+    """The page's Content-Security-Policy: its own style and scripts, known by their hashes, and embedded images."""
+
+    def hashes(contents: Sequence[bytes]) -> str:
+        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(each).digest()).decode()}'" for each in contents)
+
+    return f"default-src 'none'; img-src data:; style-src {hashes([style])}; script-src {hashes(scripts)}"
 
 
 def _marked(sections: Sequence[Section]) -> dict[str, list[Section]]:
@@ -166,6 +189,7 @@ def _section(
         notes=[*notes, *missing],
         verdicts=verdicts,
         failures=_failures(members, rows),
+        explorer=explorer(study, found) if drawn else None,
     )
 
 

@@ -10,6 +10,7 @@ from search_spaces.space import Study
 from sweeps.analysis.cells import Cell, groups
 from sweeps.analysis.labels import label, readable
 from sweeps.analysis.metrics import metric
+from sweeps.report.charts import Chart
 from sweeps.report.drawing import Drawing, draw
 from sweeps.report.table import stem
 
@@ -42,9 +43,9 @@ class Panel:
         confirmed = any(cell.confirmation for cell in self.cells)
         return " Finalists with the fresh seeds that confirm them, others with the seeds that chose." * confirmed
 
-    def drawing(self, canvas: Canvas, caption: str, alt: str) -> Drawing:
+    def drawing(self, canvas: Canvas, caption: str, alt: str, chart: Chart | None = None) -> Drawing:
         """The files of what was drawn for the panel."""
-        return draw(canvas, self.name, caption, alt, self.mark)
+        return draw(canvas, self.name, caption, alt, self.mark, chart)
 
 
 def drawn(cell: Cell, name: str) -> Cell:

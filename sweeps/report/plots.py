@@ -11,6 +11,7 @@ from search_spaces.figures import Curves, Lines
 from sweeps.analysis.cells import Cell, groups, standing
 from sweeps.analysis.labels import label, readable
 from sweeps.analysis.metrics import metric
+from sweeps.report.charts import Line, LineChart, Point, Scale, point
 from sweeps.report.drawing import Drawing, canvas, log_ticks
 from sweeps.report.heatmap import DIAGONAL
 from sweeps.report.panels import Panel, drawn
@@ -25,11 +26,14 @@ def lines(figure: Lines, panel: Panel) -> Drawing:
     canvas_ = canvas(5.5, 3.6)
     axes = canvas_.add_subplot()
     marked = ""
+    drawn_lines = []
     for group in groups((figure.series,) if figure.series else (), panel.cells):
         value = group[0].labels.get(figure.series) if figure.series else None
         present = [cell for cell in group if figure.x in cell.labels]
         best = [drawn(cell, shown) for same in groups((figure.x,), present) if (cell := standing(study, same))]
-        x, mean, stderr = _points(sorted(best, key=lambda cell: cell.labels[figure.x]), figure.x, shown)
+        points = _points(sorted(best, key=lambda cell: cell.labels[figure.x]), figure.x, shown)
+        x, mean, stderr = [p.x for p in points], [p.y for p in points], [p.high - p.y for p in points]
+        drawn_lines.append(Line(_name(figure.series, value), points))
         axes.errorbar(x, mean, stderr, marker="o", markersize=3, capsize=2, label=in_legend(value))
         if value in x:
             axes.plot(value, mean[x.index(value)], "D", color=DIAGONAL, zorder=3)
@@ -41,7 +45,8 @@ def lines(figure: Lines, panel: Panel) -> Drawing:
     if figure.series:
         caption += f" One line for each {readable(figure.series)}{marked}."
     caption += panel.fresh
-    return panel.drawing(canvas_, caption, f"Line plot: {caption}")
+    chart = LineChart(readable(figure.x), metric(shown).title, _scale(figure.log_x), _scale(figure.log_y), drawn_lines)
+    return panel.drawing(canvas_, caption, f"Line plot: {caption}", chart)
 
 
 def curves(figure: Curves, panel: Panel) -> Drawing:
@@ -49,6 +54,7 @@ def curves(figure: Curves, panel: Panel) -> Drawing:
     shown = figure.metric or panel.study.metric
     canvas_ = canvas(5.5, 3.6)
     axes = canvas_.add_subplot()
+    drawn_lines = []
     for value, cell in best_of_series(figure, panel):
         history = _history(cell, shown)
         measured = ~np.isnan(history).all(0)
@@ -56,9 +62,13 @@ def curves(figure: Curves, panel: Panel) -> Drawing:
         history = history[:, measured]
         mean = history.mean(0)
         (line,) = axes.plot(epochs, mean, label=in_legend(value), linewidth=1.2)
+        stderr = np.full_like(mean, math.nan)
         if len(history) > 1:
             stderr = history.std(0, ddof=1) / math.sqrt(len(history))
             axes.fill_between(epochs, mean - stderr, mean + stderr, color=line.get_color(), alpha=0.25, linewidth=0)
+        values = zip(epochs.tolist(), mean.tolist(), stderr.tolist(), strict=True)
+        points = [point(x, y, error, len(history)) for x, y, error in values if math.isfinite(y)]
+        drawn_lines.append(Line(_name(figure.series, value), points))
     if figure.target is not None:
         axes.axhline(figure.target, color="grey", linestyle=":", linewidth=1)
     if not figure.log_y:
@@ -68,7 +78,8 @@ def curves(figure: Curves, panel: Panel) -> Drawing:
     _legend(axes, figure.series)
     caption = panel.caption(shown, "over epochs, mean and standard error over seeds")
     caption += f" Each {readable(figure.series)} at its best configuration.{panel.fresh}"
-    return panel.drawing(canvas_, caption, f"Learning curves: {caption}")
+    chart = LineChart("epoch", metric(shown).title, "value", _scale(figure.log_y), drawn_lines, axes.get_ylim())
+    return panel.drawing(canvas_, caption, f"Learning curves: {caption}", chart)
 
 
 def best_of_series(figure: Curves, panel: Panel) -> list[tuple[Any, Cell]]:
@@ -88,11 +99,19 @@ def _history(cell: Cell, name: str) -> np.ndarray:
     return np.array([history[:shortest] for history in histories])
 
 
-def _points(cells: Sequence[Cell], x: str, name: str) -> tuple[list[float], list[float], list[float]]:
-    """The value of label `x`, the mean and the standard error of each cell; the error of a single seed is 0."""
-    averages = [(cell.labels[x], average) for cell in cells if (average := cell.average(name)) is not None]
-    errors = [0.0 if math.isnan(average.stderr) else average.stderr for _, average in averages]
-    return [value for value, _ in averages], [average.value for _, average in averages], errors
+def _points(cells: Sequence[Cell], x: str, name: str) -> list[Point]:
+    """The mean of each cell that has the metric, over the label `x`."""
+    averages = [(float(cell.labels[x]), cell.average(name)) for cell in cells]
+    return [point(x, own.value, own.stderr, own.n) for x, own in averages if own is not None]
+
+
+def _name(series: str | None, value: object) -> str:
+    """The name of a line."""
+    return label(value) or readable(series) if series else ""
+
+
+def _scale(log: bool) -> Scale:
+    return "log" if log else "value"
 
 
 def _scales(axes: Axes, log_x: bool, log_y: bool) -> None:

@@ -190,7 +190,7 @@ def marked(files: dict[str, bytes]) -> None:
     assert all('href="#not-comparable">not comparable</a>' in caption for caption in captions)
     tables = page.split('<figure class="table">')[1:]
     assert len(tables) >= 2
-    assert all('<table class="sortable mark' in table for table in tables)
+    assert all('<table class="data mark' in table for table in tables)
     for path, content in files.items():
         if path.startswith("tables/"):
             assert MARK in content.decode(), path

@@ -59,7 +59,7 @@ def table(page: str, name: str) -> tuple[list[str], list[list[tuple[str, str]]]]
     text = page.split(f'aria-label="Table: {name}"')[1].split("</table>")[0]
     headings = re.findall(r'<th scope="col">(.*?)</th>', text)
     body = text.split("<tbody>")[1].split("</tr>")[:-1]
-    field = re.compile(r'<t[hd][^>]*data-value="([^"]*)">(.*?)</t[hd]>')
+    field = re.compile(r'<t[hd][^>]*data-order="([^"]*)">(.*?)</t[hd]>')
     return headings, [[(shown, value) for value, shown in field.findall(line)] for line in body]
 
 
