@@ -86,12 +86,12 @@ class Guide(Frozen):
     `train_loss`; no other metric depends on it.
     """
 
-    likelihood: LikelihoodField = LIKELIHOODS["gaussian_precision"]
+    likelihood: LikelihoodField = Field(LIKELIHOODS["gaussian_precision"], title="likelihood (guide)")
     annealing_rate: NonNegativeKnob = 0.0
     freeze_epoch: Annotated[Count | None, KNOB] = None
     anneal: Annotated[Literal["encoder_gradient", "loss"], SHAPE] = "encoder_gradient"
-    lr_mu: PositiveKnob = 1e-3
-    lr_alpha: PositiveKnob = 1e-3
+    lr_mu: PositiveKnob = Field(1e-3, title="learning rate (mean of the guide)")
+    lr_alpha: PositiveKnob = Field(1e-3, title="learning rate (precision of the guide)")
 
     def epochs(self, epochs: int) -> int:
         """How many of this many epochs train the guide, before it is over."""
@@ -139,7 +139,7 @@ class TrainingConfig(Frozen):
         float32 in both cases. "bf16" gives other numbers, so it is part of the key (docs/performance.md: when it pays).
     """
 
-    data: DataConfig = DataConfig()
+    data: DataConfig = Field(DataConfig(), title="data set")
     latent: Latents
     encoder: EncoderField
     decoder: DecoderField
@@ -147,7 +147,7 @@ class TrainingConfig(Frozen):
     estimator: EstimatorField
     objective: ObjectiveConfig = ObjectiveConfig()
     guide: Annotated[Guide | None, SHAPE] = None
-    optim: OptimField
+    optim: OptimField = Field(title="optimizer")
     epochs: PositiveShape
     batch_size: PositiveShape
     precision: Annotated[Precision, SHAPE] = "float32"

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweeps.planning.plan import Member
+from trainables.titles import title
 
 
 def describe(labels: Mapping[str, Any]) -> str:
-    """The labels of a configuration in one line: "ReinMax, lr 0.001". Only a text tells by itself what it is."""
+    """The labels of a configuration in one line: "ReinMax, learning rate 0.001". Texts stand without their field."""
     return ", ".join(
-        value if isinstance(value, str) else f"{path.rpartition('.')[2]} {_shown(value)}"
-        for path, value in labels.items()
+        value if isinstance(value, str) else f"{readable(path)} {_shown(value)}" for path, value in labels.items()
     )
 
 
@@ -55,8 +55,8 @@ def _shown(value: object) -> str:
 
 
 def readable(path: str) -> str:
-    """A dotted path or a variant's name as a heading."""
-    return path.rpartition(".")[2].replace("_", " ")
+    """A dotted path or a variant's name as a heading: "temperature (forward)"."""
+    return title(path)
 
 
 def duration(seconds: float) -> str:

@@ -109,9 +109,11 @@ const sortable = () => {
   };
   libraries.DataTable.type("value", "order", { asc: compare(1), desc: compare(-1) });
 };
-const filterBox = (table, what, changed) => {
+// DataTables reads texts with an entity as HTML, to decode it.
+const searched = (text) => `${text}`.replace(/[&<>]/g, " ");
+const filterBox = (table, what, plain = (text) => text) => {
   const input = element("input", { type: "search" });
-  input.addEventListener("input", () => { table.search(input.value).draw(); changed?.(); });
+  input.addEventListener("input", () => table.search(plain(input.value)).draw());
   return element("label", { className: "filter" }, `Filter ${what} `, input);
 };
 const showTable = (table) => {
@@ -134,6 +136,7 @@ class Members {
     this.brushed = new Map();
     this.compared = [];
     this.pair = element("div", { className: "pair" });
+    this.heading = place.closest("section").querySelector("h2").textContent;
     place.append(...this.parallel(), ...this.table(), this.pair);
     if (this.box) this.drawParallel();
     this.compare();
@@ -178,7 +181,7 @@ class Members {
       animation: false,
       parallel: { left: 60, right: 90, top: 44, bottom: 24, parallelAxisDefault: { nameTextStyle: { color: ink() }, axisLabel: { color: ink() }, axisLine: { lineStyle: { color: ink() } }, nameTruncate: { maxWidth: 105 } } },
       parallelAxis: this.axes.map((each, dim) => ({
-        dim, name: each.title, type: each.type, scale: true, nameLocation: "end", ...(each.type === "category" ? { data: each.words } : {}),
+        dim, id: `${dim}`, name: each.title, type: each.type, scale: true, nameLocation: "end", ...(each.type === "category" ? { data: each.words } : {}),
         axisLabel: { color: ink(), formatter: each.type === "category" ? (word) => (word.length > 24 ? `${word.slice(0, 11)}…${word.slice(-11)}` : word) : shown },
         areaSelectStyle: { width: 24, color: colour("--link"), opacity: 0.25 },
       })),
@@ -188,9 +191,9 @@ class Members {
     });
     const chart = draw(this.box, options);
     resizer.observe(this.box);
+    dark.addEventListener("change", () => { this.brushed.clear(); this.rows.draw(); }); // the chart is drawn anew
     chart.on("axisareaselected", ({ parallelAxisId, intervals }) => {
-      const index = chart.getOption().parallelAxis.findIndex((each) => each.id === parallelAxisId);
-      intervals.length ? this.brushed.set(index, intervals) : this.brushed.delete(index);
+      intervals.length ? this.brushed.set(+parallelAxisId, intervals) : this.brushed.delete(+parallelAxisId);
       this.rows.draw();
     });
     this.picked = (i) => [...this.brushed].every(([index, intervals]) => {
@@ -213,7 +216,7 @@ class Members {
         { title: "compare", orderable: false, searchable: false, render: () => "", createdCell: (cell, i) => cell.append(this.checkbox(i)) },
         ...columns.map((column) => ({
           title: "", type: "value", className: typeof column.values.find((value) => value !== null) === "number" ? "number" : "words",
-          render: { _: (value) => value, display: () => "", filter: (value) => named(value) },
+          render: { _: (value) => value, display: () => "", filter: (value) => searched(named(value)) },
           createdCell: (cell, value) => (cell.textContent = this.data.metrics.includes(column) ? shown(value) : named(value)),
         })),
       ],
@@ -222,8 +225,10 @@ class Members {
         if (!place.textContent) place.append(title(columns[i]));
       }),
     });
+    Object.assign(region.querySelector(".dt-layout-table"), { className: "wide", tabIndex: 0, role: "region", ariaLabel: `Table: members, ${this.heading}` });
+    region.querySelector("nav").ariaLabel = `Pages of the members, ${this.heading}`;
     this.rows.search.fixed("brush", (_, data, i) => this.picked?.(i) ?? true);
-    return [filterBox(this.rows, "members"), region];
+    return [filterBox(this.rows, "members", searched), region];
   }
 
   checkbox(i) {
@@ -265,7 +270,7 @@ class Members {
     const same = [...this.data.same, ...this.data.differing.filter((column) => column.at[a] === column.at[b]).map((column) => [column.title, column.path, named(column.values[column.at[a]])])];
     this.pair.replaceChildren(
       element("h3", { textContent: "Side by side" }),
-      element("div", { className: "wide", tabIndex: 0, role: "region", ariaLabel: "Table: two members" }, element("table", { className: "compared" }, head, body)),
+      element("div", { className: "wide", tabIndex: 0, role: "region", ariaLabel: `Table: two members, ${this.heading}` }, element("table", { className: "compared" }, head, body)),
       element("details", {}, element("summary", { textContent: `${same.length} fields are equal` }),
         element("ul", {}, ...same.map(([title, path, text]) => element("li", { textContent: `${title}: ${text}`, title: path })))),
       ...this.curves(a, b),

@@ -73,11 +73,11 @@ def test_tables_sort_by_the_heading_that_is_clicked_and_back(report):
     heading = region.get_by_role("columnheader").filter(has_text="bits/dim").first
     before = column(report, "bits/dim")
     heading.click()
+    expect(heading).to_have_attribute("aria-sort", "ascending")
     assert column(report, "bits/dim") == sorted(before)
-    assert heading.get_attribute("aria-sort") == "ascending"
     heading.get_by_role("button").press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "descending")
     assert column(report, "bits/dim") == sorted(before, reverse=True)
-    assert heading.get_attribute("aria-sort") == "descending"
 
 
 def test_what_was_changed_for_the_run_is_told_at_the_top(report):
@@ -97,7 +97,7 @@ def test_both_colour_schemes_are_readable_by_all(report, scheme):
 
 CUT_OFF = """() => [...document.querySelectorAll("body *")]
   .filter(each => each.clientWidth && getComputedStyle(each).display !== "inline")
-  .filter(each => !each.matches(".wide") && !each.closest(".wide table"))
+  .filter(each => !each.closest(".wide"))
   .filter(each => each.scrollWidth > each.clientWidth + 1 || each.getBoundingClientRect().right > innerWidth + 1)
   .map(each => `${each.tagName} ${each.textContent.slice(0, 40)}`)"""
 """Finds elements that are cut off outside the marked scrollers."""
@@ -153,16 +153,16 @@ def test_the_foot_names_dates_hours_and_the_command(report):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("drawn", ["figure:not(.table) > img", ".chart"])
+@pytest.mark.parametrize("drawn", ["figure:not(.table) > img", "div.chart"])
 def test_plots_follow_the_colour_scheme(report, scheme, drawn, tmp_path):
     open_all(report)
     report.emulate_media(color_scheme=scheme)
-    if drawn != ".chart":  # the static figure, as without scripts
+    if drawn != "div.chart":  # the static figure, as without scripts
         report.evaluate("document.querySelectorAll('.charted').forEach(each => each.classList.remove('charted'))")
     report.locator(drawn).first.screenshot(path=tmp_path / "plot.png")
     pixels = np.asarray(Image.open(tmp_path / "plot.png").convert("L"))
     background, ink = (pixels.min(), pixels.max()) if scheme == "dark" else (pixels.max(), pixels.min())
-    assert np.median(pixels) == background
+    assert abs(np.median(pixels) - int(background)) <= 2
     assert abs(int(background) - int(ink)) > 180  # enough contrast
 
 
@@ -170,4 +170,4 @@ def test_print_begins_with_the_overview_and_unfolds_the_search(report, tmp_path)
     report.emulate_media(media="print")
     assert report.locator("nav").is_visible()
     assert report.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True).startswith(b"%PDF")
-    assert report.locator("details").first.evaluate("each => each.open")
+    assert report.locator("details:not(.explorer)").first.evaluate("each => each.open")

@@ -219,7 +219,7 @@ def test_only_texts_stand_without_the_name_of_their_field():
         "encoder.hidden": (8, 8),
         "optim.lr": 0.1,
     }
-    assert describe(labels) == "silent, freeze_epoch none, batch_size 64, hidden (8, 8), lr 0.1"
+    assert describe(labels) == "silent, freeze epoch none, batch size 64, hidden (encoder) (8, 8), learning rate 0.1"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 4])

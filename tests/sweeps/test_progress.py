@@ -52,7 +52,7 @@ def test_the_live_view_has_a_bar_a_study_the_course_of_its_metric_and_the_best_s
     assert "2/8" in grid
     assert "█▁" in grid
     mean = (result(MEMBERS[0]).metrics["bits_per_dim"] + result(MEMBERS[1]).metrics["bits_per_dim"]) / 2
-    assert f"bits_per_dim {mean:.4g} (lr 0.001, variance 0.01; n = 2)" in grid
+    assert f"bits_per_dim {mean:.4g} (learning rate 0.001, variance 0.01; n = 2)" in grid
     assert "2/2" in grid  # epochs
     assert any(line.startswith("searched") and "0/7" in line for line in text.splitlines())
 
@@ -62,7 +62,7 @@ def test_the_best_is_that_of_the_mean_over_seeds_not_of_one_lucky_member():
     values = dict(zip([member.key for member in (*lucky, *steady)], [0.0, 9.0, 4.0, 4.0], strict=True))
     rows = {m.key: row(m, metrics={"bits_per_dim": values[m.key]}) for m in (*lucky, *steady)}
     text = shown(PLAN, lambda progress: progress.ended([*lucky, *steady], rows))
-    assert "bits_per_dim 4 (lr 0.01, variance 0.1; n = 2)" in text
+    assert "bits_per_dim 4 (learning rate 0.01, variance 0.1; n = 2)" in text
 
 
 def test_until_a_member_has_ended_the_best_is_that_of_members_in_training():
@@ -107,7 +107,7 @@ def test_labels_with_brackets_are_shown_as_they_are():
     widths = dataclasses.replace(GRID, grid=(Axis("encoder.hidden", ([8], [4])),), compare=())
     plan = Plan(Sweep("widths", "Widths", (widths,)))
     members = plan.members["grid"]
-    assert "(hidden [8]; n = 2)" in shown(plan, lambda p: p.ended(members, {m.key: row(m) for m in members}))
+    assert "(hidden (encoder) [8]; n = 2)" in shown(plan, lambda p: p.ended(members, {m.key: row(m) for m in members}))
 
 
 def test_what_is_kept_for_status_says_how_far_members_in_training_are(storage):
@@ -138,7 +138,7 @@ def test_failures_are_told_as_they_happen_but_not_by_the_thousand():
     members = plan.members["grid"]
     rows = {m.key: row(m, status="failed", reason="diverged", epochs=1, metrics={}) for m in members}
     text = shown(plan, lambda progress: progress.ended(members, rows))
-    assert "Failed: grid: lr 0.001, variance 0.01, seed 0: diverged in epoch 1" in text
+    assert "Failed: grid: learning rate 0.001, variance 0.01, seed 0: diverged in epoch 1" in text
     assert text.count("Failed:") == FAILURES_TOLD < len(members)
     assert text.count("There are more failures") == 1
 

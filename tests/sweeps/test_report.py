@@ -86,7 +86,7 @@ def test_a_maximized_metric_ranks_the_other_way():
 def test_the_verdict_names_the_best_cell_and_whether_it_is_off_the_diagonal(best, place):
     files = report(PLAN, MEMBERS, rows_with(best))
     page = files["index.html"].decode()
-    assert f"temperature_forward {best[0]:g}, temperature_backward {best[1]:g}" in page
+    assert f"temperature (forward) {best[0]:g}, temperature (backward) {best[1]:g}" in page
     assert f"It lies {place} the diagonal" in page
     assert page.count("data:image/svg+xml;base64,") == 1
     assert "A &lt;map&gt;" in page
@@ -96,7 +96,7 @@ def test_the_verdict_names_the_best_cell_and_whether_it_is_off_the_diagonal(best
 
 def test_the_best_pair_is_held_against_the_best_of_the_diagonal():
     page = page_of(PLAN, MEMBERS, rows_with((0.5, 1.0)))
-    assert "Against the best on the diagonal (temperature_forward 0.5, temperature_backward 0.5): better by +1" in page
+    assert "Against the best on the diagonal (temperature (forward) 0.5, temperature (backward) 0.5): better by +1" in page
     assert "2 paired seeds; a test needs 5 (--seeds 5)" in page
 
 

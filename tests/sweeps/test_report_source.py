@@ -66,7 +66,7 @@ def table(page: str, name: str) -> tuple[list[str], list[list[tuple[str, str]]]]
 def check(headings, fields, cell: pd.Series, starred: bool) -> None:
     """Asserts that a row of the page agrees with pandas."""
     shown = dict(zip(headings, fields, strict=True))
-    assert shown["lr"][0] == f"{cell[LR]:.4g}"
+    assert shown["learning rate"][0] == f"{cell[LR]:.4g}"
     assert shown["variance"][0] == f"{cell[VARIANCE]:.4g}"
     # A configuration without a finished seed has an empty value, NaN in pandas.
     assert float(shown["bits/dim"][1] or "nan") == pytest.approx(cell["mean"], rel=1e-12, nan_ok=True)
@@ -87,7 +87,7 @@ def test_the_page_says_what_the_results_say(study, draw):
     cells = of_pandas(members, rows)
     winner = best(cells)
     sentence = re.search(r'<p class="answer">(.*?)</p>', page, flags=re.DOTALL)[1]
-    assert sentence.startswith(f"Best: lr {winner[LR]:.4g}, variance {winner[VARIANCE]:.4g}, bits/dim ")
+    assert sentence.startswith(f"Best: learning rate {winner[LR]:.4g}, variance {winner[VARIANCE]:.4g}, bits/dim ")
     assert f"(n = {winner['finished']})" in sentence
     totals = cells[["finished", "failed", "stopped", "planned"]].sum()
     counts = f"{totals['finished']} of 12 trainings finished; {totals['failed']} failed"
@@ -110,4 +110,4 @@ def test_the_heatmap_stars_the_best_of_the_results(draw, monkeypatch):
     page = report(plan, members, rows)["index.html"].decode()
     winner = best(of_pandas(members, rows))
     alt = re.search(r'alt="(Heatmap: [^"]*)"', page)[1]
-    assert alt.endswith(f"The best is {winner['mean']:.3f} at lr {winner[LR]:.4g}, variance {winner[VARIANCE]:.4g}.")
+    assert alt.endswith(f"The best is {winner['mean']:.3f} at learning rate {winner[LR]:.4g}, variance {winner[VARIANCE]:.4g}.")

@@ -3,6 +3,7 @@
 from typing import ClassVar, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trainables.components import Name, OptionalPositiveKnob, PositiveKnob, registered
@@ -20,10 +21,10 @@ class Decoupled(Estimator):
     temperature_forward_end, temperature_backward_end: the values in the last epoch; None for a constant temperature.
     """
 
-    temperature_forward: PositiveKnob = 1.0
-    temperature_backward: PositiveKnob = 1.0
-    temperature_forward_end: OptionalPositiveKnob = None
-    temperature_backward_end: OptionalPositiveKnob = None
+    temperature_forward: PositiveKnob = Field(1.0, title="temperature (forward)")
+    temperature_backward: PositiveKnob = Field(1.0, title="temperature (backward)")
+    temperature_forward_end: OptionalPositiveKnob = Field(None, title="last temperature (forward)")
+    temperature_backward_end: OptionalPositiveKnob = Field(None, title="last temperature (backward)")
     bias = "biased"
 
     def sampled(self, q: Q, knobs: Knobs) -> Q:

@@ -5,6 +5,7 @@ Paulus, Maddison & Krause, "Rao-Blackwellizing the straight-through Gumbel-Softm
 
 from typing import ClassVar
 
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +25,7 @@ class GumbelRao(Relaxation):
     """
 
     name: Name = "gumbel_rao"
-    k: PositiveShape = 16
+    k: PositiveShape = Field(16, title="draws")
     source: ClassVar[str] = "Paulus et al. 2021"
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trainables.components import Component, FractionKnob, NonNegativeKnob, PositiveKnob
@@ -44,7 +45,7 @@ class Coefficients(NamedTuple):
 class Optimizer(Component):
     """An optimizer of the Adam family, with the arguments and defaults of `torch.optim`."""
 
-    lr: PositiveKnob = 1e-3
+    lr: PositiveKnob = Field(1e-3, title="learning rate")
     beta1: FractionKnob = 0.9
     beta2: FractionKnob = 0.999
     eps: PositiveKnob = 1e-8
