@@ -21,6 +21,7 @@ from sweeps.analysis.verdicts import Verdict, rule
 from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
 from sweeps.report import exports
+from sweeps.report.aligned import cells
 from sweeps.report.answers import answer
 from sweeps.report.claims_table import claims_table
 from sweeps.report.drawing import Drawing, style
@@ -36,6 +37,8 @@ from sweeps.report.table import Table, stem
 from sweeps.report.tuning import tuning
 
 PAGE = "index.html"
+_ROWS = 500
+"""Rows of a table on the page; its CSV file has all."""
 _LISTED = 20
 """Failures of a study listed on the page; the others are in results.parquet."""
 
@@ -92,7 +95,9 @@ def report(
             _section(plan, study, [m for m in members if m.study == study.name], rows, drawn, sources, counted or plan)
             for study in plan.studies
         ]
-    sections = [replace(section, link=(links or {}).get(section.study.name, "")) for section in sections]
+    done = {member.study for member in members if member.key in rows and rows[member.key].status == "finished"}
+    linked = {study: link for study, link in (links or {}).items() if study in done}
+    sections = [replace(section, link=linked.get(section.study.name, "")) for section in sections]
     files = {PAGE: _page(plan, sections, provenance)}
     for section in sections:
         for drawing in (*section.drawings, *section.search):
@@ -117,7 +122,9 @@ def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None
     libraries = (folder / "libraries" / "bundle.js").read_bytes()
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.filters["packed"] = packed_json
+    environment.filters["cells"] = cells
     environment.globals["verdicts"] = _tally
+    environment.globals["zip"] = zip
     page = environment.get_template("page.html.jinja").render(
         sweep=plan.sweep,
         sections=sections,
@@ -129,6 +136,7 @@ def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None
         style=Markup(style),
         script=Markup(script),
         libraries=packed(libraries),
+        paths={heading: path for each in sections for table in each.tables for heading, path in table.paths.items()},
         policy=_policy(style.encode(), [script.encode(), libraries]),
     )
     return page.encode()
@@ -172,18 +180,19 @@ def _section(
     notes += not_measured(study, found)
     if absent := unmatched(study, found):
         notes.append(f"{len(absent)} of {len(printed(study))} published numbers have no row or column in this run.")
+    shown = [
+        study_table(study, found, mark),
+        *([claims_table(study, verdicts, mark)] if verdicts else []),
+        *extra,
+        *losses,
+    ]
     return Section(
         study=study,
         anchor=stem(study),
         counts=_counts(counted.size(study), members, rows),
         answer=answer(study, found),
         mark=mark,
-        tables=[
-            study_table(study, found, mark),
-            *([claims_table(study, verdicts, mark)] if verdicts else []),
-            *extra,
-            *losses,
-        ],
+        tables=[table.first(_ROWS) for table in shown],
         drawings=[*drawings, *tuned, *images],
         search=search,
         notes=[*notes, *missing],

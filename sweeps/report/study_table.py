@@ -97,7 +97,9 @@ def study_table(study: Study, found: Sequence[Cell], mark: str) -> Table:
         record |= {s: counts[s] for s in _UNFINISHED}
         rows.append(row)
         records.append(record | ({"not_comparable": mark} if mark else {}))
-    return Table(stem(study), _caption(study, found), headings, rows, records, mark).without_empty(last=2 + len(seeds))
+    paths = {readable(name): name for name in names if "." in name}
+    table = Table(stem(study), _caption(study, found), headings, rows, records, mark, paths)
+    return table.without_empty(last=2 + len(seeds))
 
 
 _UNFINISHED = {"failed": "failed", "stopped": "stopped early", "missing": "missing"}

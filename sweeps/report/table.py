@@ -31,6 +31,7 @@ class Table:
 
     name: the stem of its files. records: the unrounded content, a dictionary for each row.
     mark: why its results are not comparable with the paper; empty if they are.
+    paths: the path in the configuration of headings that are fields.
     """
 
     name: str
@@ -39,6 +40,14 @@ class Table:
     rows: Sequence[Sequence[Entry]]
     records: Sequence[Mapping[str, Any]] = field(repr=False)
     mark: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict)
+
+    def first(self, most: int) -> "Table":
+        """The table with its first rows and a caption that says so. The records are still all."""
+        if len(self.rows) <= most:
+            return self
+        caption = f"{self.caption} The first {most:,} of {len(self.rows):,} rows; the CSV file has all."
+        return replace(self, caption=caption, rows=self.rows[:most])
 
     def without_empty(self, last: int) -> "Table":
         """The table without those of its last columns that are empty in every row."""

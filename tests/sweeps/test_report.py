@@ -96,7 +96,8 @@ def test_the_verdict_names_the_best_cell_and_whether_it_is_off_the_diagonal(best
 
 def test_the_best_pair_is_held_against_the_best_of_the_diagonal():
     page = page_of(PLAN, MEMBERS, rows_with((0.5, 1.0)))
-    assert "Against the best on the diagonal (temperature (forward) 0.5, temperature (backward) 0.5): better by +1" in page
+    rival = "temperature (forward) 0.5, temperature (backward) 0.5"
+    assert f"Against the best on the diagonal ({rival}): better by +1" in page
     assert "2 paired seeds; a test needs 5 (--seeds 5)" in page
 
 

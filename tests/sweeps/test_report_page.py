@@ -16,7 +16,9 @@ from search_spaces.space import Sweep, Variants
 from sweeps.analysis import cells as tables
 from sweeps.analysis.frames import history_table, results_table
 from sweeps.planning.plan import Plan
+from sweeps.report import html
 from sweeps.report import members as of_members
+from sweeps.report.aligned import Piece, aligned
 from sweeps.report.html import report
 from sweeps.report.members import explorer
 
@@ -122,6 +124,29 @@ def test_large_studies_are_sampled_and_the_page_says_so(monkeypatch):
     assert all(each in notes for each in ("5 of 8 members", "2 of 4 epochs", "curves of 3 members"))
 
 
+def test_long_tables_are_shortened_on_the_page_and_whole_in_their_file(monkeypatch):
+    monkeypatch.setattr(html, "_ROWS", 3)
+    study = dataclasses.replace(GRID, compare=())
+    plan = Plan(Sweep("small", "Small", (study,)))
+    members = plan.members["grid"]
+    files = html.report(plan, members, {m.key: row(m) for m in members}, drawn=False)
+    page = files["index.html"].decode()
+    assert "The first 3 of 4 rows; the CSV file has all." in page
+    assert page.split('aria-label="Table: grid"')[1].split("</table>")[0].count('<th scope="row"') == 3
+    assert len(files["tables/grid.csv"].decode().splitlines()) == 5
+
+
+@pytest.mark.parametrize(("status", "offered"), [("finished", 1), ("failed", 0)])
+def test_a_link_to_the_members_is_offered_where_some_have_finished(status, offered):
+    plan = Plan(SMALL)
+    members = plan.members["grid"]
+    rows = {m.key: row(m, status=status, reason="diverged" if status == "failed" else None) for m in members}
+    links = {"grid": "http://127.0.0.1:5000/grid", "searched": "http://127.0.0.1:5000/searched"}
+    page = report(plan, members, rows, drawn=False, links=links)["index.html"].decode()
+    assert page.count('<a href="http://127.0.0.1:5000/grid">') == offered
+    assert "http://127.0.0.1:5000/searched" not in page
+
+
 def test_each_figure_has_its_chart_and_each_study_its_members():
     kinds = [each.get("kind", "members") for each in blocks(page_of(DRAWN))]
     assert kinds == ["heatmap", "lines", "lines", "members"]
@@ -134,3 +159,20 @@ def test_names_cannot_leave_their_script_element():
     assert name not in page
     (members,) = blocks(page)
     assert members["labels"][0]["values"] == [name, "b"]
+
+
+def test_columns_are_padded_so_that_their_points_lie_below_each_other():
+    texts = ["0.5432 ± 0.0012", "12.5 ± 0.3 ★", "–", "7", "-3.25 ± 10.00"]
+    pieces = aligned(texts)
+    assert ["".join(piece.text for piece in each if not piece.hidden) for each in pieces] == texts
+    whole = ["".join(piece.text for piece in each) for each in pieces]
+    ends = {len(text) - text.index(".") for i, text in enumerate(whole) if i != 2}
+    assert len(ends) == 1  # to the right of the point all are equally wide
+    assert len({len(text) - text.index("±") for i, text in enumerate(whole) if i not in (2, 3)}) == 1
+    assert pieces[2] == [Piece("–")]
+
+
+def test_headings_say_the_path_of_their_field():
+    page = page_of(GRID)
+    assert '<th scope="col" title="optim.lr">learning rate</th>' in page
+    assert "<li>learning rate: <code>optim.lr</code></li>" in page

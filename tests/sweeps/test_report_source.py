@@ -57,7 +57,8 @@ def best(cells: pd.DataFrame) -> pd.Series:
 def table(page: str, name: str) -> tuple[list[str], list[list[tuple[str, str]]]]:
     """The headings of a table on the page, and (text, value) of its fields."""
     text = page.split(f'aria-label="Table: {name}"')[1].split("</table>")[0]
-    headings = re.findall(r'<th scope="col">(.*?)</th>', text)
+    text = re.sub('<span class="pad">[^<]*</span>', "", text)
+    headings = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', text)
     body = text.split("<tbody>")[1].split("</tr>")[:-1]
     field = re.compile(r'<t[hd][^>]*data-order="([^"]*)">(.*?)</t[hd]>')
     return headings, [[(shown, value) for value, shown in field.findall(line)] for line in body]
@@ -110,4 +111,5 @@ def test_the_heatmap_stars_the_best_of_the_results(draw, monkeypatch):
     page = report(plan, members, rows)["index.html"].decode()
     winner = best(of_pandas(members, rows))
     alt = re.search(r'alt="(Heatmap: [^"]*)"', page)[1]
-    assert alt.endswith(f"The best is {winner['mean']:.3f} at learning rate {winner[LR]:.4g}, variance {winner[VARIANCE]:.4g}.")
+    where = f"learning rate {winner[LR]:.4g}, variance {winner[VARIANCE]:.4g}"
+    assert alt.endswith(f"The best is {winner['mean']:.3f} at {where}.")
