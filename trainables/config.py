@@ -86,12 +86,12 @@ class Guide(Frozen):
     `train_loss`; no other metric depends on it.
     """
 
-    likelihood: LikelihoodField = Field(LIKELIHOODS["gaussian_precision"], title="likelihood (guide)")
+    likelihood: LikelihoodField = Field(default=LIKELIHOODS["gaussian_precision"], title="likelihood (guide)")
     annealing_rate: NonNegativeKnob = 0.0
     freeze_epoch: Annotated[Count | None, KNOB] = None
     anneal: Annotated[Literal["encoder_gradient", "loss"], SHAPE] = "encoder_gradient"
-    lr_mu: PositiveKnob = Field(1e-3, title="learning rate (mean of the guide)")
-    lr_alpha: PositiveKnob = Field(1e-3, title="learning rate (precision of the guide)")
+    lr_mu: PositiveKnob = Field(default=1e-3, title="learning rate (mean of the guide)")
+    lr_alpha: PositiveKnob = Field(default=1e-3, title="learning rate (precision of the guide)")
 
     def epochs(self, epochs: int) -> int:
         """How many of this many epochs train the guide, before it is over."""
@@ -139,7 +139,7 @@ class TrainingConfig(Frozen):
         float32 in both cases. "bf16" gives other numbers, so it is part of the key (docs/performance.md: when it pays).
     """
 
-    data: DataConfig = Field(DataConfig(), title="data set")
+    data: DataConfig = Field(default=DataConfig(), title="data set")
     latent: Latents
     encoder: EncoderField
     decoder: DecoderField

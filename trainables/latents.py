@@ -163,8 +163,8 @@ LATENTS: Registry["GaussianLatents | BernoulliLatents | CategoricalLatents"] = R
 class GaussianLatents(Frozen):
     """L real latents with a standard normal prior."""
 
-    family: Annotated[Literal["gaussian"], SHAPE] = Field("gaussian", title="latents")
-    size: PositiveShape = Field(200, title="number of latents")
+    family: Annotated[Literal["gaussian"], SHAPE] = Field(default="gaussian", title="latents")
+    size: PositiveShape = Field(default=200, title="number of latents")
     noise: ClassVar[str] = "normal"
 
     @property
@@ -185,8 +185,8 @@ class GaussianLatents(Frozen):
 class BernoulliLatents(Frozen):
     """L bits with a uniform prior."""
 
-    family: Annotated[Literal["bernoulli"], SHAPE] = Field("bernoulli", title="latents")
-    size: PositiveShape = Field(200, title="number of latents")
+    family: Annotated[Literal["bernoulli"], SHAPE] = Field(default="bernoulli", title="latents")
+    size: PositiveShape = Field(default=200, title="number of latents")
     noise: ClassVar[str] = "logistic"
 
     @property
@@ -206,8 +206,8 @@ class BernoulliLatents(Frozen):
 class CategoricalLatents(Frozen):
     """L one-hot choices among K categories with a uniform prior."""
 
-    family: Annotated[Literal["categorical"], SHAPE] = Field("categorical", title="latents")
-    size: PositiveShape = Field(4, title="number of latents")
+    family: Annotated[Literal["categorical"], SHAPE] = Field(default="categorical", title="latents")
+    size: PositiveShape = Field(default=4, title="number of latents")
     categories: Annotated[int, Field(ge=2, le=LARGEST), SHAPE] = 8
     noise: ClassVar[str] = "gumbel"
 

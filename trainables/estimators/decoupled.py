@@ -21,10 +21,10 @@ class Decoupled(Estimator):
     temperature_forward_end, temperature_backward_end: the values in the last epoch; None for a constant temperature.
     """
 
-    temperature_forward: PositiveKnob = Field(1.0, title="temperature (forward)")
-    temperature_backward: PositiveKnob = Field(1.0, title="temperature (backward)")
-    temperature_forward_end: OptionalPositiveKnob = Field(None, title="last temperature (forward)")
-    temperature_backward_end: OptionalPositiveKnob = Field(None, title="last temperature (backward)")
+    temperature_forward: PositiveKnob = Field(default=1.0, title="temperature (forward)")
+    temperature_backward: PositiveKnob = Field(default=1.0, title="temperature (backward)")
+    temperature_forward_end: OptionalPositiveKnob = Field(default=None, title="last temperature (forward)")
+    temperature_backward_end: OptionalPositiveKnob = Field(default=None, title="last temperature (backward)")
     bias = "biased"
 
     def sampled(self, q: Q, knobs: Knobs) -> Q:

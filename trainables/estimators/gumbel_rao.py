@@ -25,7 +25,7 @@ class GumbelRao(Relaxation):
     """
 
     name: Name = "gumbel_rao"
-    k: PositiveShape = Field(16, title="draws")
+    k: PositiveShape = Field(default=16, title="draws")
     source: ClassVar[str] = "Paulus et al. 2021"
 
     def noise_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ class RLOO(Estimator):
     """The mean over k draws of (loss - baseline) * d log q(z); the baseline is the mean loss of the other draws."""
 
     name: Name = "rloo"
-    k: Annotated[int, Field(ge=2, le=LARGEST), SHAPE] = Field(4, title="draws")
+    k: Annotated[int, Field(ge=2, le=LARGEST), SHAPE] = Field(default=4, title="draws")
     families: ClassVar[frozenset[str]] = FAMILIES
     bias = "unbiased"
     samples: ClassVar[str] = "k"

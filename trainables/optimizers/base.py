@@ -45,7 +45,7 @@ class Coefficients(NamedTuple):
 class Optimizer(Component):
     """An optimizer of the Adam family, with the arguments and defaults of `torch.optim`."""
 
-    lr: PositiveKnob = Field(1e-3, title="learning rate")
+    lr: PositiveKnob = Field(default=1e-3, title="learning rate")
     beta1: FractionKnob = 0.9
     beta2: FractionKnob = 0.999
     eps: PositiveKnob = 1e-8
