@@ -126,13 +126,10 @@ class Confirmation:
         self._waits_for = next((member.key for member in reversed(chosen_from) if member.key not in settled), None)
         if self._waits_for is not None:
             return ()
-        self.recall(chosen_from)
-        if not chosen_from:
-            self._take([])
-        if not self.decided:
-            found = finalists(self._study, ranking.results(chosen_from, rows))
+        found = finalists(self._study, ranking.results(chosen_from, rows))
+        if chosen_from:
             self._ledger.record_choice(self._name(chosen_from), _record(self._study, found))
-            self._take([each.results.members[0] for each in found])
+        self._take([each.results.members[0] for each in found])
         return self.members
 
     def _take(self, finalists: Sequence[Member]) -> None:
