@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from search_spaces.space import STUDY_NAME, SWEEP_NAME
 from sweeps.planning import saved, sessions
-from sweeps.planning.unfold import RecordedChoice
+from sweeps.planning.choices import RecordedChoice
 from sweeps.records.ledger import Row, rows_of
 from trainables.config import TrainingConfig
 

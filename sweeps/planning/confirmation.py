@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from search_spaces.space import Study
 from sweeps.planning import ranking
+from sweeps.planning.choices import Evidence, RecordedChoice
 from sweeps.planning.plan import Member, Plan
 from sweeps.planning.ranking import Results
 from sweeps.planning.rows import CHOOSING, RIVALS, confirmed_rows, groups, matching, on_diagonal
@@ -140,25 +141,28 @@ class Confirmation:
         study = self._study
         asked = [study.metric, study.mode, confirmed_rows(study), study.heatmap]
         asked += [[repr(dict(claim.better)), repr(dict(claim.worse))] for claim in study.claims]
-        content = json.dumps([asked, sorted({member.key for member in chosen_from})])
-        return f"{study.name}/finalists-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        content = json.dumps(["finalists", asked, sorted({member.key for member in chosen_from})])
+        return f"{study.name}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def _record(study: Study, found: Sequence[Finalist]) -> dict[str, Any]:
     """The finalists as the ledger keeps them: the reasons by key, and the evidence."""
     values = [list(ranking.by_seed(each.results.ended, study.metric).values()) for each in found]
-    return {
-        "metric": study.metric,
-        "mode": study.mode,
-        "values": {each.key: each.why for each in found},
-        "evidence": [
-            {
-                "key": each.key,
-                "labels": dict(each.results.labels),
-                "mean": statistics.fmean(of_seeds),
-                "n": len(of_seeds),
-                "planned": len(each.results.members),
-            }
-            for each, of_seeds in zip(found, values, strict=True)
-        ],
-    }
+    evidence = tuple(
+        Evidence(
+            labels=dict(each.results.labels),
+            mean=statistics.fmean(of_seeds),
+            n=len(of_seeds),
+            planned=len(each.results.members),
+            values={each.key: each.why},
+        )
+        for each, of_seeds in zip(found, values, strict=True)
+    )
+    choice = RecordedChoice(
+        source=study.name,
+        metric=study.metric,
+        mode=study.mode,
+        values={each.key: each.why for each in found},
+        evidence=evidence,
+    )
+    return choice.model_dump(by_alias=True, mode="json")

@@ -10,46 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from search_spaces.space import Labels, Study, Winner, holds
 from sweeps.errors import UserError
 from sweeps.planning import ranking
+from sweeps.planning.choices import Evidence, RecordedChoice
 from sweeps.planning.confirmation import Confirmation
 from sweeps.planning.plan import Member, Plan, PlannedCell
 from sweeps.planning.search import CellSearch
 from sweeps.records.ledger import Ledger, Row
-
-
-class Evidence(BaseModel):
-    """A candidate in a choice: one configuration.
-
-    mean: mean of the metric over the `n` seeds that have a value; `planned` is the number of all seeds.
-    values: the fields that would be taken, by dotted path.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    labels: dict[str, Any]
-    mean: float
-    n: int
-    planned: int
-    values: dict[str, Any]
-
-
-class RecordedChoice(BaseModel):
-    """Values that a study takes from the best configuration of another study, and the evidence; kept in the ledger."""
-
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-    source: str = Field("", serialization_alias="from")
-    match: dict[str, Any] = {}
-    metric: str = ""
-    mode: str = "min"
-    values: dict[str, Any]
-    """Taken fields by dotted path."""
-    winner: Evidence | None = None
-    evidence: tuple[Evidence, ...] = ()
 
 
 class Unfolding:

@@ -1,6 +1,7 @@
 """Confirmation: finalists are chosen once by the seeds of a study, and judged by fresh seeds alone (`--confirm`)."""
 
 import dataclasses
+import io
 import json
 import math
 
@@ -10,7 +11,7 @@ import pytest
 from scipy import stats
 from scripted import BASE, result, row
 
-from search_spaces.figures import Heatmap
+from search_spaces.figures import Curves, Heatmap, Lines
 from search_spaces.published import Number
 from search_spaces.space import Axis, Claim, LogUniform, Relation, Search, Study, Sweep, Variants, Winner
 from sweeps.analysis import cells as tables
@@ -18,6 +19,7 @@ from sweeps.analysis import claims
 from sweeps.analysis.best import best
 from sweeps.analysis.frames import results_table
 from sweeps.analysis.status import study_status
+from sweeps.bundle.records import check, kind_of
 from sweeps.driver.driver import Driver
 from sweeps.errors import UserError
 from sweeps.planning.command import of_plan
@@ -28,6 +30,7 @@ from sweeps.planning.unfold import unfold
 from sweeps.records.snapshot import RunSnapshot
 from sweeps.report.answers import answer
 from sweeps.report.claims_table import claims_table
+from sweeps.report.html import report
 from sweeps.report.study_table import study_table
 from sweeps.run import run
 from sweeps.tracking.registry import best_of
@@ -83,7 +86,8 @@ def finalists(d, study=STUDY) -> set[tuple]:
 
 
 def choices(storage) -> list[str]:
-    return [name for name in storage.list("choices", ".json", recursive=True) if "finalists-" in name]
+    """The recorded finalists of `STUDY`, which takes no winners."""
+    return storage.list("choices/rates", ".json")
 
 
 EXPECTED = {("silent", 1e-2), ("silent", 1e-3), ("sampled", 1e-1)}
@@ -112,13 +116,17 @@ def test_finalists_say_why_they_were_chosen(ledger, storage, drain):
     drain(driver(ledger), outcome())
     (name,) = choices(storage)
     recorded = json.loads(storage.read(name))
-    reasons = {tuple(e["labels"].values()): recorded["values"][e["key"]] for e in recorded["evidence"]}
+    assert (recorded["from"], recorded["metric"], recorded["mode"]) == ("rates", "bits_per_dim", "min")
+    reasons = {tuple(e["labels"].values()): reason for e in recorded["evidence"] for reason in e["values"].values()}
+    assert {key for e in recorded["evidence"] for key in e["values"]} == recorded["values"].keys()
     assert reasons == {
         ("silent", 1e-2): "the best of its row",
         ("sampled", 1e-1): "the best of its row",
         ("silent", 1e-3): "within the noise of the best of its row",
     }
     assert all(e["n"] == e["planned"] == 3 for e in recorded["evidence"])
+    assert kind_of(name) == "choices"
+    assert check(name, storage.read(name)) == [], "a bundle takes it along"
 
 
 @pytest.mark.parametrize("ended", [0, 5, 23, 24, 25, 33, 39])
@@ -484,3 +492,39 @@ def test_only_comparable_results_are_called_consistent_or_not(mark, monkeypatch,
     assert record["bits_per_dim_difference"] is not None
     assert (record["bits_per_dim_consistent"] is None) is (mark != "")
     assert all(len(line) == len(table.headings) for line in table.rows)
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+DRAWN = dataclasses.replace(
+    STUDY,
+    figures=(Curves("method", target=1.5), Lines("optim.lr", series="method", log_x=True)),
+)
+
+
+@pytest.mark.parametrize("fresh", ["finished", "failed", "missing"])
+def test_the_page_tells_fresh_seeds_from_seeds_that_chose(ledger, drain, fresh):
+    sweep = Sweep("small", "", (DRAWN, MAP))
+    d = driver(ledger, sweep=sweep)
+    drain(d, outcome(lambda m: map_bits(m) if m.study == "map" else bits(m)))
+    rows = dict(d.rows)
+    for member in d.members():
+        if member.confirms and fresh == "missing":
+            del rows[member.key]
+        elif member.confirms and fresh == "failed":
+            rows[member.key] = row(member, status="failed", reason="diverged", metrics={}, history={})
+    files = report(d.plan, d.members(), rows)
+    page = files["index.html"].decode()
+    assert "confirmed on 5 fresh seeds, which chose nothing" in page
+    assert "seeds that chose nothing judge them" in page
+    assert "the same seeds chose it" not in page
+    assert "Finalists with the fresh seeds that confirm them" in page
+    assert "Claims, tested over fresh seeds that chose neither row" in page
+    assert ("with 5 fresh seeds the best has" in page) is (fresh == "finished")
+    assert page.count("(confirmed on 5 fresh seeds; 3 seeds chose it)") == (2 if fresh == "finished" else 0)
+    assert page.count(f"not confirmed: of 5 fresh seeds 5 {fresh}") == (0 if fresh == "finished" else 2)
+    table = pd.read_csv(io.BytesIO(files["tables/map.csv"]))
+    assert table["confirmed"].sum() == 2
+    plain = report(Plan(sweep), [m for m in d.members() if not m.confirms], rows)
+    assert b"the same seeds chose it" in plain["index.html"]
+    assert b"fresh seeds that confirm" not in plain["index.html"]
