@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python -m sweeps.run quickstart
+	$(BIN)/python -m sweeps.run quickstart --confirm 5
 
 ui: install
 	$(BIN)/python -m sweeps.ui --port $(PORT)

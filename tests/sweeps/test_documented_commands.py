@@ -202,7 +202,7 @@ README = list(
         if line.place.startswith("README.md") and line.text.startswith("python -m")
     )
 )
-TRAINING = ("--only temperatures", "--only search", "--search tpe", "--scale smoke")
+TRAINING = ("--confirm", "--only search", "--search tpe", "--scale smoke")
 """What of a line says that it trains. Such a line takes long, so the README has few."""
 
 
