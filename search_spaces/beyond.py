@@ -46,6 +46,8 @@ _CATEGORICAL = (
     "IndeCateR",
 )
 
+_TABLE = "Estimators old and new"
+
 ESTIMATORS = (
     *comparison(
         "beyond/estimators_4x8",
@@ -53,6 +55,7 @@ ESTIMATORS = (
         "Decoupled ST-GS, the protocol of Figure 3",
         with_bound(_VAE_4X8, exact=True),
         _CATEGORICAL,
+        across=_TABLE,
     ),
     *comparison(
         "beyond/estimators_12x16",
@@ -60,6 +63,7 @@ ESTIMATORS = (
         "Decoupled ST-GS, the protocol of Figure 4",
         with_bound(_VAE_12X16, exact=False),
         _CATEGORICAL,
+        across=_TABLE,
     ),
     *comparison(
         "beyond/estimators_bits",
@@ -67,6 +71,7 @@ ESTIMATORS = (
         "Decoupled ST-GS, the protocol of Figure 3 with bits",
         with_bound(_VAE_4X8 | {"latent": {"family": "bernoulli", "size": 12}}, exact=True),
         (*_CATEGORICAL, "DisARM"),
+        across=_TABLE,
     ),
 )
 

@@ -58,7 +58,13 @@ _WITH_TEMPERATURE = ("Gumbel-Softmax", "ST Gumbel-Softmax", "Gumbel-Rao", "GST",
 
 
 def comparison(
-    name: str, title: str, source: str, base: Config, methods: tuple[str, ...], claims: tuple[Claim, ...] = ()
+    name: str,
+    title: str,
+    source: str,
+    base: Config,
+    methods: tuple[str, ...],
+    claims: tuple[Claim, ...] = (),
+    across: str = "",
 ) -> tuple[Study, Study]:
     """A comparison of estimators: a study that chooses each one's learning rate and temperature, and one with these."""
     rows = Variants("method", {method: {"estimator": METHODS[method]} for method in methods})
@@ -97,6 +103,7 @@ def comparison(
         compare=("method",),
         columns=("elbo", "bce", "kl", "iw_bound", *measured),
         figures=(Curves("method"), Images("method"), Images("method", samples=True)),
+        across=across,
         claims=claims,
         expectation="ReinMax is ahead of the straight-through estimators.",
     )
@@ -138,6 +145,7 @@ STUDIES = (
         PROTOCOL_4X8,
         _PROTOCOL_METHODS,
         claims=ahead(_PROTOCOL_METHODS[:-1]),
+        across="ReinMax's protocol",
     ),
     *comparison(
         "dvae/reinmax_12x16",
@@ -146,5 +154,6 @@ STUDIES = (
         PROTOCOL_12X16,
         _PROTOCOL_METHODS,
         claims=ahead(_PROTOCOL_METHODS[:-1]),
+        across="ReinMax's protocol",
     ),
 )

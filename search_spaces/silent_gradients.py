@@ -304,6 +304,7 @@ def _learned_variance(d: _DataSet) -> tuple[Study, ...]:
         seeds=SEEDS,
         takes=(best_rate, Winner(annealing.name, guide, match=("method",), when=("sg", (_WITH,)))),
         figures=(Curves("sg", panels="method"), Images("sg", panels="method")),
+        across="Silent Gradients, Tables 3 and 4",
         published=f"sg_table3_{d.name}",
         claims=_learned_claims(d),
         expectation="Silent gradients lower every baseline's bits/dim, mostly with more KL.",

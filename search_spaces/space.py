@@ -249,6 +249,8 @@ class Study:
     compare: the labels of a table's rows; within each row the metric chooses the values of the other axes.
     columns: the metrics in its table; if empty, a default with the study's own metric first.
     figures: the figures to draw.
+    across: the title of a table that several studies of a sweep form together, for example one for each data set; the
+        report compares their rows over all of them.
     published: name of the table in `search_spaces/published/` with the paper's numbers, by the labels of `compare`.
     claims: claims of the paper, to be tested.
     expectation: the expected result, in words.
@@ -268,6 +270,7 @@ class Study:
     compare: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
+    across: str = ""
     published: str | None = None
     claims: tuple[Claim, ...] = ()
     expectation: str = ""
@@ -340,10 +343,20 @@ class Sweep:
                     raise ValueError(
                         f"study {study.name!r} takes values from {winner.study!r}, which must come before it"
                     )
+            self._check_table(study)
         if not SWEEP_NAME.fullmatch(self.name):
             raise ValueError(f"a sweep's name may have lower-case letters, digits and underscores, got {self.name!r}")
         if len(set(names)) != len(names):
             raise ValueError(f"sweep {self.name!r} has two studies with the same name; rename one of them")
+
+    def _check_table(self, study: Study) -> None:
+        """Raises ValueError if a study has other rows than the first study of its table (`Study.across`)."""
+        first = next(other for other in self.studies if other.across == study.across)
+        if study.across and (study.compare != first.compare or not study.compare):
+            raise ValueError(
+                f"studies {first.name!r} and {study.name!r} form the table {study.across!r}, so they need the same "
+                f"compare, got {first.compare} and {study.compare}"
+            )
 
     @property
     def words(self) -> tuple[str, ...]:

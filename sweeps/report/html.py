@@ -13,6 +13,8 @@ from markupsafe import Markup
 from search_spaces.space import Study
 from sweeps.analysis import cells as tables
 from sweeps.analysis import claims
+from sweeps.analysis.across import across
+from sweeps.analysis.across import tables as across_tables
 from sweeps.analysis.claims import Tested
 from sweeps.analysis.failures import failure
 from sweeps.analysis.labels import describe
@@ -21,6 +23,7 @@ from sweeps.analysis.verdicts import Verdict, rule
 from sweeps.planning.plan import Counted, Member, Plan
 from sweeps.records.ledger import Row
 from sweeps.report import exports
+from sweeps.report.across import across_figure, across_note, across_table
 from sweeps.report.aligned import cells
 from sweeps.report.answers import answer
 from sweeps.report.claims_table import claims_table
@@ -95,6 +98,7 @@ def report(
             _section(plan, study, [m for m in members if m.study == study.name], rows, drawn, sources, counted or plan)
             for study in plan.studies
         ]
+        sections = _with_tables_across(sections, members, rows, drawn)
     done = {member.study for member in members if member.key in rows and rows[member.key].status == "finished"}
     linked = {study: link for study, link in (links or {}).items() if study in done}
     sections = [replace(section, link=linked.get(section.study.name, "")) for section in sections]
@@ -107,6 +111,26 @@ def report(
             files[f"tables/{table.name}.csv"] = exports.csv(table)
             files[f"tables/{table.name}.tex"] = exports.latex(table)
     return files
+
+
+def _with_tables_across(
+    sections: Sequence[Section], members: Sequence[Member], rows: Mapping[str, Row], drawn: bool
+) -> list[Section]:
+    """The sections; the last study of each table over several studies has their comparison too."""
+    by_name = {section.study.name: section for section in sections}
+    for name, studies in across_tables([section.study for section in sections]).items():
+        found = across(name, studies, {study.name: tables.cells(study, members, rows) for study in studies})
+        if found is None:
+            continue
+        last = by_name[found.studies[-1].name]
+        mark = next((by_name[s.name].mark for s in found.studies if by_name[s.name].mark), "")
+        by_name[last.study.name] = replace(
+            last,
+            tables=[*last.tables, across_table(found, mark)],
+            drawings=[*last.drawings, *([across_figure(found, mark)] if drawn else [])],
+            notes=[*last.notes, *filter(None, [across_note(found)])],
+        )
+    return list(by_name.values())
 
 
 def _page(plan: Plan, sections: Sequence[Section], provenance: Provenance | None) -> bytes:
