@@ -16,7 +16,7 @@ _BEATEN = "P(best row is better)"
 def across_table(found: Across, mark: str) -> Table:
     """A row for each row of the table: interquartile mean and probability of improvement, with 95 % intervals."""
     names = list(dict.fromkeys(name for row in found.rows for name in row.labels))
-    headings = [*map(readable, names), "interquartile mean", "95 % interval", _BEATEN, "95 % interval"]
+    headings = [*map(readable, names), "interquartile mean", "95 % interval of it", _BEATEN, "95 % interval of P"]
     rows = [
         [*(_label(row.labels.get(name)) for name in names), *_entries(row.iqm), *_entries(row.beaten)]
         for row in found.rows
@@ -70,8 +70,8 @@ def _label(value: Any) -> Entry:
 def _entries(each: Estimate | None) -> list[Entry]:
     if each is None:
         return [Entry(NOTHING), Entry(NOTHING)]
-    value = Entry(f"{each.value:.2f}", each.value)
-    return [value, Entry(NOTHING) if math.isnan(each.low) else Entry(f"{each.low:.2f} to {each.high:.2f}", each.low)]
+    value = Entry(f"{each.value:z.2f}", each.value)
+    return [value, Entry(NOTHING) if math.isnan(each.low) else Entry(f"{each.low:z.2f} to {each.high:z.2f}", each.low)]
 
 
 def _record(names: Sequence[str], row: AcrossRow) -> dict[str, Any]:

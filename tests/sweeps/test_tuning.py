@@ -211,11 +211,14 @@ def test_the_page_names_the_leaders_and_the_rows_that_need_least_and_most_tuning
     by_row = {size: np.sort(own) for size, own in want.groupby("latent.size")["loss"]}
     lost = {size: losses[7] - losses[0] for size, losses in by_row.items()}
     first, last = min(by_row, key=lambda s: by_row[s][7]), min(by_row, key=lambda s: by_row[s][0])
-    assert f"is tried: size {first}" in note
+    assert f"is tried: number of latents {first}" in note
     assert first != last
-    assert re.findall(r"from \d+ on: size (\d+)", note)[-1] == str(last)
-    assert f"near its own best: size {min(lost, key=lost.get)}, which loses {min(lost.values()):.2g} bits/dim" in note
-    assert f"most: size {max(lost, key=lost.get)}, {max(lost.values()):.2g}." in note
+    assert re.findall(r"from \d+ on: number of latents (\d+)", note)[-1] == str(last)
+    assert (
+        f"near its own best: number of latents {min(lost, key=lost.get)}, which loses {min(lost.values()):.2g} bits/dim"
+        in note
+    )
+    assert f"most: number of latents {max(lost, key=lost.get)}, {max(lost.values()):.2g}." in note
     assert files["figures/grid-tuning.png"].startswith(b"\x89PNG")
     assert b"lost_at_median" in files["tables/grid-tuning.csv"]
 
