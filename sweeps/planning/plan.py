@@ -500,9 +500,16 @@ class Plan:
 
         Those that confirm finalists come last.
         """
-        choosing = self._examples[study.name] * (study.search.members if study.search else 1)
-        finalists = itertools.cycle([self.members_of(cell)[0] for cell in self.cells(study)])
-        return choosing + self.confirming(study, itertools.islice(finalists, self._most_finalists(study)))
+        return self._examples[study.name] * (study.search.members if study.search else 1) + self._fresh[study.name]
+
+    @cached_property
+    def _fresh(self) -> Mapping[str, tuple[Member, ...]]:
+        """By study, as many members as can confirm finalists; cells of the grid stand for these."""
+        found: dict[str, tuple[Member, ...]] = {}
+        for study in self.studies:
+            finalists = itertools.cycle([self.members_of(cell)[0] for cell in self.cells(study)])
+            found[study.name] = self.confirming(study, itertools.islice(finalists, self._most_finalists(study)))
+        return MappingProxyType(found)
 
     def confirming(self, study: Study, finalists: Iterable[Member]) -> tuple[Member, ...]:
         """The members that confirm finalists of a study. finalists: a member of each one, with any seed."""

@@ -240,7 +240,7 @@ def test_of_a_heatmap_the_best_field_the_best_on_the_diagonal_and_the_sides_of_c
     found = tables.cells(MAP, d.members(), d.rows)
     text = answer(MAP, found)
     assert "confirmed on 5 fresh seeds; 3 seeds chose it" in text
-    assert "Against the best on the diagonal (variance 0.5, lr 0.5): better by" in text
+    assert "Against the best on the diagonal (variance 0.5, learning rate 0.5): better by" in text
     assert "these seeds chose neither" in text
 
 
@@ -447,8 +447,8 @@ def test_choosing_seeds_never_judge_and_fresh_seeds_never_choose(ledger, drain):
     assert verdict.better.labels == chosen
     assert verdict.verdict == "contradicted"
     text = answer(STUDY, found)
-    assert "Best: silent, lr 0.01" in text
-    for ahead in ("silent, lr 0.001", "sampled, lr 0.1"):
+    assert "Best: silent, learning rate 0.01" in text
+    for ahead in ("silent, learning rate 0.001", "sampled, learning rate 0.1"):
         assert f"On the fresh seeds the choice did not hold: {ahead} is better by" in text
     assert best_of("small", STUDY, [(m, d.rows[m.key]) for m in d.members()]).cell.labels == chosen
 
