@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from sweeps.report import fonts
 from sweeps.report.charts import Chart
 
 INK = "#1a1a1b"
@@ -64,7 +65,8 @@ class Drawing:
 @contextmanager
 def style() -> Iterator[None]:
     """Sets matplotlib's style for the figures of the report."""
-    with matplotlib.rc_context(_STYLE):
+    settings: dict[Any, Any] = _STYLE | {"font.family": fonts.families()}
+    with matplotlib.rc_context(settings):
         yield
 
 
@@ -106,5 +108,5 @@ def draw(
 def _svg(figure: Figure, fit: bool) -> bytes:
     sink = io.BytesIO()
     figure.savefig(sink, format="svg", bbox_inches="tight" if fit else None, metadata={"Date": None, "Creator": None})
-    text = sink.getvalue().decode().replace(INK, "currentColor")
+    text = sink.getvalue().decode().replace(INK, "currentColor").replace(f"'{fonts.FAMILY}', ", "")
     return text.replace('<style type="text/css">', f'<style type="text/css">{_THEME}', 1).encode()

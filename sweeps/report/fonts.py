@@ -1,0 +1,51 @@
+"""A small font for figures.
+
+Every PDF embeds the glyphs that it uses. Taking them from the whole DejaVu Sans (6,000 glyphs) is a third of the
+processor time of a figure, so they are taken from its Latin, Greek and mathematical glyphs. Other glyphs, which names
+may have, come from the whole font.
+"""
+
+import logging
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from fontTools import subset
+from matplotlib import font_manager, get_data_path
+
+FAMILY = "Report Sans"
+WHOLE = "DejaVu Sans"
+_FILES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
+_RANGES = ((0x20, 0x250), (0x370, 0x400), (0x2000, 0x20A0), (0x2190, 0x2300), (0x2500, 0x2670))
+_NAMES = (1, 4, 16)
+"""The entries of a font's table of names that hold its family."""
+
+
+@cache
+def families() -> list[str]:
+    """The fonts of figures, the small one first; makes it in a temporary folder, once in a process."""
+    logging.getLogger("fontTools.subset").setLevel(logging.ERROR)  # it warns of tables that no figure needs
+    folder = tempfile.TemporaryDirectory(prefix="report-fonts-")
+    _FOLDERS.append(folder)
+    for name in _FILES:
+        small = Path(folder.name) / name
+        _write_small(Path(get_data_path(), "fonts", "ttf", name), small)
+        font_manager.fontManager.addfont(small)
+    return [FAMILY, WHOLE]
+
+
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+"""Kept until the process ends: matplotlib reads the files when it draws."""
+
+
+def _write_small(whole: Path, small: Path) -> None:
+    """Writes the usual glyphs of a font to a file, as a font of another name."""
+    options = subset.Options(glyph_names=True, layout_features=[], legacy_kern=True, hinting=False)
+    font = subset.load_font(str(whole), options)
+    chosen = subset.Subsetter(options)
+    chosen.populate(unicodes=[code for first, end in _RANGES for code in range(first, end)])
+    chosen.subset(font)
+    for entry in font["name"].names:
+        if entry.nameID in _NAMES:
+            font["name"].setName(FAMILY, entry.nameID, entry.platformID, entry.platEncID, entry.langID)
+    subset.save_font(font, str(small), options)
