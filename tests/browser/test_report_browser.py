@@ -44,7 +44,7 @@ def open_all(page) -> None:
 
 def column(report, heading: str) -> list[float]:
     """The numbers of a column in the table of estimators, in the order shown."""
-    table = report.get_by_role("region", name="Table: estimators")
+    table = report.get_by_role("region", name="Table: estimators", exact=True)
     index = table.locator("thead th").all_inner_texts()
     place = next(i for i, text in enumerate(index) if text.startswith(heading))
     cells = table.locator(f"tbody tr > :nth-child({place + 1})").all_inner_texts()
@@ -69,7 +69,7 @@ def test_it_opens_without_complaints_and_all_images_load(report):
 
 
 def test_tables_sort_by_the_heading_that_is_clicked_and_back(report):
-    region = report.get_by_role("region", name="Table: estimators")
+    region = report.get_by_role("region", name="Table: estimators", exact=True)
     heading = region.get_by_role("columnheader").filter(has_text="bits/dim").first
     before = column(report, "bits/dim")
     heading.click()
