@@ -71,7 +71,8 @@ ONLY_IN: Mapping[str, Collection[str]] = {
     "ray": ("sweeps/on_ray/", "trainables/ray_train.py"),
     "mlflow": ("sweeps/tracking/",),
     "sqlite3": ("sweeps/tracking/sqlite.py",),
-    "optuna": ("sweeps/planning/search.py", "sweeps/report/search_plots.py"),
+    "optuna": ("sweeps/planning/search.py", "sweeps/report/search_plots.py", "sweeps/report/optuna_studies.py"),
+    "optuna_dashboard": ("sweeps/report/optuna_studies.py",),
     "torch": ("trainables/", "sweeps/"),
     "tests": (),
 }
@@ -101,6 +102,7 @@ SLOW: Mapping[str, str] = {
     "ray.train": "1.4 s",
     "mlflow": "1.5 s",
     "optuna": "0.2 s",
+    "optuna_dashboard": "1.5 s, and not installed everywhere",
     "torch": "1.8 s",
     "torch._dynamo": "1.5 s more than torch",
     "torchvision": "1.5 s more than torch",

@@ -34,7 +34,7 @@ from sweeps.report.members import Explorer, explorer
 from sweeps.report.packed import packed, packed_json
 from sweeps.report.provenance import Provenance
 from sweeps.report.reconstructions import Sources, image_figures
-from sweeps.report.search_plots import search_plots
+from sweeps.report.search_plots import importance_plot, search_plots
 from sweeps.report.study_table import study_table, unfinished, unmatched
 from sweeps.report.table import Table, stem
 from sweeps.report.tuning import tuning
@@ -200,6 +200,7 @@ def _section(
     images, missing = image_figures(study, found, mark, sources) if drawn and sources else ([], [])
     tuned, losses, needs = tuning(study, found, mark, drawn)
     notes += [needs] if needs else []
+    important, shares = importance_plot(study, found, mark, drawn)
     verdicts = claims.tested(study, found)
     notes += not_measured(study, found)
     if absent := unmatched(study, found):
@@ -209,6 +210,7 @@ def _section(
         *([claims_table(study, verdicts, mark)] if verdicts else []),
         *extra,
         *losses,
+        *shares,
     ]
     return Section(
         study=study,
@@ -217,7 +219,7 @@ def _section(
         answer=answer(study, found),
         mark=mark,
         tables=[table.first(_ROWS) for table in shown],
-        drawings=[*drawings, *tuned, *images],
+        drawings=[*drawings, *tuned, *important, *images],
         search=search,
         notes=[*notes, *missing],
         verdicts=verdicts,

@@ -1,4 +1,4 @@
-"""Draws Optuna's plots of searched studies."""
+"""Draws Optuna's plots of searched studies, and the importance of fields of any study."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,19 +10,17 @@ import optuna
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
-from search_spaces.space import Dimension, Study, Uniform
+from search_spaces.space import Study
 from sweeps.analysis.cells import Cell, groups
 from sweeps.analysis.labels import label, readable
 from sweeps.analysis.metrics import metric
-from sweeps.planning.search import distribution, options, replayed
-from sweeps.report.drawing import INK, Drawing, draw, log_ticks
-from sweeps.report.table import stem
+from sweeps.report.drawing import INK, Drawing, canvas, draw, log_ticks
+from sweeps.report.optuna_studies import importances, optuna_study
+from sweeps.report.table import Entry, Table, stem
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 _PLOTS: dict[str, tuple[Callable[..., Any], bool, str]] = {
     "history": (plots.plot_optimization_history, True, "Optimization history"),
     "importances": (plots.plot_param_importances, True, "Importance of each field"),
@@ -44,7 +42,7 @@ def search_plots(study: Study, found: Sequence[Cell], mark: str) -> tuple[list[D
     names = sorted({name for cell in found for name in cell.labels} - keys)
     for index, group in enumerate(groups(names, found), start=1):
         where = ", ".join(f"{readable(name)} {label(group[0].labels.get(name))}" for name in names)
-        rebuilt = optuna_study(study, group)
+        rebuilt = optuna_study(study, group, [d.key for d in study.search.space])
         if not rebuilt.get_trials(states=[TrialState.COMPLETE], deepcopy=False):
             reasons.append(f"No figures of the search{f', {where}' if where else ''}: no suggestion has finished.")
             continue
@@ -61,30 +59,31 @@ def search_plots(study: Study, found: Sequence[Cell], mark: str) -> tuple[list[D
     return drawings, reasons
 
 
-def optuna_study(study: Study, found: Sequence[Cell]) -> optuna.Study:
-    """An Optuna study with a trial for each suggestion of a search that has results, in one cell of the grid."""
-    rebuilt = optuna.create_study(direction="minimize" if study.mode == "min" else "maximize")
-    rebuilt.add_trials([_trial(study, cell) for cell in found if cell.ended])
-    return rebuilt
-
-
-def _trial(study: Study, cell: Cell) -> FrozenTrial:
-    assert study.search is not None
-    present = [dimension for dimension in study.search.space if dimension.key in cell.labels]
-    params = {dimension.key: _shown(dimension, cell.labels[dimension.key]) for dimension in present}
-    distributions = {dimension.key: _distribution(dimension) for dimension in present}
-    return replayed(study, params, distributions, [cell.ended.get(m.config.seed) for m in cell.members])
-
-
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if isinstance(dimension, Uniform):
-        return distribution(dimension)
-    return CategoricalDistribution([label(value) for value in options(dimension)])
-
-
-def _shown(dimension: Dimension, value: Any) -> Any:
-    """A value for the plots: a number if the dimension is continuous, else a word."""
-    return value if isinstance(dimension, Uniform) else label(value)
+def importance_plot(
+    study: Study, found: Sequence[Cell], mark: str, drawn: bool = True
+) -> tuple[list[Drawing], list[Table]]:
+    """The importance of each varied field of a study, grid or search, as a figure and a table; empty if unknown."""
+    known = importances(study, found)
+    if known is None:
+        return [], []
+    shares, best, count = known
+    caption = (
+        f"{study.title}: importance of each field for reaching the best {best} of {count} configurations by "
+        f"{metric(study.metric).title} (PED-ANOVA, arXiv 2304.10255). It compares how often each value is among them "
+        "and among all, fields one at a time: a field that matters only together with another one looks unimportant. "
+        "It holds for the values that were tried."
+    )
+    name = stem(study, "importance")
+    rows = [[Entry(readable(field), field), Entry(f"{share:.2f}", share)] for field, share in shares.items()]
+    records = [{"field": field, "importance": share} for field, share in shares.items()]
+    table = Table(name, caption, ["field", "importance"], rows, records, mark)
+    if not drawn:
+        return [], [table]
+    figure = canvas(5.5, 0.8 + 0.35 * len(shares))
+    axes = figure.add_subplot()
+    axes.barh([readable(field) for field in reversed(shares)], list(reversed(shares.values())))
+    axes.set(xlabel="importance", xlim=(0, 1))
+    return [draw(figure, name, caption, f"Bars: {caption}", mark)], [table]
 
 
 def _drawn(function: Callable[..., Any], study: optuna.Study, options: dict[str, Any]) -> Figure:

@@ -56,7 +56,7 @@ def small():
 
 def trained(place: Storage) -> None:
     """Does what a run does, without Ray; the members with one learning rate and seed fail."""
-    plan = Plan(SWEEP, Overrides())
+    plan = Plan(SWEEP, Overrides(confirm=2))
     place.prepare()
     saved.save_plan(place, plan.overrides)
     words = ("small", "--data-dir", f"{HOME}/data", "--tracking-uri", f"http://me:{PASSWORD}@{USER}.host:5000")
@@ -293,6 +293,16 @@ def test_a_loaded_sweep_has_nothing_left_to_train_and_the_same_report(original, 
         m.key for m in saved.known_members(saved.last_plan(original), UnchangedLedger(original))
     ]
     assert report(place) == report(original)
+
+
+def test_every_record_of_a_decision_is_in_the_bundle(original, whole):
+    """Winners, finalists and suggestions, in their own words."""
+    paths = [p for kind in ("choices", "suggestions") for p in original.list(kind, ".json", recursive=True)]
+    assert {path.rpartition("/")[0].partition("/")[0] for path in paths} == {"choices", "suggestions"}
+    sources = {json.loads(original.read(path))["from"] for path in paths if path.startswith("choices")}
+    assert sources == {"grid", "taking/one", "searched"}, "finalists of each study, and a winner of the first"
+    for path in paths:
+        assert (whole / "storage" / "small" / path).read_bytes() == original.read(path)
 
 
 def test_loading_again_changes_nothing(bundle, tmp_path):
