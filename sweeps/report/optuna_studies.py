@@ -69,8 +69,8 @@ def importances(study: Study, found: Sequence[Cell]) -> tuple[dict[str, float], 
 
     Returns:
         The importances by label, with sum 1, the most important first; the number of best configurations, and the
-        number of all that count. None with fewer than two varied fields or `ENOUGH` configurations, or if the best and
-        all others differ in no field.
+        number of all that count. None with fewer than two varied fields or `ENOUGH` configurations, or if all are
+        equally good.
     """
     rebuilt = optuna_study(study, found)
     trials = rebuilt.get_trials(states=[TrialState.COMPLETE], deepcopy=False)
@@ -78,10 +78,13 @@ def importances(study: Study, found: Sequence[Cell]) -> tuple[dict[str, float], 
     always = [name for name in varied if all(name in trial.params for trial in trials)]
     if len(always) < 2 or len(trials) < ENOUGH:
         return None
-    best = max(_BEST, math.ceil(_SHARE * len(trials)))
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=best / len(trials))
-    shares = get_param_importances(rebuilt, evaluator=evaluator, params=always)
-    return (shares, best, len(trials)) if math.isclose(sum(shares.values()), 1, abs_tol=1e-6) else None
+    values = sorted(-trial.values[0] if study.mode == "max" else trial.values[0] for trial in trials)
+    least = max(_BEST, math.ceil(_SHARE * len(trials)))
+    best = sum(value <= values[least - 1] for value in values)  # more, if some are equal
+    if best == len(trials):
+        return None
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=least / len(trials))
+    return get_param_importances(rebuilt, evaluator=evaluator, params=always), best, len(trials)
 
 
 def _names(found: Iterable[Cell]) -> list[str]:

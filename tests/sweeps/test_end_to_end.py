@@ -128,6 +128,10 @@ def test_the_page_shows_every_figure_of_every_study(done):
         study.name: len(study.figures) + (len(by_optuna) if study.search else 0)
         for study in get_sweep("quickstart").studies
     }
+    table = results(done)
+    for name, own in table[table["status"] == "finished"].groupby("study"):
+        fields = own.filter(regex="^config\\.(?!seed)").astype(str).drop_duplicates()
+        expected[name] += len(fields) >= 10 and (fields.nunique() > 1).sum() >= 2  # the importance of each field
     assert {section: len(found) for section, found in page.shown.items()} == expected
     for figure in (figure for found in page.shown.values() for figure in found):
         assert figure.tag == "{http://www.w3.org/2000/svg}svg"
