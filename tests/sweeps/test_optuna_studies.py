@@ -106,7 +106,7 @@ def test_the_figure_states_what_it_assumes_and_its_table_has_the_numbers():
     assert "one at a time" in drawing.caption
     assert "best 8 of 32 configurations" in drawing.caption
     assert {record["field"]: record["importance"] for record in table.records} == shares
-    assert {line[0].text: line[1].text for line in table.rows}["lr"] == f"{shares['optim.lr']:.2f}"
+    assert {line[0].value: line[1].text for line in table.rows}["optim.lr"] == f"{shares['optim.lr']:.2f}"
     assert importance_plot(WIDE, own, "", drawn=False) == ([], [table])
     assert importance_plot(GRID, found(GRID, far_from_best), "") == ([], [])
 
