@@ -9,6 +9,8 @@ import threading
 
 # Set before torch is imported: threads make small tensors no faster, and Ray's workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers give way to everything else; beside other tests they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 from pathlib import Path
 from typing import TYPE_CHECKING

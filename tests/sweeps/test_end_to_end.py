@@ -299,6 +299,7 @@ def test_failures_exit_with_3_say_why_and_can_be_retried(storage, run):
     assert f"{len(table)} trained now" in output
 
 
+@pytest.mark.slow
 def test_a_worker_group_gives_the_same_numbers(done, storage, run):
     code, output = run(storage, "--only", "temperatures", "--seeds", "1", "--workers", "2")
     assert code == 0, output
