@@ -16,7 +16,7 @@ from outcome import Metrics, check, database, mlflow_runs, recorded, results, un
 from sweeps.on_ray.execute import SAVING_S, Places
 from trainables.checkpoint import CheckpointFile, read_checkpoint
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 MEMBERS, EPOCHS = 20, 12
 
 
@@ -111,7 +111,6 @@ def test_after_kill_9_at_the_start_the_same_command_gives_what_an_undisturbed_ru
     runs.check(undisturbed(EPOCHS))
 
 
-@pytest.mark.slow
 def test_after_kill_9_in_mid_training_cohorts_go_on_from_their_checkpoints(tmp_path, monkeypatch):
     runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
     command = runs.start()
@@ -126,7 +125,6 @@ def test_after_kill_9_in_mid_training_cohorts_go_on_from_their_checkpoints(tmp_p
     runs.check(undisturbed(EPOCHS))
 
 
-@pytest.mark.slow
 def test_after_kill_9_near_the_end_the_same_command_only_ends(tmp_path, monkeypatch):
     runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch)
     command = runs.start().until(lambda: len(keys(ledger(runs.storage))) == MEMBERS)
@@ -146,7 +144,6 @@ def whole_sweep(tmp_path_factory: pytest.TempPathFactory) -> Metrics:
     return recorded(folder / "runs")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(7))
 def test_after_kill_9_at_any_three_moments_nothing_is_lost_doubled_or_left_running(
     tmp_path, monkeypatch, whole_sweep, seed
@@ -166,7 +163,6 @@ def test_after_kill_9_at_any_three_moments_nothing_is_lost_doubled_or_left_runni
     runs.check(whole_sweep)
 
 
-@pytest.mark.slow
 def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path, monkeypatch):
     runs = Noted(tmp_path / "runs", "--max-concurrent", "1", monkeypatch=monkeypatch, epochs=40)
     command = runs.start()
@@ -183,7 +179,6 @@ def test_a_trial_whose_process_is_killed_goes_on_and_the_sweep_finishes(tmp_path
     runs.check(undisturbed(40))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("end", ["SIGTERM", "SIGTERM to all processes", "Ctrl-C twice"])
 def test_other_ends_in_mid_training(tmp_path, end):
     storage = tmp_path / "runs"
@@ -221,7 +216,6 @@ def last(epochs: dict[str, list[int]]) -> int:
     return max((max(own) for own in epochs.values()), default=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_run_saves_what_is_in_training_and_trains_no_epoch_twice(tmp_path, monkeypatch, number):
     every_s = Places.checkpoint_every_s
@@ -251,7 +245,6 @@ def test_an_interrupted_run_saves_what_is_in_training_and_trains_no_epoch_twice(
     runs.check(undisturbed(INTERRUPTED_EPOCHS))
 
 
-@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_for_what_is_in_training(tmp_path, monkeypatch):
     runs = Noted(tmp_path / "runs", monkeypatch=monkeypatch, save_every_s=60, epoch_s=600)
     command = runs.start().until(lambda: last(runs.trained()) == 1)

@@ -203,15 +203,11 @@ README = list(
     )
 )
 TRAINING = ("--confirm", "--only search", "--search tpe", "--scale smoke")
-"""What of a line says that it trains. Such a line takes long, so the README has few."""
+"""What of a line says that it trains. Such a line is run with the long tests."""
 
 
 def trains(line: str) -> bool:
     return "sweeps.run" in line and any(part in line for part in TRAINING)
-
-
-def long(line: str) -> bool:
-    return "paper_grid --scale" in line
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +225,7 @@ def test_the_readme_has_the_commands_that_are_run_here():
 
 @pytest.mark.timeout(4000)
 @pytest.mark.parametrize(
-    "line", [pytest.param(line, marks=pytest.mark.slow if long(line) else ()) for line in README if ".ui" not in line]
+    "line", [pytest.param(line, marks=pytest.mark.slow if trains(line) else ()) for line in README if ".ui" not in line]
 )
 def test_every_command_of_the_readme_works_after_the_first_run(folder, line, monkeypatch, capfd):
     words = shlex.split(line)[2:]
