@@ -7,7 +7,6 @@ may have, come from the whole font.
 
 import logging
 import tempfile
-from functools import cache
 from pathlib import Path
 
 from fontTools import subset
@@ -21,19 +20,26 @@ _NAMES = (1, 4, 16)
 """The entries of a font's table of names that hold its family."""
 
 
-@cache
 def families() -> list[str]:
-    """The fonts of figures, the small one first; makes it in a temporary folder, once in a process."""
-    logging.getLogger("fontTools.subset").setLevel(logging.ERROR)  # it warns of tables that no figure needs
-    folder = tempfile.TemporaryDirectory(prefix="report-fonts-")
-    _FOLDERS.append(folder)
-    for name in _FILES:
-        small = Path(folder.name) / name
-        _write_small(Path(get_data_path(), "fonts", "ttf", name), small)
-        font_manager.fontManager.addfont(small)
+    """The fonts of figures, the small one first; makes it in a temporary folder.
+
+    It is made again if the folder is gone: each run of a sweep has temporary files of its own.
+    """
+    if not (_made and all(path.exists() for path in _made)):
+        logging.getLogger("fontTools.subset").setLevel(logging.ERROR)  # it warns of tables that no figure needs
+        fonts = font_manager.fontManager
+        fonts.ttflist = [entry for entry in fonts.ttflist if entry.name != FAMILY]
+        folder = tempfile.TemporaryDirectory(prefix="report-fonts-", ignore_cleanup_errors=True)
+        _FOLDERS.append(folder)
+        _made[:] = [Path(folder.name) / name for name in _FILES]
+        for small in _made:
+            _write_small(Path(get_data_path(), "fonts", "ttf", small.name), small)
+            fonts.addfont(small)
     return [FAMILY, WHOLE]
 
 
+_made: list[Path] = []
+"""The files of the small font."""
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 """Kept until the process ends: matplotlib reads the files when it draws."""
 
