@@ -26,7 +26,7 @@ if threading.current_thread() is threading.main_thread():
 
 gc.set_threshold(20_000, 20, 20)  # as in our commands
 
-LONGEST_FIRST = ("test_end_to_end.py", "test_documented_commands.py", "test_old_storage.py", "test_kill.py")
+LONGEST_FIRST = ("test_end_to_end.py", "test_old_storage.py", "test_own_studies.py")
 """Files whose tests start whole runs. What begins last should be short, so that all processes end at the same time."""
 
 

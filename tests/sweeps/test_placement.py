@@ -14,6 +14,7 @@ from scripted import SMALL
 
 from sweeps.errors import UserError
 from sweeps.on_ray import cluster, execute
+from sweeps.on_ray.authentication import own_token
 from sweeps.planning.plan import Plan, PlannedCohort
 from trainables import worker
 from trainables.config import TrainingConfig
@@ -27,9 +28,11 @@ MEMBERS = Plan(SMALL).members["grid"]
 @pytest.fixture(scope="module")
 def gpu():
     """Starts Ray with one pretended GPU, which nobody uses."""
-    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
-    yield
-    ray.shutdown()
+    quiet = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 2**27}
+    with own_token(None):  # a process keeps its way of authentication, and other tests run sweeps in it
+        ray.init("local", num_cpus=2, num_gpus=1, **quiet)
+        yield
+        ray.shutdown()
 
 
 class Work:

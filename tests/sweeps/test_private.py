@@ -10,14 +10,16 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError
 
 from sweeps.on_ray import private
+from sweeps.on_ray.authentication import own_token
 from trainables import ray_train
 
 
 @pytest.fixture(scope="module")
 def connected():
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
-    yield
-    ray.shutdown()
+    with own_token(None):  # a process keeps its way of authentication, and other tests run sweeps in it
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+        yield
+        ray.shutdown()
 
 
 def test_the_node_of_this_process_without_which_no_run_starts(connected):
