@@ -10,9 +10,9 @@ and for type checkers only.
 
 import ast
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -155,28 +155,18 @@ class Graph:
         }
         sources |= {Path(path): text for path, text in (planted or {}).items()}
         self.modules = {_module(path): path for path in sources}
-        every = [each for path, text in sources.items() for each in self._of(path, ast.parse(text))]
+        every = [each for path, text in sources.items() for each in self._of(path, text)]
         self.imports = [each for each in every if each.target != COMPUTED]
         self._computed = [each for each in every if each.target == COMPUTED]
 
-    def _of(self, path: Path, tree: ast.Module) -> Iterator[Import]:
+    def _of(self, path: Path, text: str) -> Iterator[Import]:
         importer = _module(path)
-        package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
-        statements = list(_statements(tree))
-        local = {
-            known_as: name
-            for node, _, _ in statements
-            if not isinstance(node, ast.Call)
-            for name, known_as in _names(node, package)
-        }
-        for node, late, for_types in statements:
-            names = _called(node, package, local) if isinstance(node, ast.Call) else _names(node, package)
-            for name, known_as in names:
-                local[known_as] = name
-                target = self._ours(name) or name
-                if target != importer:
-                    yield Import(path, node.lineno, importer, name, target, late, for_types)
-        for line, name in _private_uses(tree, local):
+        imported, private = _found(path, text)
+        for line, name, late, for_types in imported:
+            target = self._ours(name) or name
+            if target != importer:
+                yield Import(path, line, importer, name, target, late, for_types)
+        for line, name in private:
             if self._ours(name) is None:
                 yield Import(path, line, importer, name, name, False, False)
 
@@ -252,6 +242,27 @@ class Graph:
                     plug_ins = (module for module in self.modules if module.rpartition(".")[0] == each.importer)
                     at_once[each.importer] += plug_ins
         return at_once
+
+
+@cache
+def _found(path: Path, text: str) -> tuple[Sequence[tuple[int, str, bool, bool]], Sequence[tuple[int, str]]]:
+    """The imports of a file, as (line, name, late, for types), and its uses of private names, as (line, name)."""
+    importer, tree = _module(path), ast.parse(text)
+    package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
+    statements = list(_statements(tree))
+    local = {
+        known_as: name
+        for node, _, _ in statements
+        if not isinstance(node, ast.Call)
+        for name, known_as in _names(node, package)
+    }
+    imported: list[tuple[int, str, bool, bool]] = []
+    for node, late, for_types in statements:
+        names = _called(node, package, local) if isinstance(node, ast.Call) else _names(node, package)
+        for name, known_as in names:
+            local[known_as] = name
+            imported.append((node.lineno, name, late, for_types))
+    return imported, list(_private_uses(tree, local))
 
 
 def room(module: str) -> str:
