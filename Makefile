@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PORT ?= 5000
 
-.PHONY: install demo ui test test-slow test-cluster lint
+.PHONY: install demo ui test test-runs test-slow test-cluster lint
 
 install: $(INSTALLED)
 
@@ -24,6 +24,11 @@ ui: install
 test: install
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10
 
+# Whole runs of sweeps, as users start them: a part of the long tests, a few minutes.
+test-runs: install
+	$(BIN)/python -m pytest -m slow -k 'not smoke' -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10 tests/sweeps
+
+# All long tests, one after the other: hours.
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 

@@ -212,6 +212,7 @@ def test_nodes_must_have_our_versions_and_our_time():
     assert [finding.level for finding in compared(Node("d", {}, 75.0), ours)] == ["problem", "problem"]
 
 
+@pytest.mark.slow
 def test_ray_starts_here_on_request_and_touches_no_home(tmp_path):
     home = tmp_path / "home"
     home.mkdir()

@@ -233,6 +233,7 @@ def test_output_in_ascii_that_nobody_reads_changes_no_result(done):
     pd.testing.assert_frame_equal(results(done), before)
 
 
+@pytest.mark.slow
 def test_with_one_row_removed_that_member_alone_is_trained(done, run):
     before = results(done).set_index("key")
     ledger = done / "quickstart" / "ledger"
@@ -251,6 +252,7 @@ def test_with_one_row_removed_that_member_alone_is_trained(done, run):
     assert kinds(done) == {"sweep": 1, "study": 3, "configuration": 16, "member": 64}
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_same_command_goes_on(done, storage, run):
     only = ("--only", "estimators")
     process = start(storage, *only)
@@ -280,6 +282,7 @@ def test_after_ctrl_c_the_same_command_goes_on(done, storage, run):
     assert kinds(storage) == {"sweep": 1, "study": 1, "member": 20}
 
 
+@pytest.mark.slow
 def test_failures_exit_with_3_say_why_and_can_be_retried(storage, run):
     only = ("--only", "estimators", "--set", "optim.lr=1e30")
     code, output = run(storage, *only)

@@ -82,6 +82,7 @@ def test_the_same_command_trains_nothing_and_changes_no_row(folder, arguments, c
     assert (old / folder / "report" / "index.html").stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_more_seeds_train_the_missing_members_alone(old, command):
     files = ledger_files(old, "quickstart")
     before = sweeps.results("quickstart", str(old)).results.set_index("key")

@@ -208,6 +208,7 @@ def test_results_are_read_with_the_folder(studies, trained, tmp_path):
         sweeps.results("mine", str(tmp_path / "runs"))
 
 
+@pytest.mark.slow
 def test_it_trains_and_its_processes_do_not_need_the_folder(studies, tmp_path):
     # The file counts the processes that read it.
     (studies / "mine.py").write_text(f"open({str(tmp_path / 'reads')!r}, 'a').write('x')\n{STUDY}")
