@@ -15,7 +15,7 @@ def test_the_font_of_figures_is_made_again_when_its_folder_is_gone(tmp_path, mon
         place.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(place))
         if fonts._made:
-            shutil.rmtree(fonts._made[0].parent)
+            shutil.rmtree(fonts._made[0].parent, ignore_errors=True)
         with style():
             figure = canvas(3, 2)
             figure.add_subplot().set_title("Loss")
