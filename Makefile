@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PORT ?= 5000
+RUNS ?= tests/sweeps
 
 .PHONY: install demo ui test test-runs test-slow test-cluster lint
 
@@ -24,9 +25,9 @@ ui: install
 test: install
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10
 
-# Whole runs of sweeps, as users start them: a part of the long tests, a few minutes.
+# Whole runs of sweeps, as users start them: a part of the long tests, a quarter of an hour.
 test-runs: install
-	$(BIN)/python -m pytest -m slow -k 'not smoke' -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10 tests/sweeps
+	$(BIN)/python -m pytest -m slow -k 'not smoke' -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10 $(RUNS)
 
 # All long tests, one after the other: hours.
 test-slow: install
