@@ -108,7 +108,8 @@ def connected(
                     raise
                 yield replace(available(device, workers, max_concurrent, per_gpu), own=head is None, watch=watch)
         finally:
-            if watch.lost or interrupted:  # Ray would wait for ever, or crash this process that is half connected
+            hurry = head is None and watch.interrupted  # nothing in a Ray of our own needs an orderly end
+            if watch.lost or interrupted or hurry:  # it would wait for ever, or crash a process that is half connected
                 own.kill()
                 end_without_ray()
             else:

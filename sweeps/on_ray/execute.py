@@ -154,6 +154,7 @@ class _Interruption:
     def __init__(self, max_hours: float | None = None) -> None:
         self.since: float | None = None
         """When the first signal came, in seconds of the monotonic clock."""
+        self.by_signal = False
         self.reason = "Interrupted"
         self._max_hours = max_hours
         self._end = math.inf if max_hours is None else time.monotonic() + 3600 * max_hours
@@ -179,7 +180,7 @@ class _Interruption:
     def _note(self, *_: object) -> None:
         if self.since is not None:
             raise KeyboardInterrupt
-        self.since = time.monotonic()
+        self.since, self.by_signal = time.monotonic(), True
 
 
 def _dead_nodes() -> int:
@@ -265,7 +266,7 @@ class _Dispatcher(Searcher):
         """
         since, watch = self._interruption.look(), self._resources.watch
         if since is not None and watch is not None:
-            watch.interrupted = True
+            watch.interrupted = self._interruption.by_signal
             if watch.lost:  # whoever sends SIGTERM to all processes of a run ends Ray too
                 raise KeyboardInterrupt
         with self._kept():
