@@ -31,7 +31,7 @@ Studies = Annotated[
 ]
 """The option for a folder with studies of the user's own."""
 exit_code = UNUSABLE
-"""The exit code of the last command of this process, for what ends it without Python's own end."""
+"""The exit code of the last command. `sweeps.on_ray.watch` ends the process with it if Ray cannot end normally."""
 _UNLIMITED = 10_000
 """Width in columns of output that does not go to a terminal."""
 
@@ -41,7 +41,7 @@ def run_app(app: typer.Typer, prog_name: str) -> None:
 
     SIGTERM ends the program as Ctrl-C does.
     """
-    gc.set_threshold(20_000, 20, 20)  # saves a second of looking through the objects that imported libraries keep
+    gc.set_threshold(20_000, 20, 20)  # a second less: imported libraries make many objects, and all stay
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # it may be ASCII, and names of files may be no text
     previous = signal.signal(signal.SIGTERM, _interrupt)

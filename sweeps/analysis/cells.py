@@ -104,10 +104,7 @@ def cells(study: Study, members: Iterable[Member], rows: Mapping[str, Row]) -> l
 
 
 def _cells(members: Iterable[Member], rows: Mapping[str, Row]) -> list[Cell]:
-    return [
-        Cell(same[0].labels, same, {m.config.seed: rows[m.key] for m in same if m.key in rows})
-        for same in ranking.by_configuration(members)
-    ]
+    return [Cell(dict(each.labels), each.members, each.ended) for each in ranking.results(members, rows)]
 
 
 def ranked(study: Study, found: Iterable[Cell]) -> list[Cell]:

@@ -108,8 +108,9 @@ def connected(
                     raise
                 yield replace(available(device, workers, max_concurrent, per_gpu), own=head is None, watch=watch)
         finally:
-            hurry = head is None and watch.interrupted  # nothing in a Ray of our own needs an orderly end
-            if watch.lost or interrupted or hurry:  # it would wait for ever, or crash a process that is half connected
+            hurry = head is None and watch.interrupted  # a Ray of our own holds nothing that is still needed
+            # Ray's own end waits for ever if Ray is lost, and crashes a process that is only half connected.
+            if watch.lost or interrupted or hurry:
                 own.kill()
                 end_without_ray()
             else:

@@ -155,6 +155,7 @@ class _Interruption:
         self.since: float | None = None
         """When the first signal came, in seconds of the monotonic clock."""
         self.by_signal = False
+        """Whether a signal interrupted the run, and not the clock."""
         self.reason = "Interrupted"
         self._max_hours = max_hours
         self._end = math.inf if max_hours is None else time.monotonic() + 3600 * max_hours
@@ -267,7 +268,7 @@ class _Dispatcher(Searcher):
         since, watch = self._interruption.look(), self._resources.watch
         if since is not None and watch is not None:
             watch.interrupted = self._interruption.by_signal
-            if watch.lost:  # whoever sends SIGTERM to all processes of a run ends Ray too
+            if watch.lost:  # SIGTERM to all processes of a run ends Ray too
                 raise KeyboardInterrupt
         with self._kept():
             if watch is not None:
@@ -278,7 +279,7 @@ class _Dispatcher(Searcher):
             return
         if not self._asked_to_stop:
             self._asked_to_stop = True
-            # In a thread: it blocks if Ray has ended.
+            # In a thread, because the call blocks if Ray has ended.
             threading.Thread(target=ask_to_stop, args=(self._scratch,), name="ask-to-stop", daemon=True).start()
             if self._cohorts:
                 log.warning(

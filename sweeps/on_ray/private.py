@@ -76,7 +76,7 @@ def survive_memory_kills() -> None:
 
 
 def _with_losses(failed: Callable[..., None]) -> Callable[..., None]:
-    """A method of Ray's that receives an actor's error, which sees a kill for memory as the death of the actor."""
+    """Wraps a method of Ray that receives an actor's error: a kill for memory becomes the death of the actor."""
 
     @functools.wraps(failed)
     def told(manager: Any, *, exception: Exception, **place: Any) -> None:

@@ -27,7 +27,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Finalist:
-    """A configuration to confirm. `why`: the reason in words, with the first one that applies."""
+    """A configuration to confirm. why: the first reason that applies, in words."""
 
     results: Results
     why: str
@@ -62,7 +62,7 @@ def finalists(study: Study, found: Sequence[Results]) -> list[Finalist]:
 
 
 def _rivals(metric: str, row: Sequence[Results]) -> Iterator[Results]:
-    """The next ones of a ranked row that its seeds cannot tell from the first."""
+    """The next configurations of a ranked row that its seeds cannot tell from the first."""
     return itertools.islice((each for each in row[1:] if _within_noise(metric, row[0], each)), RIVALS)
 
 
@@ -98,10 +98,11 @@ class Confirmation:
         """Whether the finalists are chosen."""
         self._waits_for: str | None = None
         """The key of a member that had not ended at the last check."""
+        self._most = plan.most_confirming(study)  # kept: it looks at every cell, and is asked for after each cohort
 
     def left(self) -> int:
         """The largest number of members that are still to come."""
-        return 0 if self.decided else self._plan.most_confirming(self._study)
+        return 0 if self.decided else self._most
 
     def recall(self, chosen_from: Sequence[Member]) -> None:
         """Takes the finalists from a recorded choice among exactly these members, if there is one."""

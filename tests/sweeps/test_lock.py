@@ -89,8 +89,9 @@ def test_a_zombie_is_dead(storage):
     refused(storage)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    before = token(storage)
     with Lock(storage):
-        pass
+        assert token(storage) != before
     child.communicate()
 
 

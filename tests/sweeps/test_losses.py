@@ -13,6 +13,7 @@ from scripted import SMALL, result
 from sweeps.on_ray import execute
 from sweeps.on_ray.cluster import Resources
 from sweeps.on_ray.losses import LOSSES, NODES, Losses
+from sweeps.on_ray.watch import RayLostError, Watch
 from sweeps.planning.plan import Plan, PlannedCohort
 from trainables.checkpoint import CheckpointFile, last_saved_ns
 from trainables.reports import Outcome, Report, failures
@@ -193,3 +194,29 @@ def test_after_max_hours_nothing_is_handed_out_and_cohorts_are_asked_to_save(wor
     now += execute.SAVING_S + 1
     with pytest.raises(KeyboardInterrupt):
         dispatcher.step(training=1)
+
+
+@pytest.mark.parametrize(("interrupted", "raised"), [(True, KeyboardInterrupt), (False, RayLostError)])
+def test_after_a_signal_the_end_of_ray_is_an_interruption(work, dispatcher, interrupted, raised):
+    watch = Watch(lambda: None)
+    watch._problem = "Ray's raylet has ended"
+    dispatcher._resources = Resources("cpu", 2, watch=watch)
+    if interrupted:
+        dispatcher._interruption._note()
+    with pytest.raises(raised):
+        dispatcher.step(training=1)
+    assert watch.interrupted == interrupted
+
+
+def test_a_cohort_that_is_killed_for_memory_again_and_again_fails_for_that_reason(work, dispatcher):
+    trial = "a"
+    dispatcher.suggest(trial)
+    for number in range(LOSSES):
+        dispatcher.on_trial_complete(trial, error=True)
+        dispatcher.lost(trial, "the node's memory is nearly full", "out_of_memory")
+        assert work.outcomes == []
+        trial = f"retry {number}"
+        dispatcher.suggest(trial)
+    dispatcher.lost(trial, "the node's memory is nearly full", "out_of_memory")
+    assert {outcome.reason for outcome in work.outcomes} == {"out_of_memory"}
+    assert len(work.outcomes) == 4
